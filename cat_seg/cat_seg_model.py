@@ -1,0 +1,181 @@
+"""CATSeg, the meta-architecture: preprocessing, loss, whole-image and sliding inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
+from torch import Tensor, nn
+
+from .checkpoint import load_converted
+from .data.vocabularies import load_vocabulary
+from .errors import UserError
+from .inference import pad, padded_size, resize, restore, sliding_window
+from .modeling.aggregator import Guidance
+from .modeling.head import CATSegHead
+from .modeling.losses import sem_seg_loss
+
+
+@META_ARCH_REGISTRY.register()
+class CATSeg(nn.Module):
+    """Open-vocabulary segmentation by cost aggregation (CAT-Seg, arXiv 2303.11797).
+
+    Args:
+        sem_seg_head: CLIP and the aggregator.
+        train_classes: class names trained on.
+        test_classes: class names answered with in evaluation, until set_vocabulary changes them.
+        pixel_mean, pixel_std: per RGB channel, in 0..255.
+        size_divisibility: whole images are padded to multiples of this, in pixels.
+        sliding: evaluate by sliding windows in place of the whole image.
+        ignore_value: label of unlabelled pixels.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        sem_seg_head: CATSegHead,
+        train_classes: Sequence[str],
+        test_classes: Sequence[str],
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int,
+        sliding: bool,
+        ignore_value: int,
+    ) -> None:
+        super().__init__()
+        self.sem_seg_head = sem_seg_head
+        self.size_divisibility = size_divisibility
+        self.sliding = sliding
+        self.ignore_value = ignore_value
+        self._train_classes = tuple(train_classes)
+        self.set_vocabulary(test_classes)
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from a config."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        train_classes = load_vocabulary(head.TRAIN_CLASS_JSON)
+        test_json = head.TEST_CLASS_JSON
+        return {
+            "sem_seg_head": build_sem_seg_head(cfg, None),
+            "train_classes": train_classes,
+            "test_classes": load_vocabulary(test_json) if test_json else train_classes,
+            "pixel_mean": cfg.MODEL.CLIP_PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.CLIP_PIXEL_STD,
+            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            "sliding": cfg.TEST.SLIDING_WINDOW,
+            "ignore_value": head.IGNORE_VALUE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.pixel_mean.device
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The class names of the current mode: trained on, or answered with."""
+        return self._train_classes if self.training else self._test_classes
+
+    def set_vocabulary(self, names: Sequence[str]) -> None:
+        """Answer with these classes in evaluation from now on.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if not names:
+            raise UserError("the vocabulary is empty; give at least one class name")
+        self._test_classes = tuple(names)
+
+    def clip_parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters of CLIP and of its adapter, trained or not."""
+        return self.sem_seg_head.clip.parameters()
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load our own checkpoint, or a published CAT-Seg, H-CLIP or HPS-Seg one.
+
+        Returns:
+            torch's (missing_keys, unexpected_keys); entries of published checkpoints that carry
+            nothing are among the unexpected ones.
+
+        Raises:
+            UserError: for a checkpoint of another model, and for a shape that does not fit.
+        """
+        return load_converted(self, super().load_state_dict, state_dict, strict, assign)
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Train or segment.
+
+        Args:
+            batched_inputs: one dict an image: "image", uint8 or float (3, H, W), RGB in 0..255;
+                in training "sem_seg", class indices (H, W); in evaluation optionally "height"
+                and "width", the size of the answer (the image's own by default).
+
+        Returns:
+            In training the losses, weighted, by name. In evaluation one dict an image:
+            "sem_seg", probabilities (T, height, width) of the vocabulary's classes.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        images = [self._normalise(entry["image"]) for entry in batched_inputs]
+        if self.sliding:
+            results = [self._segment_windows(image) for image in images]
+        else:
+            results = self._segment_whole(images)
+        answers = []
+        for entry, image, (probabilities, padded) in zip(
+            batched_inputs, images, results, strict=True
+        ):
+            size = tuple(image.shape[-2:])
+            output = (int(entry.get("height", size[0])), int(entry.get("width", size[1])))
+            answers.append({"sem_seg": restore(probabilities, padded or size, size, output)})
+        return answers
+
+    def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
+        """Change the guidance before the aggregation; returns it with losses of its own."""
+        return guidance, {}
+
+    def auxiliary_losses(self, guidance: Guidance, labels: Tensor) -> dict[str, Tensor]:
+        """Further weighted training losses from the rectified guidance and labels (B, H, W)."""
+        return {}
+
+    def _logits(self, images: Tensor) -> tuple[Tensor, Guidance, dict[str, Tensor]]:
+        """Logits of normalised images (B, 3, H, W), the guidance used and its losses."""
+        clip = self.sem_seg_head.clip
+        weights = clip.attention_weights()
+        features = clip.encode_image(resize(images, clip.image.input_size), weights)
+        text = clip.encode_text(self.vocabulary, weights)
+        guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
+        return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
+
+    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        images = [self._normalise(entry["image"]) for entry in batched_inputs]
+        labels = [entry["sem_seg"].to(self.device) for entry in batched_inputs]
+        common = tuple(max(image.shape[axis] for image in images) for axis in (1, 2))
+        common = padded_size(common, self.size_divisibility)
+        targets = torch.stack([pad(label, common, self.ignore_value) for label in labels])
+        logits, guidance, losses = self._logits(torch.stack([pad(i, common) for i in images]))
+        losses["loss_sem_seg"] = sem_seg_loss(logits, targets)
+        return losses | self.auxiliary_losses(guidance, targets)
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+
+    def _segment_whole(self, images: list[Tensor]) -> list[tuple[Tensor, tuple[int, int]]]:
+        """Probabilities over each padded image, and its padded size."""
+        sizes = [padded_size(tuple(i.shape[-2:]), self.size_divisibility) for i in images]
+        clip_size = self.sem_seg_head.clip.image.input_size
+        padded = [pad(i, size)[None] for i, size in zip(images, sizes, strict=True)]
+        logits = self._logits(torch.cat([resize(image, clip_size) for image in padded]))[0]
+        return list(zip(logits.sigmoid(), sizes, strict=True))
+
+    def _segment_windows(self, image: Tensor) -> tuple[Tensor, None]:
+        return sliding_window(image, lambda windows: self._logits(windows)[0]), None

@@ -1,0 +1,337 @@
+"""Checkpoint formats: tensors from files, published names into ours.
+
+Our own checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HPS-Seg) differ
+in names, in how query, key and value projections are split, and repeat tied adapter parameters
+under every block of both towers.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from detectron2.utils.file_io import PathManager
+from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
+
+from .errors import UserError
+from .paths import resolve
+
+_PREDICTOR = "sem_seg_head.predictor."
+_HEAD = "sem_seg_head."
+_OFT = re.compile(r".*\.attn_q_proj_oft_(layer_R|relation_l_R|relation_m_R\.(\d+))(?:\.weight)?$")
+_QKV = ("q_proj", "k_proj", "v_proj")
+
+# Published name -> ours, below the published predictor; tried in order, first match wins.
+_AGGREGATOR_NAMES = [
+    (r"conv1\.", r"cost_embedding."),
+    (r"guidance_projection\.0\.", r"image_guidance."),
+    (r"text_guidance_projection\.0\.", r"text_guidance."),
+    (r"decoder_guidance_projection\.(\d)\.0\.", r"decoder_guidance.\1."),
+    (r"layers\.(\d+)\.swin_block\.block_1\.", r"layers.\1.spatial.blocks.0."),
+    (r"layers\.(\d+)\.swin_block\.block_2\.(?!attn_mask)", r"layers.\1.spatial.blocks.1."),
+    (r"layers\.(\d+)\.swin_block\.guidance_norm\.", r"layers.\1.spatial.guidance_norm."),
+    (r"layers\.(\d+)\.attention\.padding_tokens", r"layers.\1.classes.padding_token"),
+    (r"layers\.(\d+)\.attention\.padding_guidance", r"layers.\1.classes.padding_guidance"),
+    (r"layers\.(\d+)\.attention\.attention\.", r"layers.\1.classes.attn."),
+    (r"layers\.(\d+)\.attention\.MLP\.0\.", r"layers.\1.classes.mlp.fc1."),
+    (r"layers\.(\d+)\.attention\.MLP\.2\.", r"layers.\1.classes.mlp.fc2."),
+    (r"layers\.(\d+)\.attention\.(norm\d)\.", r"layers.\1.classes.\2."),
+    (r"(decoder\d)\.up\.", r"\1.up."),
+    (r"(decoder\d)\.conv\.double_conv\.0\.", r"\1.conv1."),
+    (r"(decoder\d)\.conv\.double_conv\.1\.", r"\1.norm1."),
+    (r"(decoder\d)\.conv\.double_conv\.3\.", r"\1.conv2."),
+    (r"(decoder\d)\.conv\.double_conv\.4\.", r"\1.norm2."),
+    (r"head\.", r"head."),
+]
+
+
+class Converted(NamedTuple):
+    """A checkpoint under our names.
+
+    tensors: our name -> tensor.
+    sources: our name -> the name in the file, for messages.
+    unused: names in the file that carry nothing (masks, sizes, flags) or are unknown.
+    """
+
+    tensors: dict[str, Tensor]
+    sources: dict[str, str]
+    unused: list[str]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a model file without running any code from it.
+
+    Args:
+        path: a PyTorch file (a state dict, or one under "model" or "state_dict"), a safetensors
+            file, or a TorchScript archive such as OpenAI's.
+
+    Raises:
+        UserError: if the file is none of these or is damaged.
+    """
+    state = read_file(path)
+    for key in ("model", "state_dict"):
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+    tensors = {
+        name.removeprefix("module."): value
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise UserError(f"{path}: no model weights in this file")
+    return tensors
+
+
+def read_file(path: Path) -> dict:
+    """Read a PyTorch, safetensors or TorchScript file as it is; errors as in read_tensors."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if _is_torchscript(path):
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this file: {error.strerror or error}") from error
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: not a checkpoint that can be loaded safely, or damaged ({reason[:120]})"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def checkpoint_holds_clip(weights: str) -> bool:
+    """Whether the checkpoint that MODEL.WEIGHTS names (or "") has all of CLIP in it.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be read.
+    """
+    if not weights:
+        return False
+    return format_of(read_tensors(local_file(weights))) not in ("CLIP", "unknown")
+
+
+def local_file(weights: str) -> Path:
+    """The local path of MODEL.WEIGHTS, a file or a URL that detectron2's path manager fetches.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    path = resolve(weights) if "://" not in weights else Path(PathManager.get_local_path(weights))
+    if not path.is_file():
+        raise UserError(f"MODEL.WEIGHTS: no file {weights}")
+    return path
+
+
+def clip_from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's (and OpenAI's) CLIP entries under the names of our CLIP module."""
+    return _convert_clip(dict(tensors)).tensors
+
+
+def format_of(names: Iterable[str]) -> str:
+    """Which model a checkpoint with these entries belongs to.
+
+    Returns:
+        "ours", "CAT-Seg", "H-CLIP", "HPS-Seg", "HyperCLIP", "CLIP" or "unknown".
+    """
+    names = list(names)
+    if any(name.startswith(_PREDICTOR) for name in names):
+        if any("hyperbolic_attn" in name for name in names):
+            return "HyperCLIP"
+        if any(name.startswith(("hpa.", "afr.")) for name in names):
+            return "HPS-Seg"
+        return "H-CLIP" if any("_oft_layer_R" in name for name in names) else "CAT-Seg"
+    if any(name.startswith("sem_seg_head.clip.") for name in names):
+        return "ours"
+    return "CLIP" if "visual.class_embedding" in names else "unknown"
+
+
+def convert(state: Mapping[str, Tensor]) -> Converted:
+    """Bring a published or our own checkpoint under our names.
+
+    Raises:
+        UserError: if copies of a tied adapter parameter differ.
+    """
+    if format_of(state) == "ours":
+        return Converted(dict(state), {name: name for name in state}, [])
+    clip_prefix = f"{_PREDICTOR}clip_model."
+    clip = {n.removeprefix(clip_prefix): t for n, t in state.items() if n.startswith(clip_prefix)}
+    out = _prefixed(_convert_clip(clip), f"{_HEAD}clip.", clip_prefix)
+    for name, tensor in state.items():
+        if name.startswith(clip_prefix):
+            continue
+        ours = _rename(name)
+        if ours is None:
+            out.unused.append(name)
+        else:
+            out.tensors[ours], out.sources[ours] = tensor, name
+    return out
+
+
+def _rename(name: str) -> str | None:
+    if name.startswith(("hpa.", "afr.")):
+        return name
+    if name.startswith(("upsample1.", "upsample2.")):
+        return f"{_HEAD}{name}"
+    inner = name.removeprefix(f"{_PREDICTOR}transformer.")
+    for pattern, ours in _AGGREGATOR_NAMES:
+        if inner != name and re.match(pattern, inner):
+            return f"{_HEAD}aggregator." + re.sub(f"^{pattern}", ours, inner)
+    return None
+
+
+def _prefixed(converted: Converted, ours: str, theirs: str) -> Converted:
+    return Converted(
+        {ours + name: tensor for name, tensor in converted.tensors.items()},
+        {ours + name: theirs + source for name, source in converted.sources.items()},
+        [theirs + name for name in converted.unused],
+    )
+
+
+def _convert_clip(state: dict[str, Tensor]) -> Converted:
+    out = Converted({}, {}, [])
+    tied: dict[str, str] = {}
+    for name, tensor in state.items():
+        if match := _OFT.match(name):
+            _check_tied(state, tied.setdefault(match[1], name), name)
+        elif not _is_weight(name):
+            out.unused.append(name)
+        else:
+            visual = name.startswith("visual.")
+            ours = f"image.{name.removeprefix('visual.')}" if visual else f"text.{name}"
+            for split_name, part in _split_projections(ours, tensor):
+                out.tensors[split_name], out.sources[split_name] = part, name
+    if tied:
+        adapter = {
+            "generators": ["layer_R"],
+            "row_mixer": ["relation_l_R"],
+            "slot_mixers": sorted((t for t in tied if "_m_" in t), key=lambda t: int(t[13:])),
+        }
+        for ours, parts in adapter.items():
+            tensors = [state[tied[part]] for part in parts if part in tied]
+            if tensors:
+                stacked = torch.stack(tensors) if ours == "slot_mixers" else tensors[0]
+                out.tensors[f"adapter.{ours}"] = stacked
+                out.sources[f"adapter.{ours}"] = tied[parts[0]]
+    return out
+
+
+def _is_weight(name: str) -> bool:
+    unread = ("logit_scale", "attn_mask", "input_resolution", "context_length", "vocab_size")
+    return name not in unread and not name.endswith(("cross_attention_dim", "hidden_size"))
+
+
+def _split_projections(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """One linear layer each for query, key and value, however they were stored."""
+    stem, _, leaf = name.rpartition(".")
+    if leaf in ("in_proj_weight", "in_proj_bias"):
+        kind = leaf.removeprefix("in_proj_")
+        parts = zip(_QKV, tensor.chunk(3), strict=True)
+        return [(f"{stem}.{projection}.{kind}", part) for projection, part in parts]
+    if leaf.removesuffix("_weight") in _QKV:
+        return [(f"{stem}.{leaf.removesuffix('_weight')}.weight", tensor)]
+    return [(name, tensor)]
+
+
+def _check_tied(state: dict[str, Tensor], first: str, other: str) -> None:
+    a, b = state[first], state[other]
+    if a.data_ptr() != b.data_ptr() and not torch.equal(a, b):
+        raise UserError(f"the copies {first} and {other} of one tied parameter differ")
+
+
+def _is_zip(path: Path) -> bool:
+    return zipfile.is_zipfile(path)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not _is_zip(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def load_converted(
+    model: nn.Module,
+    load: Callable[..., _IncompatibleKeys],
+    state: Mapping[str, Tensor],
+    strict: bool,
+    assign: bool,
+) -> _IncompatibleKeys:
+    """Load a state dict of any known format into a segmentation model.
+
+    Args:
+        model: the model; gets the attribute `load_format`, the name of the format.
+        load: nn.Module.load_state_dict, bound to the model.
+        strict: an entry missing from or foreign to a checkpoint is an error.
+
+    Raises:
+        UserError: for a checkpoint of another model, and for a shape that does not fit.
+    """
+    found = format_of(state)
+    converted = convert(state)
+    own = model.state_dict()
+    _check_same_model(found, own, converted)
+    for name, tensor in converted.tensors.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise UserError(
+                f"checkpoint entry {converted.sources[name]} is {tuple(tensor.shape)},"
+                f" but this config's model has {tuple(own[name].shape)}"
+            )
+    missing, foreign = load(converted.tensors, strict=False, assign=assign)
+    if strict and (missing or foreign):
+        raise UserError(
+            f"the checkpoint does not fit: missing {missing[:3]}, not in the model {foreign[:3]}"
+        )
+    model.load_format = found
+    sources = [converted.sources[name] for name in foreign]
+    return _IncompatibleKeys(missing, sources + converted.unused)
+
+
+# Entries that only one kind of model has, and what it is called with them.
+_SIGNS = {
+    "sem_seg_head.clip.adapter.generators": "OFT adapters",
+    "hpa.prototypes": "HPA",
+    "afr.mix_weight": "AFR",
+}
+
+
+def _check_same_model(found: str, own: Mapping[str, Tensor], converted: Converted) -> None:
+    if found in ("CLIP", "HyperCLIP"):
+        hint = (
+            "give a plain CLIP as MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
+            if found == "CLIP"
+            else ("this model has no hyperbolic adapters")
+        )
+        raise UserError(f"the checkpoint is of a {found}; {hint}")
+    if found == "unknown":
+        example = next(iter(converted.unused), "nothing")
+        raise UserError(
+            f"the checkpoint is of no CAT-Seg, H-CLIP or HPS-Seg model (it holds {example})"
+        )
+    theirs = [sign for name, sign in _SIGNS.items() if name in converted.tensors]
+    ours = [sign for name, sign in _SIGNS.items() if name in own]
+    if theirs != ours:
+        kind = _KINDS.get(tuple(theirs), "another model")
+        raise UserError(
+            f"the checkpoint is of {kind} (with {' and '.join(theirs) or 'no adapters'}), but this"
+            f" config's model is {_KINDS.get(tuple(ours), 'another')} (with"
+            f" {' and '.join(ours) or 'no adapters'}); take the config that it was trained with"
+        )
+
+
+_KINDS = {
+    (): "CAT-Seg",
+    ("OFT adapters",): "H-CLIP",
+    ("OFT adapters", "HPA", "AFR"): "HPS-Seg",
+    ("OFT adapters", "HPA"): "HPS-Seg without AFR",
+    ("OFT adapters", "AFR"): "HPS-Seg without HPA",
+}

@@ -1,0 +1,107 @@
+"""Every configuration key that the project adds to detectron2's, with its default."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+
+def add_cat_seg_config(cfg: CfgNode) -> CfgNode:
+    """Add the keys of CAT-Seg, H-CLIP and HPS-Seg to a detectron2 config, in place.
+
+    Args:
+        cfg: the result of `detectron2.config.get_cfg()`.
+
+    Returns:
+        The same config, so that `cfg = add_cat_seg_config(get_cfg())` is enough.
+    """
+    _add_model(cfg)
+    _add_head(cfg)
+    _add_hyperspherical(cfg)
+    _add_input_and_solver(cfg)
+    return cfg
+
+
+def _add_model(cfg: CfgNode) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "CATSeg"
+    # Per-channel RGB mean and standard deviation of CLIP's inputs, in 0..255.
+    cfg.MODEL.CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
+    cfg.MODEL.CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
+    # Prompt templates: "single", "imagenet_select" (7) or "imagenet" (80).
+    cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
+    cfg.MODEL.MASK_FORMER = CfgNode()
+    # Whole images are padded to a multiple of this before they are resized for CLIP.
+    cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
+
+
+def _add_head(cfg: CfgNode) -> None:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.NAME = "CATSegHead"
+    # JSON list of class names trained on; relative paths also resolve from the repository root.
+    head.TRAIN_CLASS_JSON = "datasets/coco.json"
+    # JSON list of class names tested on; "" takes each test dataset's own list.
+    head.TEST_CLASS_JSON = ""
+    # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name,
+    # or the path of an open_clip model config (.json).
+    head.CLIP_PRETRAINED = "ViT-B/16"
+    # Weights CLIP starts from: "openai" (downloaded once), a local file, or "random".
+    head.CLIP_WEIGHTS = "openai"
+    # What trains in CLIP: "frozen", "attention", "full", "oft_both", "oft" or "oft_qv".
+    head.CLIP_FINETUNE = "attention"
+    # Grid of CLIP patch tokens; times the patch size it is CLIP's input size.
+    head.FEATURE_RESOLUTION = [24, 24]
+    # Channels of the cost embedding.
+    head.HIDDEN_DIMS = 128
+    # Aggregation layers, each spatial then class.
+    head.NUM_LAYERS = 2
+    # Attention heads of the spatial and the class aggregation.
+    head.NUM_HEADS = 4
+    # Side of the square windows of the spatial aggregation, in tokens.
+    head.WINDOW_SIZES = 12
+    # Average pooling (height, width) before the class aggregation.
+    head.POOLING_SIZES = [2, 2]
+    # Classes that go on to the aggregator at most; fewer are padded to it with a learned token.
+    head.PAD_LEN = 256
+    # Channels of the projected text guidance and of the projected image guidance.
+    head.TEXT_GUIDANCE_PROJ_DIM = 128
+    head.APPEARANCE_GUIDANCE_PROJ_DIM = 128
+    # Channels after each decoder stage, of its upsampled CLIP guidance, and of that projected.
+    head.DECODER_DIMS = [64, 32]
+    head.DECODER_GUIDANCE_DIMS = [256, 128]
+    head.DECODER_GUIDANCE_PROJ_DIMS = [32, 16]
+    # Value the bias of the last convolution starts at; None keeps the layer's own start.
+    head.OUTPUT_BIAS_INIT = None
+
+
+def _add_hyperspherical(cfg: CfgNode) -> None:
+    cfg.MODEL.HYPERSPHERICAL = CfgNode()
+    node = cfg.MODEL.HYPERSPHERICAL
+    # Hyperspherical prototype alignment: class prototypes on the unit sphere, geodesic loss.
+    node.USE_HPA = True
+    # Share of the old prototype that is kept at each update.
+    node.HPA_MOMENTUM = 0.99
+    # Temperature of the separation loss, before each class's learned factor.
+    node.HPA_TEMPERATURE = 0.07
+    # Weight of the cross-entropy that separates prototypes, relative to the alignment loss.
+    node.HPA_SEPARATION_WEIGHT = 0.0
+    # Adaptive feature rectification: uncertainty-mixed channel and spatial gates on the guidance.
+    node.USE_AFR = True
+    # Channel reduction inside the gates.
+    node.AFR_REDUCTION = 16
+    # Weight of both auxiliary losses in the total.
+    node.LOSS_WEIGHT = 0.1
+    # Cost volume from geodesic similarity (1 - angle / pi) in place of the cosine.
+    node.GEODESIC_CORRELATION = False
+
+
+def _add_input_and_solver(cfg: CfgNode) -> None:
+    cfg.INPUT.DATASET_MAPPER_NAME = "semantic"
+    # SSD's colour augmentation in training.
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # Share of a training crop that one class may cover before another crop is drawn.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # Training crops are padded to this size (pixels).
+    cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Learning rate of CLIP's parameters, relative to BASE_LR.
+    cfg.SOLVER.CLIP_MULTIPLIER = 0.01
+    # Evaluate by 384-pixel windows over a 640x640 image plus the whole image.
+    cfg.TEST.SLIDING_WINDOW = False

@@ -1,0 +1,77 @@
+"""EnhancedCATSeg, the meta-architecture of HPS-Seg: CATSeg with AFR and HPA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor
+
+from .cat_seg_model import CATSeg
+from .modeling.aggregator import Guidance
+from .modeling.hyperspherical_innovations import (
+    AdaptiveFeatureRectification,
+    HypersphericalPrototypeAlignment,
+)
+
+HPA_SHARE = 0.1  # of the alignment loss beside the AFR regulariser
+
+
+@META_ARCH_REGISTRY.register()
+class EnhancedCATSeg(CATSeg):
+    """HPS-Seg: the guidance is rectified by AFR, and in training aligned by HPA.
+
+    Args:
+        hpa: hyperspherical prototype alignment, or None.
+        afr: adaptive feature rectification, or None.
+        loss_weight: of both auxiliary losses in the total.
+        cat_seg: CATSeg's arguments.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hpa: HypersphericalPrototypeAlignment | None,
+        afr: AdaptiveFeatureRectification | None,
+        loss_weight: float,
+        **cat_seg: Any,
+    ) -> None:
+        super().__init__(**cat_seg)
+        self.hpa = hpa
+        self.afr = afr
+        self.loss_weight = loss_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from a config."""
+        arguments = super().from_config(cfg)
+        node = cfg.MODEL.HYPERSPHERICAL
+        channels = arguments["sem_seg_head"].clip.image.embed_dim
+        hpa = afr = None
+        if node.USE_HPA:
+            hpa = HypersphericalPrototypeAlignment(
+                len(arguments["train_classes"]),
+                channels,
+                node.HPA_MOMENTUM,
+                node.HPA_TEMPERATURE,
+                node.HPA_SEPARATION_WEIGHT,
+            )
+        if node.USE_AFR:
+            afr = AdaptiveFeatureRectification(channels, node.AFR_REDUCTION)
+        return arguments | {"hpa": hpa, "afr": afr, "loss_weight": node.LOSS_WEIGHT}
+
+    def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
+        """Rectify res3; the cost volume keeps the plain features."""
+        if self.afr is None:
+            return guidance, {}
+        rectified, regulariser = self.afr(guidance.res3)
+        return guidance._replace(res3=rectified), {"loss_afr": self.loss_weight * regulariser}
+
+    def auxiliary_losses(self, guidance: Guidance, labels: Tensor) -> dict[str, Tensor]:
+        """Alignment of the rectified res3 with the class prototypes."""
+        if self.hpa is None:
+            return {}
+        alignment = self.hpa(guidance.res3, labels)
+        return {"loss_hpa": self.loss_weight * HPA_SHARE * alignment}

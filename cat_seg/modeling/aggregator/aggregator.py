@@ -1,0 +1,110 @@
+"""Cost aggregation: from the cost volume to a logit map per class."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .classes import ClassAggregation
+from .decoder import DecoderStage
+from .spatial import SpatialAggregation
+
+
+class Guidance(NamedTuple):
+    """Image features that guide the aggregation, B images.
+
+    res3: (B, C, H, W) dense CLIP features; res4: (B, C4, 2H, 2W) and res5: (B, C5, 4H, 4W), from
+    the middle of the image tower.
+    """
+
+    res3: Tensor
+    res4: Tensor
+    res5: Tensor
+
+
+class AggregationLayer(nn.Module):
+    """Spatial, then class aggregation."""
+
+    def __init__(self, spatial: SpatialAggregation, classes: ClassAggregation) -> None:
+        super().__init__()
+        self.spatial = spatial
+        self.classes = classes
+
+    def forward(self, x: Tensor, image_guidance: Tensor, text_guidance: Tensor) -> Tensor:
+        """Map x (B, T, H, W, C) under guidance (B, H, W, C') and (B, T, C'')."""
+        return self.classes(self.spatial(x, image_guidance), text_guidance)
+
+
+class Aggregator(nn.Module):
+    """CAT-Seg's cost aggregation (arXiv 2303.11797).
+
+    Args:
+        layers: the aggregation layers, in order.
+        channels: of the cost embedding.
+        templates: prompt templates, the channels of the cost volume.
+        clip_channels: of CLIP's joint space.
+        text_channels: of the projected text guidance.
+        image_channels: of the projected res3 guidance.
+        decoder_channels: after each of the two decoder stages.
+        guidance_channels: of res4 and res5.
+        projected_channels: of res4 and res5, projected.
+        output_bias: start value of the output's bias, None for the layer's own.
+    """
+
+    def __init__(
+        self,
+        layers: list[AggregationLayer],
+        channels: int,
+        templates: int,
+        clip_channels: int,
+        text_channels: int,
+        image_channels: int,
+        decoder_channels: tuple[int, int],
+        guidance_channels: tuple[int, int],
+        projected_channels: tuple[int, int],
+        output_bias: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.cost_embedding = nn.Conv2d(templates, channels, kernel_size=7, padding=3)
+        self.image_guidance = nn.Conv2d(clip_channels, image_channels, 3, padding=1)
+        self.text_guidance = nn.Linear(clip_channels, text_channels)
+        self.decoder_guidance = nn.ModuleList(
+            nn.Conv2d(raw, projected, 3, padding=1)
+            for raw, projected in zip(guidance_channels, projected_channels, strict=True)
+        )
+        self.layers = nn.ModuleList(layers)
+        self.decoder1 = DecoderStage(channels, projected_channels[0], decoder_channels[0])
+        self.decoder2 = DecoderStage(
+            decoder_channels[0], projected_channels[1], decoder_channels[1]
+        )
+        self.head = nn.Conv2d(decoder_channels[1], 1, 3, padding=1)
+        if output_bias is not None:
+            nn.init.constant_(self.head.bias, output_bias)
+
+    def forward(self, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
+        """Aggregate.
+
+        Args:
+            cost: cost volume (B, T, P, H, W) over T classes and P templates.
+            text: L2-normalised text features (B, T, C).
+            guidance: see Guidance.
+
+        Returns:
+            Logits (B, T, 4H, 4W).
+        """
+        image_guidance = F.relu(self.image_guidance(guidance.res3)).permute(0, 2, 3, 1)
+        text_guidance = F.relu(self.text_guidance(text))
+        x = self.cost_embedding(cost.flatten(0, 1)).permute(0, 2, 3, 1)
+        x = x.contiguous().unflatten(0, cost.shape[:2])
+        for layer in self.layers:
+            x = layer(x, image_guidance, text_guidance)
+        return self._decode(x, guidance.res4, guidance.res5)
+
+    def _decode(self, x: Tensor, res4: Tensor, res5: Tensor) -> Tensor:
+        first, second = self.decoder_guidance
+        maps = x.flatten(0, 1).permute(0, 3, 1, 2)
+        maps = self.decoder1(maps, F.relu(first(res4)))
+        maps = self.decoder2(maps, F.relu(second(res5)))
+        return self.head(maps).squeeze(1).unflatten(0, x.shape[:2])

@@ -1,0 +1,69 @@
+"""Ways of fine-tuning CLIP: which of its parameters train, and which adapter changes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ....errors import UserError
+from ..architecture import Architecture
+from ..transformer import Transformer
+from .base import Adapter, TowerWeights
+from .oft import OrthogonalAdapter
+
+__all__ = ["FINE_TUNINGS", "Adapter", "FineTuning", "OrthogonalAdapter", "TowerWeights"]
+
+_QV = ("attn.q_proj.weight", "attn.v_proj.weight")
+_QKVO = (*_QV, "attn.k_proj.weight", "attn.out_proj.weight")
+_EVERYTHING = ("",)
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What trains in CLIP.
+
+    Args:
+        text, image: name prefixes, within a block, of the tower's own parameters that train.
+        oft: the towers that orthogonal fine-tuning adapts.
+    """
+
+    text: tuple[str, ...] = ()
+    image: tuple[str, ...] = ()
+    oft: tuple[str, ...] = ()
+
+    @classmethod
+    def from_name(cls, name: str) -> FineTuning:
+        """Look up a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE, or raise UserError."""
+        if name not in FINE_TUNINGS:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.CLIP_FINETUNE: '{name}' is none of {', '.join(FINE_TUNINGS)}"
+            )
+        return FINE_TUNINGS[name]
+
+    def build_adapter(self, architecture: Architecture) -> Adapter:
+        """The adapter module, with its start values."""
+        return OrthogonalAdapter(architecture, self.oft) if self.oft else Adapter()
+
+    def mark_trainable(self, text: nn.Module, image: nn.Module) -> None:
+        """Freeze both towers but for what trains and what a loss reaches."""
+        for tower, prefixes in ((text, self.text), (image, self.image)):
+            tower.requires_grad_(False)
+            transformer: Transformer = tower.transformer
+            for block in transformer.resblocks:
+                for name, parameter in block.named_parameters():
+                    parameter.requires_grad_(name.startswith(prefixes) if prefixes else False)
+        # The dense last image block has no use for queries and keys.
+        last = image.transformer.resblocks[-1].attn
+        last.q_proj.requires_grad_(False)
+        last.k_proj.requires_grad_(False)
+
+
+FINE_TUNINGS = {
+    "frozen": FineTuning(),
+    "attention": FineTuning(text=_QV, image=_QV),
+    "full": FineTuning(text=_EVERYTHING, image=_EVERYTHING),
+    "oft_both": FineTuning(oft=("text", "image")),
+    "oft": FineTuning(image=_QKVO, oft=("text",)),
+    "oft_qv": FineTuning(image=_QV, oft=("text",)),
+}

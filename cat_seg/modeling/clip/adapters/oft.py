@@ -1,0 +1,96 @@
+"""Orthogonal fine-tuning of CLIP's attention with parameters shared across blocks and towers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ....errors import UserError
+from ..architecture import Architecture
+from ..transformer import AttentionWeights
+from .base import Adapter, TowerWeights
+
+SLOT = 128  # channels of one diagonal block
+
+
+class OrthogonalAdapter(Adapter):
+    """H-CLIP's adapter (Peng et al., CVPR 2025, pp. 15009-15020).
+
+    Every attention weight is multiplied by a block-diagonal matrix of 128x128 slots. All slots
+    come from one tensor of generators, (128, 128, rows, slots): rows = 4 (q, k, v, out) per
+    block, slots = those of the text width, then those of the image width. A linear map per block
+    mixes the slots, one linear map shared by all mixes the rows. Text slots are made orthogonal
+    by the Cayley map; image slots are used as they are.
+
+    Args:
+        architecture: widths and depths of both towers.
+        towers: which of "text" and "image" are adapted.
+
+    Raises:
+        UserError: if a tower's width is not a multiple of 128.
+    """
+
+    def __init__(self, architecture: Architecture, towers: tuple[str, ...]) -> None:
+        super().__init__()
+        text, image = architecture.text, architecture.image
+        for name, spec in (("text", text), ("image", image)):
+            if spec.width % SLOT:
+                raise UserError(
+                    f"MODEL.SEM_SEG_HEAD.CLIP_FINETUNE: OFT needs widths that are multiples of"
+                    f" {SLOT}, but the {name} tower of {architecture.open_clip_name} has"
+                    f" {spec.width}; take another CLIP or fine-tuning"
+                )
+        self.towers = towers
+        self.text_slots = text.width // SLOT
+        slots = self.text_slots + image.width // SLOT
+        layers = max(text.layers, image.layers)
+        identity = torch.eye(SLOT)[:, :, None, None].expand(-1, -1, 4 * layers, slots).clone()
+        identity[..., : self.text_slots] = 0  # the skew generator of the identity
+        self.generators = nn.Parameter(identity)
+        self.slot_mixers = nn.Parameter(torch.eye(slots).repeat(layers, 1, 1))
+        self.row_mixer = nn.Parameter(torch.eye(4 * layers))
+
+    def forward(self, frozen: TowerWeights) -> TowerWeights:
+        """Multiply the weights of the adapted towers."""
+        with torch.autocast(self.generators.device.type, enabled=False):
+            rows = self._mix_rows()
+            text, image = frozen
+            if "text" in self.towers:
+                mixers = self.slot_mixers[:, : self.text_slots]
+                blocks = cayley(self._mix_slots(rows, mixers, len(text)))
+                text = [_multiply(*pair) for pair in zip(text, blocks, strict=True)]
+            if "image" in self.towers:
+                mixers = self.slot_mixers[:, self.text_slots :]
+                blocks = self._mix_slots(rows, mixers, len(image))
+                image = [_multiply(*pair) for pair in zip(image, blocks, strict=True)]
+        return TowerWeights(text, image)
+
+    def _mix_rows(self) -> Tensor:
+        """All generators with the rows mixed, (blocks, 4, slots, 128*128)."""
+        rows = self.generators.permute(2, 3, 0, 1).flatten(1)
+        return (self.row_mixer @ rows).unflatten(0, (-1, 4)).unflatten(2, (-1, SLOT * SLOT))
+
+    @staticmethod
+    def _mix_slots(rows: Tensor, mixers: Tensor, layers: int) -> Tensor:
+        """The slots that `mixers` (blocks, kept, slots) keep, (layers, 4, kept, 128, 128)."""
+        return (mixers[:layers, None] @ rows[:layers]).unflatten(-1, (SLOT, SLOT))
+
+
+def cayley(matrices: Tensor) -> Tensor:
+    """Orthogonal matrices (I - S)(I + S)^-1 with S the skew part of `matrices` (..., n, n)."""
+    skew = (matrices - matrices.transpose(-1, -2)) / 2
+    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    return torch.linalg.solve(identity + skew, identity - skew)
+
+
+def _multiply(frozen: AttentionWeights, blocks: Tensor) -> AttentionWeights:
+    """q, k, v on their input side, out on its output side, by blocks (4, slots, 128, 128)."""
+    sides = [_times_block_diagonal(w, b) for w, b in zip(frozen[:3], blocks[:3], strict=True)]
+    out = _times_block_diagonal(frozen.out.T, blocks[3].transpose(1, 2)).T
+    return AttentionWeights(*sides, out)
+
+
+def _times_block_diagonal(weight: Tensor, blocks: Tensor) -> Tensor:
+    """weight (out, in) @ diag(blocks (slots, n, n))."""
+    columns = weight.unflatten(1, blocks.shape[:2]).transpose(0, 1)
+    return (columns @ blocks).transpose(0, 1).flatten(1)

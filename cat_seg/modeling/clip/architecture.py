@@ -1,0 +1,127 @@
+"""CLIP architectures, read from open_clip's model configs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from ...errors import UserError
+from ...paths import resolve
+
+KEY = "MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED"
+# Settings of open_clip's towers that change nothing here, whatever their value.
+_NEUTRAL = {"timm_drop_path", "patch_dropout", "output_tokens", "hf_tokenizer_name"}
+
+
+@dataclass(frozen=True)
+class TowerSpec:
+    """One transformer: `width` channels, `layers` blocks of `heads` heads."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A CLIP with a plain ViT image tower and a plain causal text tower."""
+
+    open_clip_name: str
+    embed_dim: int
+    quick_gelu: bool
+    image: TowerSpec
+    text: TowerSpec
+    patch_size: int
+    pretrained_grid: int
+    context_length: int
+    vocab_size: int
+
+    @classmethod
+    def from_name(cls, name: str) -> Architecture:
+        """Read an architecture.
+
+        Args:
+            name: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name, or the
+                path of an open_clip model config (.json).
+
+        Raises:
+            UserError: if there is no such model, or its towers are not plain transformers.
+        """
+        open_clip_name = _open_clip_name(name)
+        config = open_clip.get_model_config(open_clip_name)
+        if config is None:
+            raise UserError(
+                f"{KEY}: no model named '{name}'; take an OpenAI or open_clip ViT name such as"
+                " 'ViT-B/16', or the path of an open_clip model config (.json)"
+            )
+        _check_plain(name, config)
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        patch, size = vision.get("patch_size", 16), vision.get("image_size", 224)
+        width = vision.get("width", 768)
+        return cls(
+            open_clip_name=open_clip_name,
+            embed_dim=config["embed_dim"],
+            quick_gelu=config.get("quick_gelu", False),
+            image=_tower(vision, width, width // vision.get("head_width", 64)),
+            text=_tower(text, text.get("width", 512), text.get("heads", 8)),
+            patch_size=patch,
+            pretrained_grid=size // patch,
+            context_length=text.get("context_length", 77),
+            vocab_size=text.get("vocab_size", 49408),
+        )
+
+
+def _tower(config: dict[str, Any], width: int, heads: int) -> TowerSpec:
+    ratio = config.get("mlp_ratio", 4.0)
+    return TowerSpec(width, config.get("layers", 12), heads, int(width * ratio))
+
+
+def _open_clip_name(name: str) -> str:
+    if name.endswith(".json"):
+        path = resolve(name)
+        _read_model_config(path)
+        open_clip.add_model_config(path)
+        return path.stem
+    if "/" in name:  # OpenAI's spelling; its models have QuickGELU
+        return name.replace("/", "-").replace("@", "-").removesuffix("px") + "-quickgelu"
+    return name
+
+
+def _read_model_config(path: Path) -> None:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{KEY}: cannot read the model config {path}: {error}") from error
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
+    if missing:
+        raise UserError(f"{KEY}: the model config {path} lacks {', '.join(sorted(missing))}")
+
+
+def _check_plain(name: str, config: dict[str, Any]) -> None:
+    """Refuse towers with features that the dense encoders do not have."""
+    plain = {
+        "vision_cfg": open_clip.model.CLIPVisionCfg(),
+        "text_cfg": open_clip.model.CLIPTextCfg(),
+    }
+    sizes = {"layers", "width", "head_width", "heads", "mlp_ratio", "patch_size", "image_size"}
+    sizes |= {"context_length", "vocab_size"} | _NEUTRAL
+    odd = [f"{key}" for key in config if key not in {"embed_dim", "quick_gelu", *plain}]
+    for part, defaults in plain.items():
+        for key, value in config[part].items():
+            if key not in sizes and value != getattr(defaults, key, None):
+                odd.append(f"{part}.{key}={value}")
+    layers = config["vision_cfg"].get("layers", 12)
+    if not isinstance(layers, int):
+        odd.append("a ResNet image tower")
+    elif layers < 3:
+        odd.append("fewer than the 3 image blocks that the guidance is taken from")
+    if odd:
+        raise UserError(
+            f"{KEY}: '{name}' is not a plain CLIP ViT ({', '.join(odd)}); take one such as"
+            " 'ViT-B/16', 'ViT-L/14@336px' or 'ViT-B-16'"
+        )

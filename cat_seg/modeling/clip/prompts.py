@@ -1,0 +1,47 @@
+"""From class names to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+from torch import Tensor
+
+from ...errors import UserError
+
+TEMPLATES = {
+    "single": ("A photo of a {} in the scene".format,),
+    "imagenet_select": SIMPLE_IMAGENET_TEMPLATES,
+    "imagenet": OPENAI_IMAGENET_TEMPLATES,
+}
+
+
+class Prompts:
+    """Tokenised prompts: every class name in every template.
+
+    Args:
+        ensemble: the value of MODEL.PROMPT_ENSEMBLE_TYPE.
+        context_length: tokens of a prompt, padding included.
+
+    Raises:
+        UserError: if there is no such ensemble.
+    """
+
+    def __init__(self, ensemble: str, context_length: int) -> None:
+        if ensemble not in TEMPLATES:
+            raise UserError(
+                f"MODEL.PROMPT_ENSEMBLE_TYPE: '{ensemble}' is none of {', '.join(TEMPLATES)}"
+            )
+        self.templates = TEMPLATES[ensemble]
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+
+    def __len__(self) -> int:
+        return len(self.templates)
+
+    def tokenize(self, names: Sequence[str]) -> Tensor:
+        """Token ids (T, P, context length); of a name "a, b, c" only the first synonym is used."""
+        words = [name.split(",")[0].strip() for name in names]
+        prompts = [template(word) for word in words for template in self.templates]
+        return torch.unflatten(self._tokenizer(prompts), 0, (len(words), len(self.templates)))

@@ -1,0 +1,136 @@
+"""The transformer block of both CLIP towers, with its attention weights handed in."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .architecture import TowerSpec
+
+
+class AttentionWeights(NamedTuple):
+    """The four projection matrices of one attention, each (C, C), rows = outputs."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), OpenAI CLIP's activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention whose weights are handed in with every call.
+
+    The module keeps the pre-trained projections; which weights are in effect (these, or these
+    changed by an adapter) is the caller's business.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def weights(self) -> AttentionWeights:
+        """The module's own weights."""
+        projections = (self.q_proj, self.k_proj, self.v_proj, self.out_proj)
+        return AttentionWeights(*(projection.weight for projection in projections))
+
+    def forward(self, x: Tensor, weights: AttentionWeights, causal: bool) -> Tensor:
+        """Attend within each sequence of x (B, N, C)."""
+        q = self._split(F.linear(x, weights.query, self.q_proj.bias))
+        k = self._split(F.linear(x, weights.key, self.k_proj.bias))
+        v = self._split(F.linear(x, weights.value, self.v_proj.bias))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return F.linear(mixed.transpose(1, 2).flatten(2), weights.out, self.out_proj.bias)
+
+    def value_path(self, x: Tensor, weights: AttentionWeights) -> Tensor:
+        """Every token's own value, projected out: attention where each token sees only itself."""
+        values = F.linear(x, weights.value, self.v_proj.bias)
+        return F.linear(values, weights.out, self.out_proj.bias)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block of CLIP."""
+
+    def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(spec.width)
+        self.attn = SelfAttention(spec.width, spec.heads)
+        self.ln_2 = nn.LayerNorm(spec.width)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(spec.width, spec.mlp_width),
+                act=QuickGELU() if quick_gelu else nn.GELU(),
+                c_proj=nn.Linear(spec.mlp_width, spec.width),
+            )
+        )
+
+    def forward(self, x: Tensor, weights: AttentionWeights, causal: bool = False) -> Tensor:
+        """Map tokens x (B, N, C) to (B, N, C)."""
+        x = x + self.attn(self.ln_1(x), weights, causal)
+        return x + self.mlp(self.ln_2(x))
+
+    def forward_dense(self, x: Tensor, weights: AttentionWeights) -> Tensor:
+        """The block with the value path in place of attention, for dense features.
+
+        Every token gets the CLS token's block input as its residual (CAT-Seg, arXiv 2303.11797).
+
+        Args:
+            x: tokens (B, 1+N, C), CLS first.
+        """
+        x = self.attn.value_path(self.ln_1(x), weights) + x[:, :1]
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks; `weights` of the methods holds one entry per block."""
+
+    def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(
+            TransformerBlock(spec, quick_gelu) for _ in range(spec.layers)
+        )
+
+    def attention_weights(self) -> list[AttentionWeights]:
+        """The pre-trained attention weights, block by block."""
+        return [block.attn.weights() for block in self.resblocks]
+
+    def forward_causal(self, x: Tensor, weights: Sequence[AttentionWeights]) -> Tensor:
+        """Run all blocks over x (B, N, C), each token seeing itself and those before it."""
+        for block, own in zip(self.resblocks, weights, strict=True):
+            x = block(x, own, causal=True)
+        return x
+
+    def forward_dense(
+        self, x: Tensor, weights: Sequence[AttentionWeights], taps: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run all blocks over x (B, 1+N, C), the last one densely.
+
+        Returns:
+            The dense tokens (B, 1+N, C), and the tokens after each block index in `taps`.
+        """
+        tapped = []
+        *blocks, last = zip(self.resblocks, weights, strict=True)
+        for index, (block, own) in enumerate(blocks):
+            x = block(x, own)
+            if index in taps:
+                tapped.append(x)
+        block, own = last
+        return block.forward_dense(x, own), tapped

@@ -1,0 +1,170 @@
+"""What HPS-Seg adds to H-CLIP: AFR, HPA and the geodesic correlation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COSINE_LIMIT = 1 - 1e-7  # arccos has no finite gradient at 1
+
+
+def angle(cosine: Tensor) -> Tensor:
+    """Angle in radians of a cosine, finite gradients included."""
+    return cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT).arccos()
+
+
+def geodesic_similarity(cosine: Tensor) -> Tensor:
+    """1 - angle / pi of a cosine: 1 for equal directions, 0 for opposite ones."""
+    return 1 - angle(cosine) / math.pi
+
+
+class AdaptiveFeatureRectification(nn.Module):
+    """AFR: channel and spatial gates, mixed in by the estimated certainty.
+
+    Args:
+        channels: C of the features.
+        reduction: r, the gates' hidden layers have C / r channels.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = channels // reduction
+
+        def of_mean(outputs: int) -> nn.Sequential:
+            layers = (nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *layers, nn.Sigmoid())
+
+        self.channel_gate = of_mean(channels)
+        self.uncertainty_estimator = of_mean(1)
+        self.spatial_gate = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, 1, 1), nn.Sigmoid()
+        )
+        self.mix_weight = nn.Parameter(torch.zeros(1))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, gain=0.1)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.constant_(module.bias, 2.0)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Rectify features (B, C, H, W).
+
+        Returns:
+            The rectified features (B, C, H, W), and the regulariser of the gates, a scalar.
+        """
+        spatial = self.spatial_gate(features)
+        gate = self.channel_gate(features)[:, :, None, None] * spatial
+        certainty = 1 - self.uncertainty_estimator(features)
+        mix = (self.mix_weight.sigmoid() * certainty)[:, :, None, None]
+        rectified = (1 - mix) * features + mix * features * gate
+        return rectified, self._regulariser(gate, spatial)
+
+    @staticmethod
+    def _regulariser(gate: Tensor, spatial: Tensor) -> Tensor:
+        """Keeps the gates near one half, and the spatial gate smooth."""
+        steps = sum(spatial.diff(dim=axis).abs().mean() for axis in (2, 3))
+        return 0.1 * (gate - 0.5).abs().mean() + 0.01 * steps
+
+
+class HypersphericalPrototypeAlignment(nn.Module):
+    """HPA: pulls features towards their class's prototype on the unit hypersphere.
+
+    Prototypes follow the class means of the global batch with momentum, without gradient, and
+    are therefore the same on every rank.
+
+    Args:
+        classes: T, the classes trained on.
+        channels: C of the features.
+        momentum: share of a known prototype that an update keeps.
+        temperature: of the separation loss.
+        separation_weight: of the separation loss; at 0 the temperatures do not train.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        momentum: float,
+        temperature: float,
+        separation_weight: float,
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.temperature = temperature
+        self.separation_weight = separation_weight
+        self.alignment_proj = nn.Sequential(
+            nn.Linear(channels, channels // 4), nn.ReLU(), nn.Linear(channels // 4, channels)
+        )
+        for layer in (self.alignment_proj[0], self.alignment_proj[2]):
+            nn.init.xavier_uniform_(layer.weight, gain=0.1)
+            nn.init.zeros_(layer.bias)
+        self.log_temperatures = nn.Parameter(torch.zeros(classes), separation_weight > 0)
+        self.register_buffer("prototypes", torch.zeros(classes, channels))
+        self.register_buffer("prototype_initialized", torch.zeros(classes, dtype=torch.bool))
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Update the prototypes and return the alignment loss.
+
+        Args:
+            features: (B, C, H, W).
+            labels: class indices (B, h, w); what is outside 0..T-1 counts as unlabelled.
+
+        Returns:
+            Mean geodesic distance (radians) of every labelled feature of the global batch to its
+            class's prototype, plus the weighted separation loss. On one of several ranks it is
+            scaled so that the mean over the ranks is that of the global batch.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            aligned, targets = self._labelled(features.float(), labels)
+            count = self._update_prototypes(aligned.detach(), targets)
+            own = self.prototypes[targets]
+            loss = angle((aligned * own).sum(dim=1)).sum()
+            if self.separation_weight > 0:
+                loss = loss + self.separation_weight * self._separation(aligned, targets)
+            return loss * (_world_size() / count.clamp(min=1))
+
+    def align(self, features: Tensor) -> Tensor:
+        """Unit features (N, C) from features (N, C) of any norm."""
+        unit = F.normalize(features, dim=1)
+        return F.normalize(unit + 0.1 * F.normalize(self.alignment_proj(unit), dim=1), dim=1)
+
+    def _labelled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The labelled positions' aligned features (N, C) and classes (N,)."""
+        grid = features.shape[-2:]
+        targets = F.interpolate(labels[:, None].float(), size=grid, mode="nearest")
+        targets = targets.long().flatten()
+        known = (targets >= 0) & (targets < len(self.prototypes))
+        return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)[known]), targets[known]
+
+    @torch.no_grad()
+    def _update_prototypes(self, aligned: Tensor, targets: Tensor) -> Tensor:
+        """Move the prototypes of the classes present; returns the global number of features."""
+        members = F.one_hot(targets, len(self.prototypes)).to(aligned.dtype)
+        sums = torch.cat([members.T @ aligned, members.sum(dim=0)[:, None]], dim=1)
+        if _world_size() > 1:
+            dist.all_reduce(sums)
+        means, counts = F.normalize(sums[:, :-1], dim=1), sums[:, -1]
+        kept = self.momentum * self.prototypes
+        moved = F.normalize(kept + (1 - self.momentum) * means, dim=1)
+        updated = torch.where(self.prototype_initialized[:, None], moved, means)
+        present = counts > 0
+        self.prototypes.copy_(torch.where(present[:, None], updated, self.prototypes))
+        self.prototype_initialized |= present
+        return counts.sum()
+
+    def _separation(self, aligned: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross-entropy of every feature over all known prototypes."""
+        known = self.prototype_initialized
+        similarity = geodesic_similarity(aligned @ self.prototypes.T.clone())
+        logits = similarity / (self.temperature * F.softplus(self.log_temperatures))
+        return F.cross_entropy(logits.masked_fill(~known, -math.inf), targets, reduction="sum")
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
