@@ -104,10 +104,11 @@ class CATSeg(nn.Module):
 
         Returns:
             torch's (missing_keys, unexpected_keys); entries of published checkpoints that carry
-            nothing are among the unexpected ones.
+            nothing are among the unexpected ones, and nothing is ever missing.
 
         Raises:
-            UserError: for a checkpoint of another model, and for a shape that does not fit.
+            UserError: for a checkpoint of another model, a missing entry, a shape that does not
+                fit.
         """
         return load_converted(self, super().load_state_dict, state_dict, strict, assign)
 

@@ -8,18 +8,15 @@ under every block of both towers.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from .errors import UserError
-from .paths import resolve
+from .model_files import local_file, read_tensors
 
 _PREDICTOR = "sem_seg_head.predictor."
 _HEAD = "sem_seg_head."
@@ -50,6 +47,21 @@ _AGGREGATOR_NAMES = [
 ]
 
 
+# Entries that only one kind of model has, and what it is called with them.
+_SIGNS = {
+    "sem_seg_head.clip.adapter.generators": "OFT adapters",
+    "hpa.prototypes": "HPA",
+    "afr.mix_weight": "AFR",
+}
+_KINDS = {
+    (): "CAT-Seg",
+    ("OFT adapters",): "H-CLIP",
+    ("OFT adapters", "HPA", "AFR"): "HPS-Seg",
+    ("OFT adapters", "HPA"): "HPS-Seg without AFR",
+    ("OFT adapters", "AFR"): "HPS-Seg without HPA",
+}
+
+
 class Converted(NamedTuple):
     """A checkpoint under our names.
 
@@ -63,52 +75,6 @@ class Converted(NamedTuple):
     unused: list[str]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a model file without running any code from it.
-
-    Args:
-        path: a PyTorch file (a state dict, or one under "model" or "state_dict"), a safetensors
-            file, or a TorchScript archive such as OpenAI's.
-
-    Raises:
-        UserError: if the file is none of these or is damaged.
-    """
-    state = read_file(path)
-    for key in ("model", "state_dict"):
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
-    tensors = {
-        name.removeprefix("module."): value
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
-    if not tensors:
-        raise UserError(f"{path}: no model weights in this file")
-    return tensors
-
-
-def read_file(path: Path) -> dict:
-    """Read a PyTorch, safetensors or TorchScript file as it is; errors as in read_tensors."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        if _is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this file: {error.strerror or error}") from error
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path}: not a checkpoint that can be loaded safely, or damaged ({reason[:120]})"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-    return content
-
-
 def checkpoint_holds_clip(weights: str) -> bool:
     """Whether the checkpoint that MODEL.WEIGHTS names (or "") has all of CLIP in it.
 
@@ -118,18 +84,6 @@ def checkpoint_holds_clip(weights: str) -> bool:
     if not weights:
         return False
     return format_of(read_tensors(local_file(weights))) not in ("CLIP", "unknown")
-
-
-def local_file(weights: str) -> Path:
-    """The local path of MODEL.WEIGHTS, a file or a URL that detectron2's path manager fetches.
-
-    Raises:
-        UserError: if there is no such file.
-    """
-    path = resolve(weights) if "://" not in weights else Path(PathManager.get_local_path(weights))
-    if not path.is_file():
-        raise UserError(f"MODEL.WEIGHTS: no file {weights}")
-    return path
 
 
 def clip_from_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -248,17 +202,6 @@ def _check_tied(state: dict[str, Tensor], first: str, other: str) -> None:
         raise UserError(f"the copies {first} and {other} of one tied parameter differ")
 
 
-def _is_zip(path: Path) -> bool:
-    return zipfile.is_zipfile(path)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not _is_zip(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
 def load_converted(
     model: nn.Module,
     load: Callable[..., _IncompatibleKeys],
@@ -271,10 +214,13 @@ def load_converted(
     Args:
         model: the model; gets the attribute `load_format`, the name of the format.
         load: nn.Module.load_state_dict, bound to the model.
-        strict: an entry missing from or foreign to a checkpoint is an error.
+        strict: an entry that the model does not have is an error, too.
+
+    Returns:
+        No missing entries, and those of the file that were not used.
 
     Raises:
-        UserError: for a checkpoint of another model, and for a shape that does not fit.
+        UserError: for a checkpoint of another model, a missing entry, a shape that does not fit.
     """
     found = format_of(state)
     converted = convert(state)
@@ -286,32 +232,23 @@ def load_converted(
                 f"checkpoint entry {converted.sources[name]} is {tuple(tensor.shape)},"
                 f" but this config's model has {tuple(own[name].shape)}"
             )
-    missing, foreign = load(converted.tensors, strict=False, assign=assign)
-    if strict and (missing or foreign):
-        raise UserError(
-            f"the checkpoint does not fit: missing {missing[:3]}, not in the model {foreign[:3]}"
-        )
+    if missing := [name for name in own if name not in converted.tensors]:
+        raise UserError(f"the checkpoint lacks {missing[0]} ({len(missing)} missing in all)")
+    foreign = [source for name, source in converted.sources.items() if name not in own]
+    if strict and foreign:
+        raise UserError(f"the checkpoint's {foreign[0]} is unknown ({len(foreign)} in all)")
+    load(converted.tensors, strict=False, assign=assign)
     model.load_format = found
-    sources = [converted.sources[name] for name in foreign]
-    return _IncompatibleKeys(missing, sources + converted.unused)
-
-
-# Entries that only one kind of model has, and what it is called with them.
-_SIGNS = {
-    "sem_seg_head.clip.adapter.generators": "OFT adapters",
-    "hpa.prototypes": "HPA",
-    "afr.mix_weight": "AFR",
-}
+    return _IncompatibleKeys([], foreign + converted.unused)
 
 
 def _check_same_model(found: str, own: Mapping[str, Tensor], converted: Converted) -> None:
-    if found in ("CLIP", "HyperCLIP"):
-        hint = (
-            "give a plain CLIP as MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
-            if found == "CLIP"
-            else ("this model has no hyperbolic adapters")
+    if found == "CLIP":
+        raise UserError(
+            "the checkpoint is a plain CLIP; give it as MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
         )
-        raise UserError(f"the checkpoint is of a {found}; {hint}")
+    if found == "HyperCLIP":
+        raise UserError("the checkpoint is of HyperCLIP, with hyperbolic adapters; not supported")
     if found == "unknown":
         example = next(iter(converted.unused), "nothing")
         raise UserError(
@@ -326,12 +263,3 @@ def _check_same_model(found: str, own: Mapping[str, Tensor], converted: Converte
             f" config's model is {_KINDS.get(tuple(ours), 'another')} (with"
             f" {' and '.join(ours) or 'no adapters'}); take the config that it was trained with"
         )
-
-
-_KINDS = {
-    (): "CAT-Seg",
-    ("OFT adapters",): "H-CLIP",
-    ("OFT adapters", "HPA", "AFR"): "HPS-Seg",
-    ("OFT adapters", "HPA"): "HPS-Seg without AFR",
-    ("OFT adapters", "AFR"): "HPS-Seg without HPA",
-}

@@ -1,22 +1,24 @@
-"""Pictures of label maps: colours, overlays with a legend, and contact sheets."""
+"""Pictures of label maps: colours, palette images, overlays with a legend, contact sheets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
 from math import ceil
-from pathlib import Path
-from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-BACKGROUND, TEXT, FAINT_TEXT = (255, 255, 255), (32, 33, 36), (110, 114, 120)
+from cat_seg.legend import BACKGROUND, TEXT, Entry, draw_legend, load_font, shorten
+
 # Pictures with a longer side below this (pixels) are enlarged by a whole factor before drawing.
 SMALLEST_PICTURE = 384
-# Legends grow to this share of the picture's height (below it) or width (beside it).
+# Legends grow to this share of the picture's longer side: in height below it, in width beside it.
 LARGEST_LEGEND = 0.6
+# Lines between regions are one pixel wide for so many pixels of the longer side.
+LINE_EVERY, LINE_COLOUR, LINE_OPACITY = 1000, (255, 255, 255), 0.75
+# Font sizes, in pixels.
+SMALLEST_FONT, SHEET_FONT = 13, 15
 
 
 @cache
@@ -29,7 +31,7 @@ def _colour_order() -> np.ndarray:
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = _oklab(rgb)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
-    keep = (lab[:, 0] > 0.5) & (lab[:, 0] < 0.85) & (chroma > 0.1) & (chroma < 0.2)
+    keep = (lab[:, 0] > 0.54) & (lab[:, 0] < 0.85) & (chroma > 0.1) & (chroma < 0.2)
     rgb, lab = rgb[keep], lab[keep]
     chosen = [int(np.abs(rgb - (68, 136, 221)).sum(axis=1).argmin())]
     distance = np.full(len(rgb), np.inf)
@@ -62,11 +64,23 @@ def _oklab(rgb: np.ndarray) -> np.ndarray:
 def palette(n: int) -> np.ndarray:
     """Colours of classes 0..n-1: (n, 3) uint8 RGB.
 
-    The colour of an index is always the same, whatever `n`. The first 1000 or so all differ,
-    the earlier ones the most; beyond that the colours repeat.
+    The colour of an index is the same for every `n`. More than 1000 differ, the first ones the
+    most; beyond that they repeat.
     """
     order = _colour_order()
     return order[np.arange(n) % len(order)]
+
+
+def mask_image(labels: np.ndarray, num_classes: int) -> Image.Image:
+    """Turn labels (H, W) in 0..num_classes-1 into an image whose pixel values are the labels.
+
+    Up to 256 classes it is a palette image in the colours of the overlays, beyond that 16-bit grey.
+    """
+    if num_classes > 256:
+        return Image.fromarray(labels.astype(np.uint16))
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(palette(num_classes).tobytes())
+    return image
 
 
 def draw_overlay(
@@ -86,16 +100,12 @@ def draw_overlay(
     Returns:
         (H', W', 3) uint8 RGB, the picture and its legend.
     """
-    image, labels = _enlarge(image, labels)
-    picture = Image.fromarray(_blend(image, labels, palette(len(names)), alpha))
-    size = _font_size(picture.size)
     entries = _entries([labels], names, with_share=True)
-    beside = picture.height > picture.width
-    if beside:
-        legend = _legend(entries, size, LARGEST_LEGEND * picture.width, picture.height)
-    else:
-        legend = _legend(entries, size, picture.width, LARGEST_LEGEND * picture.height)
-    return np.asarray(_join(picture, legend, beside))
+    factor = ceil(SMALLEST_PICTURE / max(labels.shape))
+    image, labels = _resized(image, [labels], labels.shape[0] * factor, labels.shape[1] * factor)
+    picture = Image.fromarray(_blend(image, labels, palette(len(names)), alpha))
+    longer = max(picture.size)
+    return np.asarray(_with_legend(picture, entries, max(SMALLEST_FONT, round(0.02 * longer))))
 
 
 def contact_sheet(
@@ -126,86 +136,67 @@ def contact_sheet(
     colours = palette(len(names))
     rows = []
     for image, maps in zip(images, label_maps, strict=True):
-        scaled, *scaled_maps = _fit(image, maps, panel_size)
-        overlays = [_blend(scaled, labels, colours, alpha) for labels in scaled_maps]
-        rows.append([Image.fromarray(panel) for panel in (scaled, *overlays)])
+        scale = panel_size / max(image.shape[:2])
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        image, *maps = _resized(image, maps, height, width)
+        panels = [image, *(_blend(image, labels, colours, alpha) for labels in maps)]
+        rows.append([Image.fromarray(panel) for panel in panels])
+    entries = _entries([labels for maps in label_maps for labels in maps], names, with_share=False)
+    return np.asarray(_with_legend(_grid(rows, titles), entries, SHEET_FONT))
 
-    size = 15
-    gap = size // 2
-    font = _font(size)
-    column = max(panel.width for row in rows for panel in row)
-    width = len(titles) * (column + gap) - gap
-    top = 2 * size
-    sheet = Image.new(
-        "RGB", (width, top + sum(row[0].height + gap for row in rows) - gap), BACKGROUND
-    )
-    draw = ImageDraw.Draw(sheet)
-    for index, title in enumerate(titles):
-        middle = index * (column + gap) + column / 2
-        draw.text((middle, top / 2), _shorten(title, font, column), TEXT, font, anchor="mm")
+
+def _grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
+    """Set pictures in rows below column titles; those of a row have one size."""
+    gap, font = SHEET_FONT // 2, load_font(SHEET_FONT)
+    column = max(row[0].width for row in rows)
+    top = 2 * SHEET_FONT
+    height = top + sum(row[0].height + gap for row in rows) - gap
+    grid = Image.new("RGB", (len(titles) * (column + gap) - gap, height), BACKGROUND)
+    draw = ImageDraw.Draw(grid)
+    lefts = [index * (column + gap) for index in range(len(titles))]
+    for left, title in zip(lefts, titles, strict=True):
+        centre = (left + column / 2, top / 2)
+        draw.text(centre, shorten(title, font, column), TEXT, font, anchor="mm")
     for row in rows:
-        for index, panel in enumerate(row):
-            sheet.paste(panel, (index * (column + gap) + (column - panel.width) // 2, top))
+        for left, panel in zip(lefts, row, strict=True):
+            grid.paste(panel, (left + (column - panel.width) // 2, top))
         top += row[0].height + gap
-    flat = [labels for maps in label_maps for labels in maps]
-    legend = _legend(_entries(flat, names, with_share=False), size, width, sheet.height)
-    return np.asarray(_join(sheet, legend, beside=False))
+    return grid
 
 
-def _enlarge(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Enlarge an image and its labels by a whole factor where they are too small to look at."""
-    factor = ceil(SMALLEST_PICTURE / max(labels.shape))
-    if factor == 1:
-        return image, labels
-    height, width = labels.shape
-    enlarged = Image.fromarray(image).resize((width * factor, height * factor), Image.BICUBIC)
-    return np.asarray(enlarged), labels.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _fit(image: np.ndarray, maps: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
-    """Resize an image and its label maps so that the longer side has `side` pixels."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+def _resized(
+    image: np.ndarray, maps: Sequence[np.ndarray], height: int, width: int
+) -> list[np.ndarray]:
+    """Resize an image, and its label maps without mixing labels."""
+    rows = np.arange(height) * image.shape[0] // height
+    columns = np.arange(width) * image.shape[1] // width
     resized = Image.fromarray(image).resize((width, height), Image.LANCZOS)
-    rows = (np.arange(height) * image.shape[0]) // height
-    columns = (np.arange(width) * image.shape[1]) // width
-    return [np.asarray(resized), *(labels[rows[:, None], columns] for labels in maps)]
+    return [np.asarray(resized), *(labels[np.ix_(rows, columns)] for labels in maps)]
 
 
 def _blend(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float) -> np.ndarray:
-    """Lay class colours over an image, with a thin line of the pure colour along boundaries."""
+    """Lay class colours over an image, with a thin light line between regions."""
     known = (labels >= 0) & (labels < len(colours))
     colour = colours[np.where(known, labels, 0)]
-    opacity = np.where(_boundaries(labels), 1.0, alpha) * known
-    mixed = image + (colour.astype(np.float32) - image) * opacity[..., None].astype(np.float32)
+    edge = _boundaries(labels)
+    colour[edge] = LINE_COLOUR
+    opacity = np.where(edge, LINE_OPACITY, np.where(known, alpha, 0)).astype(np.float32)
+    mixed = image + (colour.astype(np.float32) - image) * opacity[..., None]
     return mixed.round().astype(np.uint8)
 
 
 def _boundaries(labels: np.ndarray) -> np.ndarray:
-    """Mark the pixels next to another label, in a line that suits the picture: (H, W) bool."""
+    """Mark the pixels that follow another label, in a line that suits the size: (H, W) bool."""
     edge = np.zeros(labels.shape, dtype=bool)
-    for step in range(1, 1 + max(1, round(max(labels.shape) / 1200))):
-        down = labels[step:] != labels[:-step]
-        across = labels[:, step:] != labels[:, :-step]
-        edge[step:] |= down
-        edge[:-step] |= down
-        edge[:, step:] |= across
-        edge[:, :-step] |= across
+    for step in range(1, 1 + max(1, round(max(labels.shape) / LINE_EVERY))):
+        edge[step:] |= labels[step:] != labels[:-step]
+        edge[:, step:] |= labels[:, step:] != labels[:, :-step]
     return edge
-
-
-class _Entry(NamedTuple):
-    """One line of a legend; without a colour it is a remark."""
-
-    name: str
-    share: str
-    colour: tuple[int, ...] | None
 
 
 def _entries(
     label_maps: Sequence[np.ndarray], names: Sequence[str], with_share: bool
-) -> list[_Entry]:
+) -> list[Entry]:
     """List the classes in the label maps by falling area."""
     counts = np.zeros(len(names), dtype=np.int64)
     for labels in label_maps:
@@ -213,15 +204,16 @@ def _entries(
         counts += np.bincount(known.ravel(), minlength=len(names))
     pixels = sum(labels.size for labels in label_maps)
     colours = palette(len(names)).tolist()
-    present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] > 0]
-    return [
-        _Entry(
-            name=" ".join(names[i].split(",")[0].split()),
-            share=_percent(counts[i] / pixels) if with_share else "",
-            colour=tuple(colours[i]),
+    present = [index for index in np.argsort(-counts, kind="stable") if counts[index] > 0]
+    entries = [
+        Entry(
+            name=" ".join(names[index].split(",")[0].split()),
+            share=_percent(counts[index] / pixels) if with_share else "",
+            colour=tuple(colours[index]),
         )
-        for i in present
+        for index in present
     ]
+    return entries or [Entry("no labelled pixels")]
 
 
 def _percent(share: float) -> str:
@@ -230,80 +222,18 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
-def _font_size(picture: tuple[int, int]) -> int:
-    """Font size (pixels) that reads well when the picture is shown at screen size."""
-    return max(13, round(0.02 * max(picture)))
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(
-        Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
-    )
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Cut a text to `width` pixels, with an ellipsis where something is missing."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
-def _legend(
-    entries: Sequence[_Entry], size: int, max_width: float, max_height: float
-) -> Image.Image:
-    """Set legend entries in columns, read downwards, within a box of pixels.
-
-    What does not fit is counted in a last line. At least one line is always drawn, and a
-    column is never narrower than eight times the font size.
-    """
-    font = _font(size)
-    pad, line = size, round(1.7 * size)
-    share_width = max((font.getlength(e.share) for e in entries), default=0)
-    name_width = max((font.getlength(e.name) for e in entries), default=0)
-    swatch = 1.6 * size
-    gap = size if share_width else 0
-    room = max(8 * size, max_width - 2 * pad)
-    cell = min(swatch + name_width + gap + share_width, room)
-    columns = max(1, int((room + 2 * pad) // (cell + 2 * pad)))
-    max_rows = max(1, int((max_height - 2 * pad) // line))
-    if len(entries) > columns * max_rows:
-        shown = columns * max_rows - 1
-        more = _Entry(f"and {len(entries) - shown} more", "", None)
-        entries = [*entries[:shown], more]
-    columns = max(1, min(columns, len(entries)))
-    rows = ceil(len(entries) / columns)
-    columns = max(1, ceil(len(entries) / max(1, rows)))
-
-    width = ceil(2 * pad + columns * (cell + 2 * pad) - 2 * pad)
-    legend = Image.new("RGB", (width, 2 * pad + max(1, rows) * line), BACKGROUND)
-    draw = ImageDraw.Draw(legend)
-    for index, entry in enumerate(entries):
-        left = pad + (index // rows) * (cell + 2 * pad)
-        middle = pad + (index % rows + 0.5) * line
-        if entry.colour is None:
-            draw.text((left, middle), entry.name, FAINT_TEXT, font, anchor="lm")
-            continue
-        half = size / 2
-        box = (left, middle - half, left + size, middle + half)
-        draw.rounded_rectangle(box, radius=size / 4, fill=entry.colour)
-        name = _shorten(entry.name, font, cell - swatch - gap - share_width)
-        draw.text((left + swatch, middle), name, TEXT, font, anchor="lm")
-        draw.text((left + cell, middle), entry.share, FAINT_TEXT, font, anchor="rm")
-    return legend
-
-
-def _join(picture: Image.Image, legend: Image.Image, beside: bool) -> Image.Image:
-    """Put a legend beside or below a picture."""
-    if beside:
-        size = (picture.width + legend.width, max(picture.height, legend.height))
+def _with_legend(picture: Image.Image, entries: Sequence[Entry], size: int) -> Image.Image:
+    """Put a legend beside a portrait picture, or below any other."""
+    limit = LARGEST_LEGEND * max(picture.size)
+    if picture.height > picture.width:
+        legend = draw_legend(entries, size, limit, picture.height, flat=False)
         corner = (picture.width, 0)
+        canvas = (picture.width + legend.width, max(picture.height, legend.height))
     else:
-        size = (max(picture.width, legend.width), picture.height + legend.height)
+        legend = draw_legend(entries, size, picture.width, limit, flat=True)
         corner = (0, picture.height)
-    joined = Image.new("RGB", size, BACKGROUND)
+        canvas = (max(picture.width, legend.width), picture.height + legend.height)
+    joined = Image.new("RGB", canvas, BACKGROUND)
     joined.paste(picture, (0, 0))
     joined.paste(legend, corner)
     return joined

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import Mlp
 from torch import Tensor, nn
 
@@ -83,9 +84,12 @@ class SwinBlock(nn.Module):
         return cut_windows(x, self.window)
 
     def _join(self, windows: Tensor, grid: tuple[int, int]) -> Tensor:
-        rows = grid[0] // self.window
-        x = windows.unflatten(3, (self.window, self.window)).unflatten(2, (rows, -1))
-        x = x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+        x = rearrange(
+            windows,
+            "b t (rows columns) (h w) c -> b t (rows h) (columns w) c",
+            rows=grid[0] // self.window,
+            h=self.window,
+        )
         return x.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else x
 
 
@@ -121,8 +125,9 @@ class SpatialAggregation(nn.Module):
 
 def cut_windows(x: Tensor, window: int) -> Tensor:
     """(B, T, H, W, C) into (B, T, windows, tokens of a window, C), row by row."""
-    x = x.unflatten(3, (-1, window)).unflatten(2, (-1, window))
-    return x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    return rearrange(
+        x, "b t (rows h) (columns w) c -> b t (rows columns) (h w) c", h=window, w=window
+    )
 
 
 def region_mask(grid: tuple[int, int], window: int, shift: int) -> Tensor:

@@ -8,8 +8,9 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from ...checkpoint import clip_from_open_clip, read_tensors
+from ...checkpoint import clip_from_open_clip
 from ...errors import UserError
+from ...model_files import read_tensors
 from ...paths import resolve
 from .adapters import FineTuning
 from .architecture import Architecture

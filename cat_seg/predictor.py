@@ -1,0 +1,142 @@
+"""A trained model, loaded once, for images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from cat_seg.data import parse_vocabulary, read_image
+from cat_seg.data.mapper import InferenceMapper
+from cat_seg.engine import Checkpointer
+from cat_seg.engine.setup import check_device
+from cat_seg.errors import UserError
+
+# Numbers in the probability maps that the model is asked for, unless probabilities are wanted:
+# 2**28 are 1 GiB. Where classes times pixels are more, each class is enlarged by itself.
+LARGEST_ANSWER = 2**28
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in an image of H x W pixels.
+
+    labels: (H, W) int64, indices into the vocabulary.
+    vocabulary: the T class names asked for.
+    probabilities: (T, H, W) float32 in 0..1 where they were asked for.
+    """
+
+    labels: np.ndarray
+    vocabulary: tuple[str, ...]
+    probabilities: np.ndarray | None = None
+
+
+class Predictor:
+    """Segments images with the model of a config, into any classes."""
+
+    def __init__(self, cfg: CfgNode, vocabulary: Sequence[str] | str | None = None) -> None:
+        """Build the model of `cfg` on MODEL.DEVICE and load MODEL.WEIGHTS.
+
+        Args:
+            cfg: also reads INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT.
+            vocabulary: see `set_vocabulary`; by default the class names of TEST_CLASS_JSON, or of
+                TRAIN_CLASS_JSON where that is "".
+
+        Raises:
+            UserError: no or unfit weights, a device that is not there, a bad class list.
+        """
+        if not cfg.MODEL.WEIGHTS:
+            raise UserError("MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model")
+        check_device(cfg)
+        self.model = build_model(cfg).eval()
+        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self._mapper = InferenceMapper(cfg)
+        if vocabulary is not None:
+            self.set_vocabulary(vocabulary)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The class names that labels are indices into."""
+        return self.model.vocabulary
+
+    def set_vocabulary(self, names: Sequence[str] | str) -> None:
+        """Segment into these classes from now on.
+
+        Args:
+            names: class names, or a text that `cat_seg.data.parse_vocabulary` understands.
+        """
+        self.model.set_vocabulary(parse_vocabulary(names) if isinstance(names, str) else names)
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray, with_probabilities: bool = False) -> Prediction:
+        """Segment an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, of any size; see `read_rgb`.
+            with_probabilities: keep the probabilities of all classes (4 T H W bytes).
+
+        Raises:
+            UserError: the image has another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise UserError(
+                f"an image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
+            )
+        size = image.shape[:2]
+        numbers = len(self.vocabulary) * size[0] * size[1]
+        scale = 1.0 if with_probabilities else min(1.0, (LARGEST_ANSWER / numbers) ** 0.5)
+        maps = self._segment(image, *(max(1, int(side * scale)) for side in size))
+        labels = maps.argmax(dim=0) if maps.shape[1:] == size else _enlarged_argmax(maps, size)
+        return Prediction(
+            labels=labels.cpu().numpy(),
+            vocabulary=tuple(self.vocabulary),
+            probabilities=maps.float().cpu().numpy() if with_probabilities else None,
+        )
+
+    def _segment(self, image: np.ndarray, height: int, width: int) -> Tensor:
+        """Probabilities (T, height, width) of an image of any other size."""
+        if self._mapper.image_format == "BGR":
+            image = image[..., ::-1]
+        augmented = T.AugInput(image)
+        self._mapper.augmentations(augmented)
+        pixels = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        return self.model([{"image": pixels, "height": height, "width": width}])[0]["sem_seg"]
+
+
+def _enlarged_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Argmax over T of maps (T, h, w) enlarged bilinearly to `size`, in memory for one class."""
+    labels = torch.zeros(size, dtype=torch.int64, device=maps.device)
+    highest = torch.full(size, -torch.inf, device=maps.device)
+    for index in range(len(maps)):
+        enlarged = F.interpolate(
+            maps[None, index : index + 1].float(), size, mode="bilinear", align_corners=False
+        )[0, 0]
+        labels[enlarged > highest] = index
+        highest = torch.maximum(highest, enlarged)
+    return labels
+
+
+def read_rgb(path: str) -> np.ndarray:
+    """Read an image file of any kind as uint8 RGB (H, W, 3), turned as its EXIF data says.
+
+    16-bit images lose their low bits, transparency is dropped.
+
+    Raises:
+        UserError: naming the file that is missing, damaged, no image, or of floating-point pixels.
+    """
+    image = read_image(path, "RGB")
+    with Image.open(path) as file:
+        if file.mode == "F":
+            raise UserError(f"{path} has floating-point pixels; save it with 8 or 16 bits")
+        if file.mode.startswith("I"):  # PIL clips 16-bit grey where it should scale
+            grey = np.asarray(ImageOps.exif_transpose(file)) >> 8
+            return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    return image

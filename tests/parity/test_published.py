@@ -1,0 +1,126 @@
+"""The published systems' recorded values, within the tolerances of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cat_seg.modeling.aggregator import Guidance
+from cat_seg.modeling.clip import ImageFeatures
+from tests.parity.conftest import Case, names
+
+FEATURES = 1e-4  # logits and features of order 1
+PROBABILITIES = 1e-5  # and losses
+MIXERS = "sem_seg_head.clip.adapter.slot_mixers"
+
+
+def error(value: Tensor, recorded: np.ndarray) -> float:
+    assert tuple(value.shape) == recorded.shape
+    return float(np.abs(value.detach().numpy() - recorded).max())
+
+
+@pytest.fixture
+def encoded(case: Case) -> tuple[Tensor, ImageFeatures, Guidance, Tensor]:
+    """Text features, image features, guidance and logits of the recorded image."""
+    case.model.eval()
+    clip = case.model.sem_seg_head.clip
+    pixels = (case.image() - case.model.pixel_mean) / case.model.pixel_std
+    with torch.no_grad():
+        weights = clip.attention_weights()
+        text = clip.text(clip.prompts.tokenize(case.classes)[:, 0], weights.text)
+        features = clip.encode_image(pixels[None], weights)
+        guidance, _ = case.model.rectify_guidance(case.model.sem_seg_head.guidance(features))
+        logits = case.model.sem_seg_head(
+            features.dense_map(), torch.nn.functional.normalize(text, dim=1)[:, None], guidance
+        )
+    return text, features, guidance, logits
+
+
+def test_features_and_logits(case: Case, encoded: tuple) -> None:
+    text, features, guidance, logits = encoded
+    golden = case.golden
+    assert error(text, golden["text"]) < FEATURES
+    assert error(features.dense[0][golden["tokens"]], golden["dense_tokens"]) < FEATURES
+    for level in ("res3", "res4", "res5"):
+        every_seventh = getattr(guidance, level)[0][:, ::7, ::7]
+        assert error(every_seventh, golden[f"guidance_{level}"]) < FEATURES
+    assert error(logits[0], golden["logits"]) < FEATURES
+
+
+def test_whole_image(case: Case) -> None:
+    case.model.eval()
+    with torch.no_grad():
+        answer = case.model([{"image": case.image()}])[0]["sem_seg"]
+    assert error(answer[:, ::8, ::8], case.golden["sem_seg"]) < PROBABILITIES
+
+
+def test_sliding_window(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case.model.eval()
+    monkeypatch.setattr(case.model, "sliding", True)
+    with torch.no_grad():
+        answer = case.model([{"image": case.image(7, "slide_size")}])[0]["sem_seg"]
+    assert error(answer[:, ::8, ::8], case.golden["slide_sem_seg"]) < PROBABILITIES
+
+
+def test_trainable_parameters(case: Case) -> None:
+    """What trains is what the published code trains, less what no loss reaches."""
+    trained = {
+        case.sources[name]
+        for name, parameter in case.model.named_parameters()
+        if parameter.requires_grad
+    }
+    published = set(names(case.kind)["trainable"])
+    assert trained - published == set()
+    unreached = {name for name in published - trained if not name.endswith(_MIXER_WEIGHT)}
+    head = "sem_seg_head.predictor.clip_model.visual.transformer.resblocks.11"
+    assert unreached <= {f"{head}.attn.q_proj_weight", "hpa.log_temperatures"}
+
+
+def test_losses_and_gradients(case: Case) -> None:
+    """Every recorded loss, gradient norm, and the prototypes after the step."""
+    golden, model = case.golden, case.model
+    model.train()
+    losses = model([{"image": case.image(), "sem_seg": case.labels()}])
+    bce = golden["loss/bce" if case.kind == "hps_seg" else "loss/loss_sem_seg"]
+    assert abs(losses["loss_sem_seg"].item() - float(bce)) < PROBABILITIES
+    assert_gradients(case, losses["loss_sem_seg"], "grad_norm/")
+    if case.kind == "hps_seg":
+        raw = {"afr": losses["loss_afr"] / 0.1, "hpa": losses["loss_hpa"] / (0.1 * 0.1)}
+        for part, loss in raw.items():
+            assert abs(loss.item() - float(golden[f"raw_loss/{part}"])) < PROBABILITIES
+            assert_gradients(case, loss, f"grad_norm_{part}/", f"{part}.")
+        assert error(model.hpa.prototypes, golden["prototypes"]) < PROBABILITIES
+
+
+_MIXER_WEIGHT = tuple(f"attn_q_proj_oft_relation_m_R.{block}.weight" for block in range(12))
+
+
+def assert_gradients(case: Case, loss: Tensor, prefix: str, inner: str = "") -> None:
+    """Compare every gradient norm recorded under `prefix`, to 1 % or 1e-7."""
+    case.model.zero_grad()
+    loss.backward(retain_graph=True)
+    found = dict(_norms(case))
+    recorded = {k: float(v) for k, v in case.golden.items() if k.startswith(prefix)}
+    assert recorded
+    wrong = {}
+    for key, norm in recorded.items():
+        name = inner + key.removeprefix(prefix)
+        if abs(found[name] - norm) > max(1e-7, 0.01 * norm):
+            wrong[name] = (found[name], norm)
+    assert not wrong
+
+
+def _norms(case: Case) -> Iterator[tuple[str, float]]:
+    """Published name and gradient norm of every parameter; 0 where there is no gradient."""
+    for name, parameter in case.model.named_parameters():
+        grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        source = case.sources[name]
+        if name == MIXERS:
+            stem = source.rsplit(".", 2)[0]
+            yield from ((f"{stem}.{i}.weight", float(g.norm())) for i, g in enumerate(grad))
+        else:
+            yield source, float(grad.norm())
