@@ -18,6 +18,8 @@ from .modeling.aggregator import Guidance
 from .modeling.head import CATSegHead
 from .modeling.losses import sem_seg_loss
 
+UNLABELLED = -1  # outside every vocabulary, whatever the datasets' ignore value
+
 
 @META_ARCH_REGISTRY.register()
 class CATSeg(nn.Module):
@@ -145,7 +147,12 @@ class CATSeg(nn.Module):
         return guidance, {}
 
     def auxiliary_losses(self, guidance: Guidance, labels: Tensor) -> dict[str, Tensor]:
-        """Further weighted training losses from the rectified guidance and labels (B, H, W)."""
+        """Further weighted training losses.
+
+        Args:
+            guidance: rectified.
+            labels: class indices (B, H, W), -1 where unlabelled.
+        """
         return {}
 
     def _logits(self, images: Tensor) -> tuple[Tensor, Guidance, dict[str, Tensor]]:
@@ -159,13 +166,17 @@ class CATSeg(nn.Module):
 
     def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         images = [self._normalise(entry["image"]) for entry in batched_inputs]
-        labels = [entry["sem_seg"].to(self.device) for entry in batched_inputs]
+        labels = [self._mark_unlabelled(entry["sem_seg"]) for entry in batched_inputs]
         common = tuple(max(image.shape[axis] for image in images) for axis in (1, 2))
         common = padded_size(common, self.size_divisibility)
-        targets = torch.stack([pad(label, common, self.ignore_value) for label in labels])
+        targets = torch.stack([pad(label, common, UNLABELLED) for label in labels])
         logits, guidance, losses = self._logits(torch.stack([pad(i, common) for i in images]))
         losses["loss_sem_seg"] = sem_seg_loss(logits, targets)
         return losses | self.auxiliary_losses(guidance, targets)
+
+    def _mark_unlabelled(self, labels: Tensor) -> Tensor:
+        labels = labels.to(self.device)
+        return labels.masked_fill(labels == self.ignore_value, UNLABELLED)
 
     def _normalise(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std

@@ -94,6 +94,9 @@ def _add_hyperspherical(cfg: CfgNode) -> None:
 
 
 def _add_input_and_solver(cfg: CfgNode) -> None:
+    # Channel order of images; CLIP takes RGB.
+    cfg.INPUT.FORMAT = "RGB"
+    # Training mapper: "semantic" (or its published name "mask_former_semantic").
     cfg.INPUT.DATASET_MAPPER_NAME = "semantic"
     # SSD's colour augmentation in training.
     cfg.INPUT.COLOR_AUG_SSD = False

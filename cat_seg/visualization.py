@@ -25,7 +25,8 @@ SMALLEST_FONT, SHEET_FONT = 13, 15
 def _colour_order() -> np.ndarray:
     """Order a lattice of moderately light, moderately saturated RGB colours: (N, 3) uint8.
 
-    Each colour is the one farthest in OKLab (Ottosson 2020) from all before it.
+    Each colour is the one farthest in OKLab (Ottosson 2020) from all before it, of those that
+    are far from the last one too.
     """
     levels = np.arange(0, 256, 17)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -36,8 +37,9 @@ def _colour_order() -> np.ndarray:
     chosen = [int(np.abs(rgb - (68, 136, 221)).sum(axis=1).argmin())]
     distance = np.full(len(rgb), np.inf)
     while len(chosen) < len(rgb):
-        distance = np.minimum(distance, ((lab - lab[chosen[-1]]) ** 2).sum(axis=1))
-        chosen.append(int(distance.argmax()))
+        to_last = ((lab - lab[chosen[-1]]) ** 2).sum(axis=1)
+        distance = np.minimum(distance, to_last)
+        chosen.append(int((distance * np.where(to_last < 0.2**2, 0.01, 1)).argmax()))
     return rgb[chosen].astype(np.uint8)
 
 

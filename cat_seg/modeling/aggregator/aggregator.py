@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -104,7 +105,13 @@ class Aggregator(nn.Module):
 
     def _decode(self, x: Tensor, res4: Tensor, res5: Tensor) -> Tensor:
         first, second = self.decoder_guidance
+        res4, res5 = F.relu(first(res4)), F.relu(second(res5))
+        # Without gradients the widest maps need to exist for one image at a time only.
+        images = 1 if not torch.is_grad_enabled() else len(x)
+        parts = zip(x.split(images), res4.split(images), res5.split(images), strict=True)
+        return torch.cat([self._decode_images(*part) for part in parts])
+
+    def _decode_images(self, x: Tensor, res4: Tensor, res5: Tensor) -> Tensor:
         maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-        maps = self.decoder1(maps, F.relu(first(res4)))
-        maps = self.decoder2(maps, F.relu(second(res5)))
+        maps = self.decoder2(self.decoder1(maps, res4), res5)
         return self.head(maps).squeeze(1).unflatten(0, x.shape[:2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import open_clip
-import torch
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
@@ -36,12 +35,17 @@ class Prompts:
             )
         self.templates = TEMPLATES[ensemble]
         self._tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+        self._tokens: dict[tuple[str, ...], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.templates)
 
     def tokenize(self, names: Sequence[str]) -> Tensor:
         """Token ids (T, P, context length); of a name "a, b, c" only the first synonym is used."""
-        words = [name.split(",")[0].strip() for name in names]
-        prompts = [template(word) for word in words for template in self.templates]
-        return torch.unflatten(self._tokenizer(prompts), 0, (len(words), len(self.templates)))
+        names = tuple(names)
+        if names not in self._tokens:
+            words = [name.split(",")[0].strip() for name in names]
+            prompts = [template(word) for word in words for template in self.templates]
+            shape = (len(words), len(self.templates))
+            self._tokens[names] = self._tokenizer(prompts).unflatten(0, shape)
+        return self._tokens[names]

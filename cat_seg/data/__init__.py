@@ -1,0 +1,31 @@
+"""Datasets, vocabularies and loaders; importing this package registers the datasets."""
+
+from cat_seg.data.build import build_test_loader, build_train_loader
+from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark
+from cat_seg.data.reading import check_label_values, read_image, read_label
+from cat_seg.data.registration import (
+    DatasetSpec,
+    Layout,
+    datasets_root,
+    is_on_disk,
+    register,
+)
+from cat_seg.data.vocabularies import load_vocabulary, parse_vocabulary
+
+__all__ = [
+    "BENCHMARKS",
+    "DATASETS",
+    "Benchmark",
+    "DatasetSpec",
+    "Layout",
+    "build_test_loader",
+    "build_train_loader",
+    "check_label_values",
+    "datasets_root",
+    "is_on_disk",
+    "load_vocabulary",
+    "parse_vocabulary",
+    "read_image",
+    "read_label",
+    "register",
+]

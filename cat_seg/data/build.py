@@ -1,0 +1,240 @@
+"""Data loaders whose samples depend on the seed and on the position in the stream alone."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.common import DatasetFromList
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cat_seg.data.mapper import InferenceMapper, TrainMapper
+from cat_seg.data.vocabularies import load_vocabulary
+from cat_seg.errors import UserError
+
+# The published configs know the one training mapper under the second name.
+TRAIN_MAPPERS = {"semantic": TrainMapper, "mask_former_semantic": TrainMapper}
+
+Record = dict[str, Any]
+
+
+def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
+    """Build the endless loader of training batches for this process.
+
+    All of DATASETS.TRAIN, one after the other, is shuffled anew for every pass. Sample p of the
+    global stream is drawn and augmented from (seed, p) alone: the stream is the same for any
+    DATALOADER.NUM_WORKERS, for any number of processes (whose batches, in rank order, make up
+    the batch of one process), and when it goes on at `start`.
+
+    Args:
+        cfg: reads DATASETS.TRAIN, DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH, INPUT.*,
+            MODEL.DEVICE, and TRAIN_CLASS_JSON and IGNORE_VALUE of MODEL.SEM_SEG_HEAD.
+        seed: 0 or more.
+        start: number of batches that all processes together have already drawn.
+
+    Returns:
+        A loader of lists of SOLVER.IMS_PER_BATCH / world size samples; see
+        `cat_seg.data.mapper.TrainMapper` for a sample.
+
+    Raises:
+        UserError: a dataset that is unknown, missing or does not fit TRAIN_CLASS_JSON, or a batch
+            that cannot be divided; while iterating, a file that is unreadable or wrong.
+    """
+    total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if total < 1 or total % world_size:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {total}; set it to a multiple of the {world_size} processes"
+        )
+    if cfg.INPUT.DATASET_MAPPER_NAME not in TRAIN_MAPPERS:
+        raise UserError(
+            f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r}; "
+            f"set it to one of {', '.join(TRAIN_MAPPERS)}"
+        )
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; name the datasets to train on")
+    for name in cfg.DATASETS.TRAIN:
+        _check_train_dataset(cfg, name)
+    records = _load(cfg.DATASETS.TRAIN)
+    mapper = TRAIN_MAPPERS[cfg.INPUT.DATASET_MAPPER_NAME](cfg)
+    local = total // world_size
+    return _build_loader(
+        cfg,
+        _MappedRecords(records, EndlessShuffle(len(records), seed), mapper, seed),
+        batch_sampler=RankBatches(start * total + comm.get_rank() * local, local, total),
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Build the loader of this process's share of a test dataset, one image a batch, in order.
+
+    Args:
+        cfg: reads DATALOADER.NUM_WORKERS, INPUT.* and MODEL.DEVICE.
+        dataset_name: a registered dataset.
+
+    Returns:
+        A loader of lists of one sample; see `cat_seg.data.mapper.InferenceMapper` for a sample.
+
+    Raises:
+        UserError: the dataset is unknown or missing; while iterating, an image that is unreadable.
+    """
+    _check_registered(dataset_name, "DATASETS.TEST")
+    records = _load([dataset_name])
+    return _build_loader(
+        cfg,
+        _MappedRecords(records, range(len(records)), InferenceMapper(cfg), seed=0),
+        sampler=InferenceSampler(len(records)),
+    )
+
+
+class EndlessShuffle:
+    """The indices 0 to size - 1 in random order, again and again, each pass in its own order."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        """Shuffle `size` indices; the order depends on `seed` (0 or more) alone."""
+        self.size = size
+        self.seed = seed
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, position: int) -> int:
+        """Return the index at a position of the stream, 0 or more."""
+        epoch, offset = divmod(position, self.size)
+        if epoch != self._epoch:
+            entropy = np.random.SeedSequence(self.seed, spawn_key=(_ORDER, epoch))
+            self._order = np.random.default_rng(entropy).permutation(self.size)
+            self._epoch = epoch
+        return int(self._order[offset])
+
+
+class RankBatches(Sampler[list[int]]):
+    """The stream positions of this process's batches: `local` of every `total` from `first` on."""
+
+    def __init__(self, first: int, local: int, total: int) -> None:
+        """Start at position `first`; step by the `total` positions of all processes' batches."""
+        self.first = first
+        self.local = local
+        self.total = total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for position in itertools.count(self.first, self.total):
+            yield list(range(position, position + self.local))
+
+
+# First part of the spawn key: the two uses of a seed must not share numbers.
+_ORDER, _AUGMENTATION = 0, 1
+
+
+@contextmanager
+def fixed_randomness(seed: int, position: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and PyTorch's CPU; put them back at the end.
+
+    Args:
+        seed: seed of the run, 0 or more.
+        position: of the sample in the stream.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    entropy = np.random.SeedSequence(seed, spawn_key=(_AUGMENTATION, position))
+    words = entropy.generate_state(3, np.uint64)
+    random.seed(int(words[0]))
+    np.random.seed(words[1:2].view(np.uint32))
+    # Not torch.manual_seed, which would seed the GPUs too.
+    torch.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+class _MappedRecords(Dataset):
+    """Samples by their position in a stream; a UserError takes the place of a failed sample."""
+
+    def __init__(
+        self,
+        records: list[Record],
+        order: EndlessShuffle | range,
+        mapper: Callable[[Record], Record],
+        seed: int,
+    ) -> None:
+        # Serialised into one buffer, which worker processes share instead of copying.
+        self.records = DatasetFromList(records)
+        self.order = order
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> Record | UserError:
+        with fixed_randomness(self.seed, position):
+            try:
+                return self.mapper(self.records[self.order[position]])
+            except UserError as error:
+                return error
+
+
+class _RaisingLoader(DataLoader):
+    """A DataLoader that raises the errors found among its samples.
+
+    Exceptions raised in a worker process reach the main process with the worker's traceback as
+    their message; a UserError is one line.
+    """
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        for batch in super().__iter__():
+            for sample in batch:
+                if isinstance(sample, UserError):
+                    raise sample
+            yield batch
+
+
+def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Sampler) -> DataLoader:
+    return _RaisingLoader(
+        dataset,
+        **sampling,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
+        # Otherwise DataLoader draws from the global generator, which belongs to the training.
+        generator=torch.Generator(),
+    )
+
+
+def _load(names: Sequence[str]) -> list[Record]:
+    return get_detection_dataset_dicts(list(names), filter_empty=False)
+
+
+def _check_registered(name: str, key: str) -> None:
+    if name in DatasetCatalog:
+        return
+    known = sorted(
+        other
+        for other in DatasetCatalog
+        if MetadataCatalog.get(other).get("evaluator_type") == "sem_seg"
+    )
+    raise UserError(f"unknown dataset {name!r} in {key}; known are {', '.join(known)}")
+
+
+def _check_train_dataset(cfg: CfgNode, name: str) -> None:
+    _check_registered(name, "DATASETS.TRAIN")
+    metadata, head = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD
+    classes = len(metadata.get("stuff_classes", ()))
+    expected = len(load_vocabulary(head.TRAIN_CLASS_JSON))
+    if classes != expected:
+        raise UserError(
+            f"dataset {name} has {classes} classes, MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON "
+            f"({head.TRAIN_CLASS_JSON}) lists {expected}; choose the list of that dataset"
+        )
+    if metadata.ignore_label != head.IGNORE_VALUE:
+        raise UserError(
+            f"dataset {name} marks ignored pixels by {metadata.ignore_label}, "
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}; make them equal"
+        )

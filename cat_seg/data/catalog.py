@@ -1,0 +1,113 @@
+"""The datasets that the project knows by name; importing this module registers them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cat_seg.data.registration import DatasetSpec, Layout, register
+from cat_seg.data.vocabularies import shipped_path
+
+
+class Benchmark(NamedTuple):
+    """A column of the results table: its heading and the dataset behind it."""
+
+    label: str
+    dataset: str
+
+
+BENCHMARKS = (
+    Benchmark("A-847", "ade20k_full_sem_seg_freq_val_all"),
+    Benchmark("PC-459", "context_459_test_sem_seg"),
+    Benchmark("A-150", "ade20k_150_test_sem_seg"),
+    Benchmark("PC-59", "context_59_test_sem_seg"),
+    Benchmark("PAS-20", "voc_2012_test_sem_seg"),
+    Benchmark("PAS-20b", "voc_2012_test_background_sem_seg"),
+)
+
+
+def _coco_layouts(split: str) -> tuple[Layout, ...]:
+    labels = f"coco/coco_stuff/annotations_detectron2/{split}2017_stuff"
+    return (
+        Layout(f"coco/coco_stuff/images/{split}2017", labels),
+        Layout("coco/coco_stuff/images", labels, shared_images=True),
+        Layout(f"coco-stuff/images/{split}2017", f"coco-stuff/annotations_detectron2/{split}2017"),
+    )
+
+
+def _context_layouts(label_folder: str) -> tuple[Layout, ...]:
+    return (
+        Layout(
+            "pcontext/images", f"pcontext/annotations_detectron2/{label_folder}", shared_images=True
+        ),
+        Layout("pcontext/images", "pcontext/annotations_detectron2", shared_images=True),
+        Layout(
+            "VOCdevkit/VOC2010/JPEGImages",
+            f"VOCdevkit/VOC2010/annotations_detectron2/{label_folder}",
+            shared_images=True,
+        ),
+    )
+
+
+def _voc_layouts(label_folder: str) -> tuple[Layout, ...]:
+    voc = "VOCdevkit/VOC2012"
+    return (Layout(f"{voc}/JPEGImages", f"{voc}/{label_folder}", shared_images=True),)
+
+
+def _quickstart(split: str, vocabulary: str) -> DatasetSpec:
+    return DatasetSpec(
+        f"quickstart_{split}",
+        shipped_path(vocabulary),
+        (Layout(f"quickstart/images/{split}", f"quickstart/annotations/{split}"),),
+        made_by="run `make quickstart`",
+    )
+
+
+DATASETS = (
+    DatasetSpec("coco_2017_train_stuff_all_sem_seg", shipped_path("coco"), _coco_layouts("train")),
+    DatasetSpec("coco_2017_test_stuff_all_sem_seg", shipped_path("coco"), _coco_layouts("val")),
+    DatasetSpec(
+        "ade20k_150_test_sem_seg",
+        shipped_path("ade150"),
+        (
+            Layout(
+                "ADEChallengeData2016/images/validation",
+                "ADEChallengeData2016/annotations_detectron2/validation",
+            ),
+        ),
+    ),
+    DatasetSpec(
+        "ade20k_full_sem_seg_freq_val_all",
+        shipped_path("ade847"),
+        (
+            Layout(
+                "ADE20K_2021_17_01/images_detectron2/validation",
+                "ADE20K_2021_17_01/annotations_detectron2/validation",
+            ),
+        ),
+        label_suffix=".tif",
+        ignore_label=65535,
+    ),
+    DatasetSpec(
+        "voc_2012_test_sem_seg", shipped_path("voc20"), _voc_layouts("annotations_detectron2")
+    ),
+    # Labels are 0 to 20, where 20 is background; names from index 20 on all stand for background.
+    DatasetSpec(
+        "voc_2012_test_background_sem_seg",
+        shipped_path("voc20b"),
+        _voc_layouts("annotations_detectron2_bg"),
+    ),
+    DatasetSpec("context_59_test_sem_seg", shipped_path("pc59"), _context_layouts("pc59_val")),
+    DatasetSpec(
+        "context_459_test_sem_seg",
+        shipped_path("pc459"),
+        _context_layouts("pc459_val"),
+        label_suffix=".tif",
+        ignore_label=65535,
+    ),
+    _quickstart("train", "quickstart_seen"),
+    _quickstart("val_seen", "quickstart"),
+    _quickstart("val_unseen", "quickstart"),
+)
+
+for _spec in DATASETS:
+    register(_spec)

@@ -1,0 +1,213 @@
+"""From a dataset entry (two paths) to the tensors that the models take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+from fvcore.transforms.transform import Transform
+
+from cat_seg.data.reading import check_label_values, read_image, read_label
+from cat_seg.data.vocabularies import load_vocabulary
+from cat_seg.errors import UserError
+
+# Grey of the pixels that are no image, as published.
+IMAGE_PADDING = 128
+
+# What detectron2's augmentations take.
+_FORMATS = ("RGB", "BGR")
+_SAMPLING = ("choice", "range")
+_FLIPS = ("horizontal", "vertical", "none")
+_CROPS = ("absolute", "absolute_range", "relative", "relative_range")
+
+
+class TrainMapper:
+    """Read an image and its label map, augment both, and pad them.
+
+    The augmentations draw from NumPy's and Python's global generators, as detectron2's do.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        augmentations: Sequence[T.Augmentation | Transform],
+        image_format: str,
+        num_classes: int,
+        ignore_label: int,
+        size_divisibility: int = -1,
+    ) -> None:
+        """Build the mapper from its parts, or from a config: `TrainMapper(cfg)`.
+
+        Args:
+            augmentations: applied in order to image and labels together.
+            image_format: the order of the channels, "RGB" or "BGR".
+            num_classes: labels are 0 to num_classes - 1, or the ignore label.
+            ignore_label: the value of unlabelled and padded pixels.
+            size_divisibility: height and width are padded, at the bottom and on the right, to
+                a multiple of this (pixels); nothing is padded where it is not positive.
+        """
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.size_divisibility = size_divisibility
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read INPUT.*, the ignore value and the number of training classes.
+
+        Raises:
+            UserError: a value that is none of detectron2's choices, or a bad class list.
+        """
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "augmentations": _train_augmentations(cfg.INPUT, head.IGNORE_VALUE),
+            "image_format": _choice(cfg.INPUT, "FORMAT", _FORMATS),
+            "num_classes": len(load_vocabulary(head.TRAIN_CLASS_JSON)),
+            "ignore_label": head.IGNORE_VALUE,
+            "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+        }
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Map one dataset entry.
+
+        Args:
+            record: file_name and sem_seg_file_name; further entries are passed on.
+
+        Returns:
+            The record with image, uint8 (3, H, W); sem_seg, int64 (H, W); height and width of
+            the image on disk.
+
+        Raises:
+            UserError: naming the file that is unreadable, holds a wrong label value, or differs
+                from its image in size.
+        """
+        image = read_image(record["file_name"], self.image_format)
+        label_path = record["sem_seg_file_name"]
+        label = read_label(label_path)
+        height, width = image.shape[:2]
+        if label.shape != (height, width):
+            raise UserError(
+                f"label {label_path} is {label.shape[1]}x{label.shape[0]} pixels, "
+                f"its image {record['file_name']} is {width}x{height}; make them equal"
+            )
+        check_label_values(label, label_path, self.num_classes, self.ignore_label)
+
+        # As float64, detectron2 resizes labels by PyTorch's nearest neighbour (the published
+        # recipe) and loses no 16-bit value.
+        augmented = T.AugInput(image, sem_seg=label.astype(np.float64))
+        self.augmentations(augmented)
+        image_tensor = _to_tensor(augmented.image)
+        label_tensor = torch.from_numpy(augmented.sem_seg.astype(np.int64))
+        if self.size_divisibility > 0:
+            padding = _padding(label_tensor.shape, self.size_divisibility)
+            image_tensor = F.pad(image_tensor, padding, value=IMAGE_PADDING)
+            label_tensor = F.pad(label_tensor, padding, value=self.ignore_label)
+        return record | {
+            "image": image_tensor,
+            "sem_seg": label_tensor,
+            "height": height,
+            "width": width,
+        }
+
+
+class InferenceMapper:
+    """Read an image and resize it as INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST say."""
+
+    @configurable
+    def __init__(
+        self, *, augmentations: Sequence[T.Augmentation | Transform], image_format: str
+    ) -> None:
+        """Build the mapper from its parts, or from a config: `InferenceMapper(cfg)`.
+
+        Args:
+            augmentations: applied in order to the image.
+            image_format: the order of the channels, "RGB" or "BGR".
+        """
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read INPUT.*; MIN_SIZE_TEST 0 keeps images as they are.
+
+        Raises:
+            UserError: INPUT.FORMAT is unknown.
+        """
+        return {
+            "augmentations": detection_utils.build_augmentation(cfg, is_train=False),
+            "image_format": _choice(cfg.INPUT, "FORMAT", _FORMATS),
+        }
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Map one dataset entry.
+
+        Args:
+            record: file_name; further entries (sem_seg_file_name) are passed on.
+
+        Returns:
+            The record with image, uint8 (3, H, W), and height and width of the image on disk.
+
+        Raises:
+            UserError: naming the file that is missing, truncated or no image.
+        """
+        image = read_image(record["file_name"], self.image_format)
+        augmented = T.AugInput(image)
+        self.augmentations(augmented)
+        return record | {
+            "image": _to_tensor(augmented.image),
+            "height": image.shape[0],
+            "width": image.shape[1],
+        }
+
+
+def _train_augmentations(inputs: CfgNode, ignore_label: int) -> list[T.Augmentation | Transform]:
+    sampling = _choice(inputs, "MIN_SIZE_TRAIN_SAMPLING", _SAMPLING)
+    if sampling == "range" and len(inputs.MIN_SIZE_TRAIN) != 2:
+        raise UserError(
+            "INPUT.MIN_SIZE_TRAIN must be two sizes (from, to) where MIN_SIZE_TRAIN_SAMPLING is "
+            f"'range', not {tuple(inputs.MIN_SIZE_TRAIN)}"
+        )
+    augmentations: list[T.Augmentation | Transform] = [
+        T.ResizeShortestEdge(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
+    ]
+    crop = inputs.CROP
+    if crop.ENABLED:
+        kind = _choice(crop, "TYPE", _CROPS, "INPUT.CROP")
+        augmentations.append(
+            T.RandomCrop_CategoryAreaConstraint(
+                kind, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label
+            )
+        )
+    if inputs.COLOR_AUG_SSD:
+        augmentations.append(ColorAugSSDTransform(img_format=inputs.FORMAT))
+    flip = _choice(inputs, "RANDOM_FLIP", _FLIPS)
+    if flip != "none":
+        augmentations.append(
+            T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
+        )
+    return augmentations
+
+
+def _choice(node: CfgNode, key: str, choices: Collection[str], prefix: str = "INPUT") -> str:
+    value = node[key]
+    if value not in choices:
+        raise UserError(f"{prefix}.{key} is {value!r}; set it to one of {', '.join(choices)}")
+    return value
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _padding(size: Sequence[int], divisor: int) -> tuple[int, int, int, int]:
+    height, width = size
+    return 0, -width % divisor, 0, -height % divisor

@@ -1,0 +1,79 @@
+"""Reading images and label maps from files, with errors that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from detectron2.data import detection_utils
+from numpy.typing import DTypeLike
+from PIL import Image
+
+from cat_seg.errors import UserError
+
+
+@contextmanager
+def _naming(kind: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error and more
+        reason = str(error) or type(error).__name__
+        raise UserError(f"cannot read {kind} {path}: {reason}; replace or remove it") from error
+
+
+def read_image(path: str, image_format: str) -> np.ndarray:
+    """Read an image as uint8 (H, W, 3), turned as its EXIF orientation says.
+
+    Args:
+        path: an image file of any kind that PIL reads.
+        image_format: the order of the channels, "RGB" or "BGR".
+
+    Raises:
+        UserError: the file is missing, truncated or no image.
+    """
+    with _naming("image", path):
+        return detection_utils.read_image(path, format=image_format)
+
+
+def read_label(path: str, dtype: DTypeLike = np.int64) -> np.ndarray:
+    """Read a label map of 8 or 16 bits (grey or palette PNG, TIFF) as a writable (H, W) array.
+
+    Fits `sem_seg_loading_fn` of detectron2's SemSegEvaluator.
+
+    Args:
+        path: the label file; palette images give the palette's indices.
+        dtype: integer type of the result.
+
+    Raises:
+        UserError: the file is missing, truncated or no image, or has more than one channel or
+            no integers.
+    """
+    with _naming("label", path), Image.open(path) as image:
+        label = np.asarray(image)
+    if label.ndim != 2 or label.dtype.kind not in "bui":
+        raise UserError(
+            f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
+            "store one class index a pixel"
+        )
+    return label.astype(dtype)
+
+
+def check_label_values(label: np.ndarray, path: str, num_classes: int, ignore_label: int) -> None:
+    """Refuse a label map with a value that is neither a class index nor the ignore label.
+
+    Args:
+        label: (H, W) integers.
+        path: the file it came from, for the message.
+        num_classes: class indices are 0 to num_classes - 1.
+        ignore_label: the value of unlabelled pixels.
+
+    Raises:
+        UserError: naming the file and the first such value.
+    """
+    wrong = label[((label < 0) | (label >= num_classes)) & (label != ignore_label)]
+    if wrong.size:
+        raise UserError(
+            f"label {path} has the value {wrong[0]}, which is neither a class index "
+            f"(0 to {num_classes - 1}) nor the ignore label {ignore_label}"
+        )

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from cat_seg.data import BENCHMARKS, DATASETS, is_on_disk
+from cat_seg.errors import UserError
+
+VOC10, VOC12 = "VOCdevkit/VOC2010", "VOCdevkit/VOC2012"
+ADE = "ADEChallengeData2016"
+FULL = "ADE20K_2021_17_01"
+
+SHARED = (
+    "coco/coco_stuff/images",
+    "pcontext/images",
+    f"{VOC10}/JPEGImages",
+    f"{VOC12}/JPEGImages",
+)
+
+# Name, image folder, label folder, label suffix, classes, ignore label.
+PLACES = [
+    *(
+        (f"coco_2017_{name}_stuff_all_sem_seg", images, labels, ".png", 171, 255)
+        for name, split in (("train", "train2017"), ("test", "val2017"))
+        for images, labels in (
+            (f"coco-stuff/images/{split}", f"coco-stuff/annotations_detectron2/{split}"),
+            ("coco/coco_stuff/images", f"coco/coco_stuff/annotations_detectron2/{split}_stuff"),
+            (
+                f"coco/coco_stuff/images/{split}",
+                f"coco/coco_stuff/annotations_detectron2/{split}_stuff",
+            ),
+        )
+    ),
+    (
+        "ade20k_150_test_sem_seg",
+        f"{ADE}/images/validation",
+        f"{ADE}/annotations_detectron2/validation",
+        ".png",
+        150,
+        255,
+    ),
+    (
+        "ade20k_full_sem_seg_freq_val_all",
+        f"{FULL}/images_detectron2/validation",
+        f"{FULL}/annotations_detectron2/validation",
+        ".tif",
+        847,
+        65535,
+    ),
+    *(
+        (name, f"{VOC12}/JPEGImages", f"{VOC12}/{labels}", ".png", classes, 255)
+        for name, labels, classes in (
+            ("voc_2012_test_sem_seg", "annotations_detectron2", 20),
+            ("voc_2012_test_background_sem_seg", "annotations_detectron2_bg", 59),
+        )
+    ),
+    *(
+        (f"context_{classes}_test_sem_seg", images, labels, suffix, classes, ignore)
+        for classes, suffix, ignore in ((59, ".png", 255), (459, ".tif", 65535))
+        for images, labels in (
+            (f"{VOC10}/JPEGImages", f"{VOC10}/annotations_detectron2/pc{classes}_val"),
+            ("pcontext/images", "pcontext/annotations_detectron2"),
+            ("pcontext/images", f"pcontext/annotations_detectron2/pc{classes}_val"),
+        )
+    ),
+    *(
+        (
+            f"quickstart_{split}",
+            f"quickstart/images/{split}",
+            f"quickstart/annotations/{split}",
+            ".png",
+            classes,
+            255,
+        )
+        for split, classes in (("train", 22), ("val_seen", 28), ("val_unseen", 28))
+    ),
+]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    return tmp_path
+
+
+def write_pair(root, images, labels, suffix):
+    for folder, file in ((images, "a.jpg"), (labels, f"a{suffix}")):
+        (root / folder).mkdir(parents=True)
+        (root / folder / file).touch()
+
+
+@pytest.mark.parametrize(("name", "images", "labels", "suffix", "classes", "ignore"), PLACES)
+def test_every_dataset_in_every_layout(root, name, images, labels, suffix, classes, ignore):
+    assert not is_on_disk(name)
+    write_pair(root, images, labels, suffix)
+    assert is_on_disk(name)
+    assert DatasetCatalog.get(name) == [
+        {
+            "file_name": str(root / images / "a.jpg"),
+            "sem_seg_file_name": str(root / labels / f"a{suffix}"),
+        }
+    ]
+    metadata = MetadataCatalog.get(name)
+    assert len(metadata.stuff_classes) == classes
+    assert metadata.ignore_label == ignore
+    assert metadata.evaluator_type == "sem_seg"
+
+
+@pytest.mark.parametrize(("name", "images", "labels", "suffix"), [p[:4] for p in PLACES])
+def test_only_folders_of_several_splits_may_hold_images_without_label(
+    root, name, images, labels, suffix
+):
+    write_pair(root, images, labels, suffix)
+    (root / images / "b.jpg").touch()
+    if images in SHARED:
+        assert len(DatasetCatalog.get(name)) == 1
+    else:
+        with pytest.raises(UserError, match=r"b\.jpg has no label"):
+            DatasetCatalog.get(name)
+
+
+def test_the_places_above_are_all_that_is_registered():
+    assert {spec.name for spec in DATASETS} == {place[0] for place in PLACES}
+    assert sum(len(spec.layouts) for spec in DATASETS) == len(PLACES)
+
+
+def test_the_seen_names_of_the_quickstart_come_first():
+    seen = MetadataCatalog.get("quickstart_train").stuff_classes
+    assert MetadataCatalog.get("quickstart_val_unseen").stuff_classes[:22] == seen
+
+
+def test_missing_quickstart_data_names_its_command(root):
+    with pytest.raises(UserError, match=r"quickstart_train is not in .*make quickstart"):
+        DatasetCatalog.get("quickstart_train")
+
+
+def test_benchmarks_are_the_columns_of_the_results_table():
+    assert dict(BENCHMARKS) == {
+        "A-847": "ade20k_full_sem_seg_freq_val_all",
+        "PC-459": "context_459_test_sem_seg",
+        "A-150": "ade20k_150_test_sem_seg",
+        "PC-59": "context_59_test_sem_seg",
+        "PAS-20": "voc_2012_test_sem_seg",
+        "PAS-20b": "voc_2012_test_background_sem_seg",
+    }

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from cat_seg.data.vocabularies import load_vocabulary, parse_vocabulary
+from cat_seg.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [
+        ("coco", 171, "person", "wood"),
+        ("ade150", 150, "wall", "flag"),
+        ("ade847", 847, "wall", "adding machine, totalizer, totaliser"),
+        ("pc59", 59, "aeroplane", "wood"),
+        ("pc459", 459, "accordion", "wool"),
+        ("voc20", 20, "aeroplane", "tvmonitor"),
+        ("voc20b", 59, "aeroplane", "wood"),
+    ],
+)
+def test_shipped_vocabularies(name, count, first, last):
+    names = parse_vocabulary(name)
+    assert (len(names), names[0], names[-1]) == (count, first, last)
+    assert names == load_vocabulary(f"datasets/{name}.json")
+
+
+def test_the_background_vocabulary_starts_with_the_twenty_classes():
+    assert parse_vocabulary("voc20b")[:20] == parse_vocabulary("voc20")
+
+
+def test_relative_paths_resolve_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(load_vocabulary("datasets/voc20.json")) == 20
+
+
+def test_names_keep_order_and_synonyms_but_no_outer_blanks(tmp_path):
+    path = tmp_path / "names.json"
+    path.write_text('\ufeff[" zebra", "road, route ", "café"]', encoding="utf-8")
+    assert load_vocabulary(str(path)) == ["zebra", "road, route", "café"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat, dog", ["cat", "dog"]),
+        (" polar bear ", ["polar bear"]),
+        ("cat,dog,,", ["cat", "dog"]),
+        ("coco, cat", ["coco", "cat"]),
+    ],
+)
+def test_typed_names(text, expected):
+    assert parse_vocabulary(text) == expected
+
+
+def test_files_by_suffix(tmp_path):
+    text, as_json = tmp_path / "names.txt", tmp_path / "names.json"
+    text.write_text("road, route\n\n  cat\n")
+    as_json.write_text('["road, route", "cat"]')
+    assert parse_vocabulary(str(text)) == ["road, route", "cat"]
+    assert parse_vocabulary(str(as_json)) == ["road, route", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[", "is not JSON"),
+        (b'{"cat": 1}', "is not a list of class names"),
+        (b'["cat", 3]', "is not a list of class names"),
+        (b"[]", "has no class names"),
+        (b'["cat", " "]', "class 1 has an empty name"),
+        (b'["cat", ", feline"]', "class 1 has an empty name"),
+        (b'["cat", "dog", "cat "]', "classes 0 and 2 are both 'cat'"),
+        (b'["caf\xe9"]', "is not UTF-8"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_it(tmp_path, content, message):
+    path = tmp_path / "names.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_vocabulary(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["absent.json", "absent.txt"])
+def test_a_missing_file_is_named(tmp_path, name):
+    with pytest.raises(UserError, match=rf"cannot read the class list .*{name}"):
+        parse_vocabulary(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("  ", "has no class names"), (",", "has no class names"), ("a, b, a", "are both 'a'")],
+)
+def test_bad_typed_names(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_vocabulary(text)
