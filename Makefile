@@ -1,0 +1,39 @@
+# Each target sets up what it needs; that is quick once it is done.
+# PYTHON=... names the interpreter (3.10 to 3.12) that a new .venv is made with.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+
+.PHONY: help setup quickstart test lint clean
+
+help: ## list these targets
+	@echo "usage: make TARGET [PYTHON=python3.12]"
+	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY) ## make .venv with everything that training, evaluation and the demo need
+
+quickstart: $(READY) ## train, evaluate and draw a small model on generated data
+	$(RUN) -m tools.quickstart --output output/quickstart
+
+test: lint ## run the linter and every test, with the coverage of cat_seg
+	$(RUN) -m pytest --cov=cat_seg --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+lint: $(READY_DEV) ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean: ## remove caches and build outputs; .venv and output/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt tools/set_up.sh tools/install_detectron2.py
+	@echo "Setting up (the first time, PyTorch and its CUDA libraries are a download of about 3 GB)"
+	@bash tools/set_up.sh $(VENV) requirements.txt
+	@$(RUN) tools/install_detectron2.py
+	@touch $@
+
+$(READY_DEV): $(READY) tests/requirements.txt pyproject.toml
+	@bash tools/set_up.sh $(VENV) tests/requirements.txt
+	@touch $@

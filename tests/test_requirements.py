@@ -1,0 +1,51 @@
+"""requirements.txt names what is imported: all of it, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+from cat_seg.paths import REPO_ROOT
+from tools.install_detectron2 import REQUIRES
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "open_clip": "open-clip-torch",
+    "yaml": "pyyaml",
+}
+OWN = {"cat_seg", "demo", "tools", "train_net", "tests", "detectron2"}
+
+
+def named_in(path: Path) -> set[str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return {re.split(r"[<>=!~ ;\[]", line)[0].replace("_", "-").lower() for line in lines if line}
+
+
+def imported_under(*names: str) -> set[str]:
+    """Distributions that the sources under files and folders of the repository import."""
+    modules: set[str] = set()
+    for name in names:
+        path = REPO_ROOT / name
+        for source in path.rglob("*.py") if path.is_dir() else [path]:
+            for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    modules |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                    modules.add(node.module.split(".")[0])
+    foreign = modules - set(sys.stdlib_module_names) - OWN
+    return {DISTRIBUTIONS.get(module, module) for module in foreign}
+
+
+def test_requirements_are_what_the_project_and_detectron2_import() -> None:
+    imported = imported_under("cat_seg", "demo", "tools", "train_net.py") | set(REQUIRES)
+    assert named_in(REPO_ROOT / "requirements.txt") == imported
+
+
+def test_tests_need_only_the_requirements_and_the_dev_extra() -> None:
+    named = named_in(REPO_ROOT / "requirements.txt") | named_in(
+        REPO_ROOT / "tests" / "requirements.txt"
+    )
+    assert imported_under("tests") <= named

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Install a requirements file into a virtual environment, which is made or mended first.
+#   [PYTHON=python3.12] tools/set_up.sh VENV REQUIREMENTS
+# It may be cut short at any point: the next run goes on from whatever is there.
+set -euo pipefail
+
+venv=$1
+requirements=$2
+python=$venv/bin/python
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+fits() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+}
+
+base_python() {
+    local candidate candidates=(python3 python3.12 python3.11 python3.10)
+    if [ -n "${PYTHON:-}" ]; then
+        candidates=("$PYTHON")
+    fi
+    for candidate in "${candidates[@]}"; do
+        if fits "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "${candidates[0]} is not Python 3.10, 3.11 or 3.12: name one with make PYTHON=/path/to/python"
+}
+
+if ! "$python" -c '' 2>/dev/null; then
+    base=$(base_python)
+    echo "Making $venv with $("$base" --version)"
+    "$base" -m venv --clear --without-pip "$venv" || fail "$base could not make $venv"
+fi
+fits "$python" || fail "$venv has $("$python" --version), not 3.10 to 3.12: remove it and run again"
+
+# A package's metadata is installed last, so a pip that has none is half there.
+if ! "$python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; then
+    "$python" -c 'import ensurepip' 2>/dev/null ||
+        fail "Python's ensurepip is missing: on Debian and Ubuntu, apt install python3-venv"
+    "$python" -m ensurepip --default-pip >/dev/null || fail "pip could not be installed into $venv"
+fi
+
+# Of pip's many lines, those on large files are enough to see that it goes on.
+echo "Installing $requirements into $venv"
+"$python" -m pip install --disable-pip-version-check --no-input -r "$requirements" |
+    while read -r line; do
+        case $line in
+            "Downloading "*[0-9][0-9].[0-9]" MB)"*) echo "  $line" ;;
+            "Installing collected packages"*) echo "  Unpacking" ;;
+        esac
+    done || fail "$requirements could not be installed: pip's reason stands above"
