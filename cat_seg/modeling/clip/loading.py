@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import open_clip
@@ -20,6 +21,9 @@ from .prompts import Prompts
 from .text_tower import TextTower
 
 KEY = "MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
+HUB_FILE = "open_clip_model.safetensors"
+
+logger = logging.getLogger(__name__)
 
 
 def build_clip(
@@ -77,19 +81,30 @@ def _start_weights(architecture: Architecture, weights: str) -> dict[str, Tensor
 def _download(architecture: Architecture) -> Path:
     """Fetch OpenAI's weights through open_clip's cache."""
     name = architecture.open_clip_name
+    if not architecture.quick_gelu:
+        raise UserError(
+            f"{KEY}: OpenAI's weights are for models with QuickGELU, which {name} has not; set"
+            f" MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to '{name}-quickgelu'"
+        )
+    logger.info("Fetching OpenAI's CLIP weights of %s, unless they are cached", name)
     config = open_clip.get_pretrained_cfg(name, "openai")
     if not config:
         raise UserError(
             f"{KEY}: OpenAI published no weights for {name}; give a local file or 'random'"
         )
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it warns of each of its many attempts
     try:
         return Path(open_clip.download_pretrained(config))
     except Exception as error:  # whatever a hub client raises without a network
-        url = config.get("url") or config.get("hf_hub")
         raise UserError(
-            f"{KEY}: cannot download OpenAI's weights of {name} ({type(error).__name__}); fetch"
-            f" {url} on a machine with a network and set {KEY} to the file"
+            f"{KEY}: cannot download OpenAI's weights of {name} ({type(error).__name__}); where"
+            f" there is a network, fetch {HUB_FILE} of https://huggingface.co/{config['hf_hub'].rstrip('/')},"
+            f" put it anywhere here, and set {KEY} to its path"
         ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def _load(clip: CLIP, tensors: dict[str, Tensor], complaint: str) -> None:
