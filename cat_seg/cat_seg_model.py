@@ -102,7 +102,7 @@ class CATSeg(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load our own checkpoint, or a published CAT-Seg, H-CLIP or HPS-Seg one.
+        """Load our own checkpoint, or a published one of any of the four systems.
 
         Returns:
             torch's (missing_keys, unexpected_keys); entries of published checkpoints that carry

@@ -1,6 +1,7 @@
 """Checkpoint formats: tensors from files, published names into ours.
 
-Our own checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HPS-Seg) differ
+Our own checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HyperCLIP, HPS-Seg)
+differ
 in names, in how query, key and value projections are split, and repeat tied adapter parameters
 under every block of both towers.
 """
@@ -21,6 +22,9 @@ from .model_files import local_file, read_tensors
 _PREDICTOR = "sem_seg_head.predictor."
 _HEAD = "sem_seg_head."
 _OFT = re.compile(r".*\.attn_q_proj_oft_(layer_R|relation_l_R|relation_m_R\.(\d+))(?:\.weight)?$")
+_HYPERBOLIC = re.compile(
+    r"(visual\.)?transformer\.resblocks\.(\d+)\.hyperbolic_attn\.adapter_attn_([qkv])\.weights$"
+)
 _QKV = ("q_proj", "k_proj", "v_proj")
 
 # Published name -> ours, below the published predictor; tried in order, first match wins.
@@ -50,16 +54,11 @@ _AGGREGATOR_NAMES = [
 # Entries that only one kind of model has, and what it is called with them.
 _SIGNS = {
     "sem_seg_head.clip.adapter.generators": "OFT adapters",
+    "sem_seg_head.clip.adapter.text": "hyperbolic adapters",
     "hpa.prototypes": "HPA",
     "afr.mix_weight": "AFR",
 }
-_KINDS = {
-    (): "CAT-Seg",
-    ("OFT adapters",): "H-CLIP",
-    ("OFT adapters", "HPA", "AFR"): "HPS-Seg",
-    ("OFT adapters", "HPA"): "HPS-Seg without AFR",
-    ("OFT adapters", "AFR"): "HPS-Seg without HPA",
-}
+_BASES = {"OFT adapters": "H-CLIP", "hyperbolic adapters": "HyperCLIP"}
 
 
 class Converted(NamedTuple):
@@ -154,9 +153,13 @@ def _prefixed(converted: Converted, ours: str, theirs: str) -> Converted:
 def _convert_clip(state: dict[str, Tensor]) -> Converted:
     out = Converted({}, {}, [])
     tied: dict[str, str] = {}
+    hyperbolic: dict[tuple[str, int, int], str] = {}
     for name, tensor in state.items():
         if match := _OFT.match(name):
             _check_tied(state, tied.setdefault(match[1], name), name)
+        elif match := _HYPERBOLIC.match(name):
+            tower = "image" if match[1] else "text"
+            hyperbolic[tower, int(match[2]), "qkv".index(match[3])] = name
         elif not _is_weight(name):
             out.unused.append(name)
         else:
@@ -164,19 +167,32 @@ def _convert_clip(state: dict[str, Tensor]) -> Converted:
             ours = f"image.{name.removeprefix('visual.')}" if visual else f"text.{name}"
             for split_name, part in _split_projections(ours, tensor):
                 out.tensors[split_name], out.sources[split_name] = part, name
-    if tied:
-        adapter = {
-            "generators": ["layer_R"],
-            "row_mixer": ["relation_l_R"],
-            "slot_mixers": sorted((t for t in tied if "_m_" in t), key=lambda t: int(t[13:])),
-        }
-        for ours, parts in adapter.items():
-            tensors = [state[tied[part]] for part in parts if part in tied]
-            if tensors:
-                stacked = torch.stack(tensors) if ours == "slot_mixers" else tensors[0]
-                out.tensors[f"adapter.{ours}"] = stacked
-                out.sources[f"adapter.{ours}"] = tied[parts[0]]
+    _stack_oft(state, tied, out)
+    _stack_hyperbolic(state, hyperbolic, out)
     return out
+
+
+def _stack_oft(state: dict[str, Tensor], tied: dict[str, str], out: Converted) -> None:
+    """Tied published parameter -> its first name, into the three tensors of ours."""
+    mixers = sorted((part for part in tied if "_m_" in part), key=lambda part: int(part[13:]))
+    parts = {"generators": ["layer_R"], "row_mixer": ["relation_l_R"], "slot_mixers": mixers}
+    for ours, published in parts.items():
+        names = [tied[part] for part in published if part in tied]
+        if names:
+            tensors = [state[name] for name in names]
+            stacked = torch.stack(tensors) if ours == "slot_mixers" else tensors[0]
+            out.tensors[f"adapter.{ours}"], out.sources[f"adapter.{ours}"] = stacked, names[0]
+
+
+def _stack_hyperbolic(
+    state: dict[str, Tensor], names: dict[tuple[str, int, int], str], out: Converted
+) -> None:
+    """(tower, block, q/k/v) -> published name, into one tensor a tower."""
+    for tower in ("text", "image"):
+        own = [name for key, name in sorted(names.items()) if key[0] == tower]
+        if own:
+            stacked = torch.stack([state[name] for name in own]).unflatten(0, (-1, 3))
+            out.tensors[f"adapter.{tower}"], out.sources[f"adapter.{tower}"] = stacked, own[0]
 
 
 def _is_weight(name: str) -> bool:
@@ -247,19 +263,25 @@ def _check_same_model(found: str, own: Mapping[str, Tensor], converted: Converte
         raise UserError(
             "the checkpoint is a plain CLIP; give it as MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
         )
-    if found == "HyperCLIP":
-        raise UserError("the checkpoint is of HyperCLIP, with hyperbolic adapters; not supported")
     if found == "unknown":
         example = next(iter(converted.unused), "nothing")
         raise UserError(
-            f"the checkpoint is of no CAT-Seg, H-CLIP or HPS-Seg model (it holds {example})"
+            "the checkpoint is of no CAT-Seg, H-CLIP, HyperCLIP or HPS-Seg model"
+            f" (it holds {example})"
         )
     theirs = [sign for name, sign in _SIGNS.items() if name in converted.tensors]
     ours = [sign for name, sign in _SIGNS.items() if name in own]
     if theirs != ours:
-        kind = _KINDS.get(tuple(theirs), "another model")
         raise UserError(
-            f"the checkpoint is of {kind} (with {' and '.join(theirs) or 'no adapters'}), but this"
-            f" config's model is {_KINDS.get(tuple(ours), 'another')} (with"
-            f" {' and '.join(ours) or 'no adapters'}); take the config that it was trained with"
+            f"the checkpoint is of {_kind(theirs)}, but this config's model is {_kind(ours)};"
+            " take the config that it was trained with"
         )
+
+
+def _kind(signs: list[str]) -> str:
+    """What a model with these parts is called."""
+    innovations = [sign for sign in signs if sign not in _BASES]
+    base = next((_BASES[sign] for sign in signs if sign in _BASES), "CAT-Seg")
+    if base == "H-CLIP" and len(innovations) == 2:
+        return "HPS-Seg (H-CLIP with HPA and AFR)"
+    return " with ".join([base, *innovations])

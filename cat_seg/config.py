@@ -17,6 +17,7 @@ def add_cat_seg_config(cfg: CfgNode) -> CfgNode:
     _add_model(cfg)
     _add_head(cfg)
     _add_hyperspherical(cfg)
+    _add_hyperbolic(cfg)
     _add_input_and_solver(cfg)
     return cfg
 
@@ -45,7 +46,8 @@ def _add_head(cfg: CfgNode) -> None:
     head.CLIP_PRETRAINED = "ViT-B/16"
     # Weights CLIP starts from: "openai" (downloaded once), a local file, or "random".
     head.CLIP_WEIGHTS = "openai"
-    # What trains in CLIP: "frozen", "attention", "full", "oft_both", "oft" or "oft_qv".
+    # What trains in CLIP: "frozen", "attention", "full", "oft_both", "oft", "oft_qv" or
+    # "hyperbolic".
     head.CLIP_FINETUNE = "attention"
     # Grid of CLIP patch tokens; times the patch size it is CLIP's input size.
     head.FEATURE_RESOLUTION = [24, 24]
@@ -91,6 +93,16 @@ def _add_hyperspherical(cfg: CfgNode) -> None:
     node.LOSS_WEIGHT = 0.1
     # Cost volume from geodesic similarity (1 - angle / pi) in place of the cosine.
     node.GEODESIC_CORRELATION = False
+
+
+def _add_hyperbolic(cfg: CfgNode) -> None:
+    cfg.MODEL.HYPERBOLIC = CfgNode()
+    node = cfg.MODEL.HYPERBOLIC
+    # Curvature of the Poincare ball in which each tower's weights are fine-tuned.
+    node.TEXT_CURVATURE = 1.0
+    node.IMAGE_CURVATURE = 0.01
+    # Side of the adapters' diagonal blocks, in channels.
+    node.BLOCK_SIZE = 128
 
 
 def _add_input_and_solver(cfg: CfgNode) -> None:

@@ -25,6 +25,7 @@ from .aggregator import (
     select_classes,
 )
 from .clip import CLIP, ImageFeatures, build_clip
+from .clip.adapters import HyperbolicSettings
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -70,6 +71,11 @@ class CATSegHead(nn.Module):
             head.CLIP_FINETUNE,
             cfg.MODEL.PROMPT_ENSEMBLE_TYPE,
             tuple(head.FEATURE_RESOLUTION),
+            HyperbolicSettings(
+                cfg.MODEL.HYPERBOLIC.TEXT_CURVATURE,
+                cfg.MODEL.HYPERBOLIC.IMAGE_CURVATURE,
+                cfg.MODEL.HYPERBOLIC.BLOCK_SIZE,
+            ),
         )
         width = clip.image.width
         first, second = head.DECODER_GUIDANCE_DIMS

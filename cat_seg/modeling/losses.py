@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 16  # classes whose full-size logits exist at a time
 
 
 def sem_seg_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -11,15 +17,44 @@ def sem_seg_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Pixels whose label is outside 0..T-1 (the ignored ones) stay in the average with an all-zero
     target (CAT-Seg). No one-hot target is built: cross-entropy with target z is
-    softplus(x) - z x.
+    softplus(x) - z x. The gradient is computed with the loss, so that logits of the labels' size
+    exist for a few classes at a time only.
 
     Args:
         logits: (B, T, h, w), upsampled bilinearly to the labels' size.
         labels: class indices (B, H, W).
     """
+    return _UpsampledCrossEntropy.apply(logits, labels)
+
+
+class _UpsampledCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        elements = labels.numel() * logits.shape[1]
+        total = logits.new_zeros((), dtype=torch.float32)
+        gradients = []
+        for start in range(0, logits.shape[1], CHUNK):
+            chunk = logits[:, start : start + CHUNK].detach().float().requires_grad_()
+            with torch.enable_grad():
+                loss = _summed_cross_entropy(chunk, labels - start) / elements
+            gradients.append(torch.autograd.grad(loss, chunk)[0])
+            total += loss.detach()
+        ctx.dtype = logits.dtype
+        ctx.save_for_backward(torch.cat(gradients, dim=1))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        # In half precision only once scaled: a loss scale keeps it from vanishing.
+        return (gradient * scale).to(ctx.dtype), None
+
+
+def _summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     size = labels.shape[-2:]
-    logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     labelled = (labels >= 0) & (labels < logits.shape[1])
     index = labels.where(labelled, labels.new_zeros(()))
     targets = logits.gather(1, index[:, None])[:, 0]
-    return (F.softplus(logits).sum() - (targets * labelled).sum()) / logits.numel()
+    return F.softplus(logits).sum() - (targets * labelled).sum()

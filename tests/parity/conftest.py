@@ -25,6 +25,7 @@ CONFIGS = {
     "cat_seg": "vitb_384.yaml",
     "h_clip": "vitb_384_oft.yaml",
     "hps_seg": "vitb_384_enhanced.yaml",
+    "hyper_clip": "vitb_384_hyperbolic.yaml",
 }
 
 

@@ -15,7 +15,7 @@ from tests.parity.conftest import Case, names
 
 FEATURES = 1e-4  # logits and features of order 1
 PROBABILITIES = 1e-5  # and losses
-MIXERS = "sem_seg_head.clip.adapter.slot_mixers"
+ADAPTER = "sem_seg_head.clip.adapter."
 
 
 def error(value: Tensor, recorded: np.ndarray) -> float:
@@ -69,15 +69,19 @@ def test_sliding_window(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trainable_parameters(case: Case) -> None:
     """What trains is what the published code trains, less what no loss reaches."""
     trained = {
-        case.sources[name]
-        for name, parameter in case.model.named_parameters()
+        name
+        for ours, parameter in case.model.named_parameters()
         if parameter.requires_grad
+        for name, _ in published_parts(case, ours, parameter)
     }
-    published = set(names(case.kind)["trainable"])
-    assert trained - published == set()
-    unreached = {name for name in published - trained if not name.endswith(_MIXER_WEIGHT)}
     head = "sem_seg_head.predictor.clip_model.visual.transformer.resblocks.11"
-    assert unreached <= {f"{head}.attn.q_proj_weight", "hpa.log_temperatures"}
+    unreached = {f"{head}.attn.q_proj_weight", "hpa.log_temperatures"}
+    assert trained - published_trainable(case) == set()
+    assert published_trainable(case) - trained <= unreached
+
+
+def published_trainable(case: Case) -> set[str]:
+    return set(names(case.kind)["trainable"])
 
 
 def test_losses_and_gradients(case: Case) -> None:
@@ -96,14 +100,15 @@ def test_losses_and_gradients(case: Case) -> None:
         assert error(model.hpa.prototypes, golden["prototypes"]) < PROBABILITIES
 
 
-_MIXER_WEIGHT = tuple(f"attn_q_proj_oft_relation_m_R.{block}.weight" for block in range(12))
-
-
 def assert_gradients(case: Case, loss: Tensor, prefix: str, inner: str = "") -> None:
     """Compare every gradient norm recorded under `prefix`, to 1 % or 1e-7."""
     case.model.zero_grad()
     loss.backward(retain_graph=True)
-    found = dict(_norms(case))
+    found = {
+        name: float(part.norm())
+        for ours, parameter in case.model.named_parameters()
+        for name, part in published_parts(case, ours, gradient(parameter))
+    }
     recorded = {k: float(v) for k, v in case.golden.items() if k.startswith(prefix)}
     assert recorded
     wrong = {}
@@ -114,13 +119,20 @@ def assert_gradients(case: Case, loss: Tensor, prefix: str, inner: str = "") -> 
     assert not wrong
 
 
-def _norms(case: Case) -> Iterator[tuple[str, float]]:
-    """Published name and gradient norm of every parameter; 0 where there is no gradient."""
-    for name, parameter in case.model.named_parameters():
-        grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        source = case.sources[name]
-        if name == MIXERS:
-            stem = source.rsplit(".", 2)[0]
-            yield from ((f"{stem}.{i}.weight", float(g.norm())) for i, g in enumerate(grad))
-        else:
-            yield source, float(grad.norm())
+def gradient(parameter: Tensor) -> Tensor:
+    return parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+
+
+def published_parts(case: Case, ours: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The published parameters, name and value, that one of ours holds; adapters are stacked."""
+    source = case.sources[ours]
+    if ours == f"{ADAPTER}slot_mixers":
+        stem = source.rsplit(".", 2)[0]
+        yield from ((f"{stem}.{block}.weight", part) for block, part in enumerate(tensor))
+    elif ours in (f"{ADAPTER}text", f"{ADAPTER}image"):
+        for block, projections in enumerate(tensor):
+            for projection, part in zip("qkv", projections, strict=True):
+                name = source.replace("resblocks.0", f"resblocks.{block}")
+                yield name.replace("attn_q.", f"attn_{projection}."), part
+    else:
+        yield source, tensor

@@ -30,5 +30,5 @@ class DecoderStage(nn.Module):
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Map x (B * T, C, H, W) and guidance (B, C', 2H, 2W) to (B * T, out, 2H, 2W)."""
-        x = F.relu(self.norm1(self.conv1(self.up(x), guidance)))
-        return F.relu(self.norm2(self.conv2(x)))
+        x = F.relu(self.norm1(self.conv1(self.up(x), guidance)), inplace=True)
+        return F.relu(self.norm2(self.conv2(x)), inplace=True)

@@ -13,7 +13,7 @@ from ...checkpoint import clip_from_open_clip
 from ...errors import UserError
 from ...model_files import read_tensors
 from ...paths import resolve
-from .adapters import FineTuning
+from .adapters import FineTuning, HyperbolicSettings
 from .architecture import Architecture
 from .clip import CLIP
 from .image_tower import ImageTower
@@ -32,6 +32,7 @@ def build_clip(
     fine_tuning: str,
     prompt_ensemble: str,
     grid: tuple[int, int],
+    hyperbolic: HyperbolicSettings | None = None,
 ) -> CLIP:
     """Build CLIP for a segmentation model.
 
@@ -42,6 +43,7 @@ def build_clip(
         fine_tuning: a key of FINE_TUNINGS.
         prompt_ensemble: a key of TEMPLATES.
         grid: (H, W), the patches of an input image.
+        hyperbolic: settings of hyperbolic fine-tuning, None for the defaults.
 
     Raises:
         UserError: for an unknown name, and for weights that are missing or do not fit.
@@ -51,7 +53,9 @@ def build_clip(
     prompts = Prompts(prompt_ensemble, architecture.context_length)
     with torch.device("meta"):  # the towers' own start values are never used
         text, image = TextTower(architecture), ImageTower(architecture, grid)
-    clip = CLIP(_zeros(text), _zeros(image), tuning.build_adapter(architecture), prompts)
+    clip = CLIP(
+        _zeros(text), _zeros(image), tuning.build_adapter(architecture, hyperbolic), prompts
+    )
     tuning.mark_trainable(clip.text, clip.image)
     if weights is not None:
         tensors = _start_weights(architecture, weights)

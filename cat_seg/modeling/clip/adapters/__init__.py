@@ -10,9 +10,18 @@ from ....errors import UserError
 from ..architecture import Architecture
 from ..transformer import Transformer
 from .base import Adapter, TowerWeights
+from .hyperbolic import HyperbolicAdapter, HyperbolicSettings
 from .oft import OrthogonalAdapter
 
-__all__ = ["FINE_TUNINGS", "Adapter", "FineTuning", "OrthogonalAdapter", "TowerWeights"]
+__all__ = [
+    "FINE_TUNINGS",
+    "Adapter",
+    "FineTuning",
+    "HyperbolicAdapter",
+    "HyperbolicSettings",
+    "OrthogonalAdapter",
+    "TowerWeights",
+]
 
 _QV = ("attn.q_proj.weight", "attn.v_proj.weight")
 _QKVO = (*_QV, "attn.k_proj.weight", "attn.out_proj.weight")
@@ -26,11 +35,13 @@ class FineTuning:
     Args:
         text, image: name prefixes, within a block, of the tower's own parameters that train.
         oft: the towers that orthogonal fine-tuning adapts.
+        hyperbolic: whether both towers are adapted in hyperbolic space.
     """
 
     text: tuple[str, ...] = ()
     image: tuple[str, ...] = ()
     oft: tuple[str, ...] = ()
+    hyperbolic: bool = False
 
     @classmethod
     def from_name(cls, name: str) -> FineTuning:
@@ -41,8 +52,12 @@ class FineTuning:
             )
         return FINE_TUNINGS[name]
 
-    def build_adapter(self, architecture: Architecture) -> Adapter:
+    def build_adapter(
+        self, architecture: Architecture, hyperbolic: HyperbolicSettings | None = None
+    ) -> Adapter:
         """The adapter module, with its start values."""
+        if self.hyperbolic:
+            return HyperbolicAdapter(architecture, hyperbolic or HyperbolicSettings())
         return OrthogonalAdapter(architecture, self.oft) if self.oft else Adapter()
 
     def mark_trainable(self, text: nn.Module, image: nn.Module) -> None:
@@ -66,4 +81,5 @@ FINE_TUNINGS = {
     "oft_both": FineTuning(oft=("text", "image")),
     "oft": FineTuning(image=_QKVO, oft=("text",)),
     "oft_qv": FineTuning(image=_QV, oft=("text",)),
+    "hyperbolic": FineTuning(hyperbolic=True),
 }
