@@ -1,0 +1,190 @@
+"""Segment images into the classes you name, and draw the result."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import chain, count
+from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cat_seg.data import parse_vocabulary
+from cat_seg.engine import load_config
+from cat_seg.errors import UserError, one_line_errors
+from cat_seg.files import replacing
+from cat_seg.paths import resolve
+from cat_seg.predictor import Predictor, read_rgb
+from cat_seg.visualization import draw_overlay, mask_image
+
+# What counts as an image in a folder or for a pattern; files named one by one are all tried.
+KINDS = ("bmp", "gif", "jfif", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp")
+SUFFIXES = frozenset(f".{kind}" for kind in KINDS)
+INTERRUPTED, SOME_UNREADABLE = 130, 1
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, help="config of the model, see configs/")
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        action="extend",
+        help='image files, folders of images, or quoted patterns ("photos/**/*.jpg")',
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument(
+        "--vocabulary",
+        help='the classes: "cat, dog", a .json or .txt file, or the name of a shipped list '
+        "(ade150); by default those of the config",
+    )
+    parser.add_argument(
+        "--save-masks",
+        action="store_true",
+        help="also write the labels as PNG (pixel value = index in classes.json)",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs="*",
+        default=[],
+        metavar="KEY VALUE",
+        help="config changes, as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
+    )
+    return parser.parse_args(argv)
+
+
+def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
+    """List the image files that the inputs name, each once.
+
+    Files directly in `output` are pictures of earlier runs, never images.
+
+    Raises:
+        UserError: an input gives no image.
+    """
+    found: dict[Path, Path] = {}
+    for text in inputs:
+        files = [file for file in _expand(text) if file.resolve().parent != output.resolve()]
+        if not files:
+            raise UserError(
+                f"--input {text}: no images there outside the output folder; "
+                'give image files, folders of images, or a quoted pattern like "photos/*.jpg"'
+            )
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _expand(text: str) -> Iterator[Path]:
+    path = resolve(text)
+    if path.is_file():
+        yield path
+        return
+    pattern = str(Path(text).expanduser())
+    matches = [path] if path.is_dir() else map(Path, sorted(glob.glob(pattern, recursive=True)))
+    for match in matches:
+        for file in sorted(match.iterdir()) if match.is_dir() else [match]:
+            hidden = file.name.startswith(".")
+            if file.suffix.lower() in SUFFIXES and not hidden and not file.is_dir():
+                yield file
+
+
+def picture_names(images: Sequence[Path]) -> list[str]:
+    """Name the picture of each image after its stem, with a number where that is taken.
+
+    No two of NAME and NAME_mask are the same, also where file names ignore case.
+    """
+    taken: set[str] = set()
+    names = []
+    for stem in (image.stem for image in images):
+        for name in chain([stem], (f"{stem}_{number}" for number in count(2))):
+            files = {name.casefold(), f"{name}_mask".casefold()}
+            if not files & taken:
+                break
+        taken |= files
+        names.append(name)
+    return names
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment all images; returns how many could not be read.
+
+    Raises:
+        UserError: anything else that is wrong with the arguments, the model or the output folder.
+    """
+    images = find_images(args.input, args.output)
+    vocabulary = None if args.vocabulary is None else parse_vocabulary(args.vocabulary)
+    cfg = load_config(args.config_file, args.opts)
+    with _naming(args.output):
+        args.output.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor(cfg, vocabulary)
+    if args.save_masks:
+        content = json.dumps(predictor.vocabulary, ensure_ascii=False, indent=2) + "\n"
+        _write(args.output / "classes.json", content.encode())
+
+    unreadable = 0
+    progress = tqdm(images, unit="image")
+    for path, name in zip(progress, picture_names(images), strict=True):
+        try:
+            image = read_rgb(str(path))
+        except UserError as error:
+            progress.write(f"skipped: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        labels = predictor(image).labels
+        if args.save_masks:
+            mask = mask_image(labels, len(predictor.vocabulary))
+            _write(args.output / f"{name}_mask.png", _png(mask))
+        overlay = draw_overlay(image, labels, predictor.vocabulary)
+        _write(args.output / f"{name}.png", _png(Image.fromarray(overlay)))
+    print(f"{len(images) - unreadable} of {len(images)} images drawn in {args.output}")
+    return unreadable
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with _naming(path), replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; see --output") from error
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    args = parse_args(argv)
+    setup_logger(name="cat_seg")
+    try:
+        unreadable = run(args)
+    except KeyboardInterrupt:
+        print("interrupted: pictures written so far are complete", file=sys.stderr)
+        return INTERRUPTED
+    if unreadable:
+        print(f"images that could not be read and were skipped: {unreadable}", file=sys.stderr)
+        return SOME_UNREADABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

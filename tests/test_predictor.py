@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from PIL import Image
+
+from cat_seg import predictor as predictor_module
+from cat_seg.engine import load_config
+from cat_seg.errors import UserError
+from cat_seg.predictor import Predictor, read_rgb
+from tests.colour_model import write_config, write_weights
+
+RED, LIME, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> CfgNode:
+    return load_config(write_config(tmp_path), ["MODEL.WEIGHTS", write_weights(tmp_path)])
+
+
+def stripes(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image of vertical stripes in red, lime, blue, and its labels."""
+    labels = np.tile(np.arange(width) * 3 // width, (height, 1))
+    return np.array([RED, LIME, BLUE], dtype=np.uint8)[labels], labels
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (37, 53)])
+def test_labels_of_images_of_any_size(cfg, size):
+    image, labels = stripes(*size)
+    result = Predictor(cfg)(image)
+    np.testing.assert_array_equal(result.labels, labels)
+    assert np.issubdtype(result.labels.dtype, np.integer)
+    assert result.vocabulary == ("red", "lime", "blue")
+    assert result.probabilities is None
+
+
+def test_probabilities_on_request(cfg):
+    image, labels = stripes(4, 6)
+    result = Predictor(cfg)(image, with_probabilities=True)
+    assert result.probabilities.shape == (3, 4, 6)
+    assert result.probabilities.dtype == np.float32
+    np.testing.assert_array_equal(result.probabilities.argmax(axis=0), labels)
+    np.testing.assert_allclose(result.probabilities.max(axis=0), 1)
+
+
+def test_test_classes_come_before_training_classes(cfg, tmp_path):
+    names = tmp_path / "test.json"
+    names.write_text('["blue", "red"]')
+    cfg.MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON = str(names)
+    assert Predictor(cfg).vocabulary == ("blue", "red")
+
+
+def test_a_vocabulary_given_to_the_predictor_comes_first(cfg):
+    assert Predictor(cfg, ["lime", "Blue, azure"]).vocabulary == ("lime", "Blue, azure")
+
+
+def test_labels_follow_the_vocabulary(cfg):
+    image, labels = stripes(4, 6)
+    predictor = Predictor(cfg)
+    predictor.set_vocabulary(["blue", "lime", "red"])
+    np.testing.assert_array_equal(predictor(image).labels, 2 - labels)
+    predictor.set_vocabulary("blue, lime")
+    assert predictor(image).vocabulary == ("blue", "lime")
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest", "expected"),
+    [(0, 100, (30, 60)), (15, 100, (15, 30)), (15, 20, (10, 20))],
+)
+def test_images_are_resized_as_in_evaluation(cfg, shortest, longest, expected):
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = shortest, longest
+    predictor = Predictor(cfg)
+    assert predictor(stripes(30, 60)[0]).labels.shape == (30, 60)
+    [seen] = predictor.model.seen
+    assert tuple(seen["image"].shape) == (3, *expected)
+    assert seen["image"].dtype == torch.uint8
+
+
+def test_channels_come_in_the_order_of_the_config(cfg):
+    cfg.INPUT.FORMAT = "BGR"
+    image, labels = stripes(4, 6)
+    np.testing.assert_array_equal(Predictor(cfg)(image).labels, 2 - labels)
+
+
+def test_answers_too_large_for_memory_are_enlarged_class_by_class(cfg, monkeypatch):
+    monkeypatch.setattr(predictor_module, "LARGEST_ANSWER", 3 * 600)
+    image = np.random.default_rng(0).integers(0, 256, (41, 60, 3), dtype=np.uint8)
+    predictor = Predictor(cfg)
+    labels = predictor(image).labels
+    height, width = (predictor.model.seen[0][side] for side in ("height", "width"))
+    assert (height, width) == (20, 29)
+    with torch.no_grad():
+        small = predictor.model(predictor.model.seen[:1])[0]["sem_seg"]
+    enlarged = F.interpolate(small[None], (41, 60), mode="bilinear", align_corners=False)[0]
+    np.testing.assert_array_equal(labels, enlarged.argmax(dim=0).numpy())
+
+
+def test_probabilities_are_never_reduced(cfg, monkeypatch):
+    monkeypatch.setattr(predictor_module, "LARGEST_ANSWER", 10)
+    result = Predictor(cfg)(stripes(8, 9)[0], with_probabilities=True)
+    assert result.probabilities.shape == (3, 8, 9)
+
+
+def test_no_weights_is_an_error(cfg):
+    cfg.MODEL.WEIGHTS = ""
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS is empty; set it"):
+        Predictor(cfg)
+
+
+def test_missing_weights_are_named(cfg):
+    cfg.MODEL.WEIGHTS = "nowhere/model.pth"
+    with pytest.raises(UserError, match=r"nowhere/model\.pth"):
+        Predictor(cfg)
+
+
+def test_cuda_without_a_gpu_is_an_error(cfg, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(UserError, match=r"MODEL\.DEVICE cpu"):
+        Predictor(cfg)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 3), dtype=np.float32),
+        np.zeros((0, 4, 3), dtype=np.uint8),
+    ],
+    ids=["grey", "rgba", "float", "empty"],
+)
+def test_other_arrays_are_refused(cfg, image):
+    with pytest.raises(UserError, match=r"must be \(height, width, 3\) uint8 RGB, not \("):
+        Predictor(cfg)(image)
+
+
+RAMP = np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)
+GREY = np.repeat((RAMP >> 8).astype(np.uint8)[..., None], 3, axis=2)
+COLOUR = stripes(4, 6)[0]
+
+
+@pytest.mark.parametrize(
+    ("picture", "suffix", "expected"),
+    [
+        (Image.fromarray(COLOUR), "png", COLOUR),
+        (Image.fromarray(COLOUR).convert("RGBA"), "png", COLOUR),
+        (Image.fromarray(COLOUR).convert("P"), "gif", COLOUR),
+        (Image.fromarray(GREY[..., 0]), "png", GREY),
+        (Image.fromarray(GREY[..., 0]).convert("LA"), "png", GREY),
+        (Image.fromarray(RAMP), "png", GREY),
+        (Image.fromarray(RAMP), "tif", GREY),
+        (Image.fromarray(RAMP.astype(np.int32)), "tif", GREY),
+        (Image.fromarray(GREY[..., 0] > 127), "png", np.where(GREY > 127, 255, 0)),
+    ],
+    ids=["rgb", "rgba", "palette", "grey", "grey-alpha", "16-bit", "16-bit-tif", "32-bit", "1-bit"],
+)
+def test_read_rgb_reads_every_kind_of_image(tmp_path, picture, suffix, expected):
+    path = tmp_path / f"image.{suffix}"
+    picture.save(path)
+    image = read_rgb(str(path))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [(COLOUR, COLOUR), (RAMP, GREY)])
+def test_read_rgb_turns_images_as_exif_says(tmp_path, pixels, expected):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn clockwise by 90 degrees
+    Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
+    image = read_rgb(str(tmp_path / "image.png"))
+    np.testing.assert_array_equal(image, np.rot90(expected, k=-1))
+
+
+def test_read_rgb_names_an_unreadable_file(tmp_path):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"image\.jpg"):
+        read_rgb(str(path))
+
+
+def test_read_rgb_refuses_floating_point_pixels(tmp_path):
+    path = tmp_path / "image.tif"
+    Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(path)
+    with pytest.raises(UserError, match=r"image\.tif has floating-point pixels; save"):
+        read_rgb(str(path))
