@@ -103,6 +103,8 @@ def _add_hyperbolic(cfg: CfgNode) -> None:
     node.IMAGE_CURVATURE = 0.01
     # Side of the adapters' diagonal blocks, in channels.
     node.BLOCK_SIZE = 128
+    # Training iterations between two measurements of the hyperbolic radius; 0 measures none.
+    node.RADIUS_PERIOD = 0
 
 
 def _add_input_and_solver(cfg: CfgNode) -> None:

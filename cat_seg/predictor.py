@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from cat_seg.data import parse_vocabulary, read_image
@@ -125,18 +124,5 @@ def _enlarged_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def read_rgb(path: str) -> np.ndarray:
-    """Read an image file of any kind as uint8 RGB (H, W, 3), turned as its EXIF data says.
-
-    16-bit images lose their low bits, transparency is dropped.
-
-    Raises:
-        UserError: naming the file that is missing, damaged, no image, or of floating-point pixels.
-    """
-    image = read_image(path, "RGB")
-    with Image.open(path) as file:
-        if file.mode == "F":
-            raise UserError(f"{path} has floating-point pixels; save it with 8 or 16 bits")
-        if file.mode.startswith("I"):  # PIL clips 16-bit grey where it should scale
-            grey = np.asarray(ImageOps.exif_transpose(file)) >> 8
-            return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    return image
+    """Read an image file as uint8 RGB (H, W, 3); see `cat_seg.data.read_image`."""
+    return read_image(path, "RGB")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from detectron2.data import detection_utils
 from numpy.typing import DTypeLike
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cat_seg.errors import UserError
 
@@ -23,17 +23,26 @@ def _naming(kind: str, path: str) -> Iterator[None]:
 
 
 def read_image(path: str, image_format: str) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3), turned as its EXIF orientation says.
+    """Read an image of any kind as uint8 (H, W, 3), turned as its EXIF orientation says.
+
+    16-bit images lose their low bits, transparency is dropped.
 
     Args:
         path: an image file of any kind that PIL reads.
         image_format: the order of the channels, "RGB" or "BGR".
 
     Raises:
-        UserError: the file is missing, truncated or no image.
+        UserError: the file is missing, truncated or no image, or has floating-point pixels.
     """
     with _naming("image", path):
-        return detection_utils.read_image(path, format=image_format)
+        with Image.open(path) as file:
+            mode = file.mode
+            if mode.startswith("I"):  # PIL clips 16-bit grey where it should scale
+                grey = np.asarray(ImageOps.exif_transpose(file)) >> 8
+                return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        if mode != "F":
+            return detection_utils.read_image(path, format=image_format)
+    raise UserError(f"image {path} has floating-point pixels; save it with 8 or 16 bits")
 
 
 def read_label(path: str, dtype: DTypeLike = np.int64) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The Poincare ball of curvature -c: maps at the origin, Moebius product, distance.
 
 Points and tangent vectors are the last axis. Source: Ganea et al., Hyperbolic Neural Networks,
-NeurIPS 2018. All results are finite, with finite gradients, wherever the input is finite.
+NeurIPS 2018. In float32 and float64 all results are finite, with finite gradients, wherever the
+input is finite.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_NORM = 1e-5
+LARGEST_NORM = 1e30  # its products with all that it meets here are finite in float32
 BOUNDARY = 1e-3  # points are kept this share of the radius away from the boundary
 LARGEST_TANH = 15.0
 LARGEST_ARTANH = 1 - 1e-5
@@ -17,21 +19,21 @@ LARGEST_ARTANH = 1 - 1e-5
 
 def exp0(v: Tensor, c: float) -> Tensor:
     """Exponential map at the origin of tangent vectors v (..., C)."""
-    scaled = c**0.5 * _norm(v)
-    return _tanh(scaled) * v / scaled
+    norm, direction = _polar(v)
+    return _tanh(c**0.5 * norm) * direction / c**0.5
 
 
 def log0(y: Tensor, c: float) -> Tensor:
     """Logarithmic map at the origin of points y (..., C), the inverse of exp0."""
-    scaled = c**0.5 * _norm(y)
-    return _artanh(scaled) * y / scaled
+    norm, direction = _polar(y)
+    return _artanh(c**0.5 * norm) * direction / c**0.5
 
 
 def project(x: Tensor, c: float) -> Tensor:
     """Pull points x (..., C) from the boundary and beyond to norm (1 - 1e-3) / sqrt(c)."""
-    norm = _norm(x)
+    norm, direction = _polar(x)
     largest = (1 - BOUNDARY) / c**0.5
-    return torch.where(norm > largest, x / norm * largest, x)
+    return torch.where(norm > largest, direction * largest, x)
 
 
 def mobius_matvec(blocks: Tensor, x: Tensor, c: float) -> Tensor:
@@ -44,22 +46,37 @@ def mobius_matvec(blocks: Tensor, x: Tensor, c: float) -> Tensor:
     Returns:
         (..., N, B * n); 0 where the plain product is 0.
     """
-    split = x.unflatten(-1, blocks.shape[-3:-1]).transpose(-2, -3)
+    norm, direction = _polar(x)
+    split = direction.unflatten(-1, blocks.shape[-3:-1]).transpose(-2, -3)
+    blocks = blocks.clamp(-LARGEST_NORM, LARGEST_NORM)
     product = (split @ blocks.transpose(-1, -2)).transpose(-2, -3).flatten(-2)
-    norm, product_norm = _norm(x), _norm(product)
-    length = _tanh(product_norm / norm * _artanh(c**0.5 * norm))
-    moved = length * product / (c**0.5 * product_norm)
-    vanishes = (product == 0).all(dim=-1, keepdim=True)
-    return project(torch.where(vanishes, torch.zeros_like(moved), moved), c)
+    stretch, direction = _polar(product)  # stretch is |Mx| / |x|
+    return project(_tanh(stretch * _artanh(c**0.5 * norm)) * direction / c**0.5, c)
 
 
 def distance0(y: Tensor, c: float) -> Tensor:
     """Distance of points y (..., C) from the origin, (2 / sqrt(c)) artanh(sqrt(c) |y|)."""
-    return 2 / c**0.5 * _artanh(c**0.5 * _norm(y)).squeeze(-1)
+    norm, _ = _polar(y)
+    return 2 / c**0.5 * _artanh(c**0.5 * norm).squeeze(-1)
 
 
-def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
+def radius(z: Tensor) -> Tensor:
+    """Hyperbolic radius (...) of tangent vectors z (..., C): distance0(exp0(z, c), c) for any c.
+
+    artanh undoes tanh, and the curvature with it: the radius is 2 |z|. That is what is computed,
+    since tanh and artanh lose a |z| of more than a few 1 / sqrt(c), and the norm of a CLIP
+    embedding is about 10.
+    """
+    return 2 * torch.linalg.vector_norm(z, dim=-1)
+
+
+def _polar(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Norm (..., 1) of x (..., C), clamped, and x divided by it."""
+    # Squares of large numbers would overflow; the result, and so its gradient, has no scale in it.
+    scale = x.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1)
+    small = x / scale
+    norm = torch.linalg.vector_norm(small, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
+    return (norm * scale).clamp_max(LARGEST_NORM), small / norm
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ class CLIP(nn.Module):
         parameters = [*self.text.parameters(), *self.adapter.parameters()]
         return self._text_features.get(names, parameters, lambda: self._encode(names, weights))
 
+    def embed_text(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
+        """Features (T, P, C) of T class names in P templates before normalisation; none is kept."""
+        tokens = self.prompts.tokenize(names).to(self.text.positional_embedding.device)
+        return self.text(tokens.flatten(0, 1), weights.text).unflatten(0, tokens.shape[:2])
+
     def _adapted_weights(self) -> TowerWeights:
         return self.adapter(
             TowerWeights(
@@ -66,6 +71,4 @@ class CLIP(nn.Module):
         )
 
     def _encode(self, names: tuple[str, ...], weights: TowerWeights) -> Tensor:
-        tokens = self.prompts.tokenize(names).to(self.text.positional_embedding.device)
-        features = self.text(tokens.flatten(0, 1), weights.text)
-        return F.normalize(features, dim=-1).unflatten(0, tokens.shape[:2])
+        return F.normalize(self.embed_text(names, weights), dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ class HyperbolicSettings:
     """Curvature of each tower's Poincare ball, and the side of the adapters' blocks.
 
     Raises:
-        UserError: for a curvature or a block size that is not positive.
+        UserError: for a curvature or a block size that is no positive number.
     """
 
     text_curvature: float = 1.0
@@ -29,8 +30,11 @@ class HyperbolicSettings:
     def __post_init__(self) -> None:
         for key in ("text_curvature", "image_curvature", "block_size"):
             value = getattr(self, key)
-            if not value > 0:
-                raise UserError(f"MODEL.HYPERBOLIC.{key.upper()}: {value} is not positive")
+            if not 0 < value < math.inf:
+                raise UserError(
+                    f"MODEL.HYPERBOLIC.{key.upper()}: {value} is no positive number; set it to"
+                    f" one such as {getattr(type(self), key)}"
+                )
 
 
 class HyperbolicAdapter(Adapter):

@@ -1,0 +1,144 @@
+"""Checkpoints: complete or absent on disk, loaded without running code from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+
+from cat_seg.engine.rng import rng_state
+from cat_seg.errors import UserError
+from cat_seg.files import PARTIAL, replacing
+from cat_seg.model_files import local_file, read_file, read_tensors
+
+logger = logging.getLogger(__name__)
+
+TAG = "last_checkpoint"
+
+
+def last_checkpoint(folder: str) -> Path | None:
+    """Return the file that `folder`'s last_checkpoint names, or None where there is no such tag.
+
+    Raises:
+        UserError: the file named is missing.
+    """
+    tag = Path(folder) / TAG
+    if not tag.exists():
+        return None
+    file = tag.with_name(tag.read_text().strip())
+    if not file.is_file():
+        raise UserError(f"{tag} names {file.name}, which is not there; remove {tag} to start anew")
+    return file
+
+
+class Checkpointer(DetectionCheckpointer):
+    """detectron2's checkpointer with safe files; loading goes through model.load_state_dict.
+
+    The model itself translates published formats and refuses what does not fit.
+    """
+
+    # Iteration of the newest checkpoint that this process took part in saving.
+    saved_iteration: int | None = None
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write model, checkpointables, and the random state of every rank to `name`.pth.
+
+        Every rank has to call this; rank 0 writes. Whenever the process dies, the file and the
+        last_checkpoint tag are as they were or as they shall be.
+
+        Args:
+            name: file name without suffix, below the checkpointer's folder.
+            kwargs: further entries, plain types and tensors only, such as "iteration".
+        """
+        rng = comm.gather(rng_state())
+        self.saved_iteration = kwargs.get("iteration")
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {"model": self.model.state_dict(), "rng": rng, **kwargs}
+        for key, part in self.checkpointables.items():
+            content[key] = part.state_dict()
+        folder = Path(self.save_dir)
+        for stale in folder.glob(f"*.pth{PARTIAL}"):  # of a process that was killed
+            stale.unlink()
+        file = folder / f"{name}.pth"
+        logger.info("Saving checkpoint to %s", file)
+        with replacing(file) as stream:
+            torch.save(content, stream)
+        self.tag_last_checkpoint(file.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the last_checkpoint file."""
+        with replacing(Path(self.save_dir) / TAG, "w") as file:
+            file.write(last_filename_basename)
+
+    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
+        """Load a model file of any format that the model knows.
+
+        Args:
+            path: a file, also relative to the repository root, or a URL that detectron2 fetches;
+                "" loads nothing.
+            checkpointables: which further parts to load; all where None.
+
+        Returns:
+            The entries of the file that were not used, such as "rng" and "iteration".
+
+        Raises:
+            UserError: naming the file that is missing, damaged, unsafe or of another model, or
+                whose training state does not fit this run.
+        """
+        if not path:
+            logger.info("MODEL.WEIGHTS is empty: the model stays as it was initialised")
+            return {}
+        file = local_file(str(path))
+        tensors = read_tensors(file)
+        try:
+            incompatible = self.model.load_state_dict(tensors, strict=False)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        logger.info(
+            "loaded %d entries from %s (format: %s); not in the model: %s; not in the file: %s",
+            len(tensors) - len(incompatible.unexpected_keys),
+            file,
+            getattr(self.model, "load_format", "state dict"),
+            _shortened(incompatible.unexpected_keys),
+            _shortened(incompatible.missing_keys),
+        )
+        keys = list(self.checkpointables) if checkpointables is None else checkpointables
+        return self._load_parts(file, keys) if keys else {}
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load all of the last checkpoint where `resume` and there is one, else the model `path`.
+
+        Returns and raises as `load` does.
+        """
+        last = last_checkpoint(self.save_dir) if resume else None
+        return self.load(path, checkpointables=[]) if last is None else self.load(str(last))
+
+    def _load_parts(self, file: Path, keys: Sequence[str]) -> dict[str, Any]:
+        content = read_file(file)
+        content.pop("model", None)
+        for key in keys:
+            if key not in content:
+                raise UserError(
+                    f"{file} has no {key} state to resume from; "
+                    "start without --resume and give it as MODEL.WEIGHTS"
+                )
+            try:
+                self.checkpointables[key].load_state_dict(content.pop(key))
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"{file}: its {key} state does not fit this run ({error}); "
+                    "resume with the config that it was saved with"
+                ) from error
+        return content
+
+
+def _shortened(names: Sequence[str], shown: int = 3) -> str:
+    if len(names) <= shown:
+        return ", ".join(names) or "none"
+    return f"{len(names)} ({', '.join(names[:shown])}, ...)"

@@ -1,0 +1,122 @@
+"""Hooks that make stopping and resuming exact."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import nn
+
+from cat_seg.engine.checkpointer import Checkpointer
+
+logger = logging.getLogger(__name__)
+
+
+class MetricHistory(HookBase):
+    """Carry the smoothing windows of the losses over a resume.
+
+    detectron2's writers print medians over the last iterations; a resumed run thus writes the
+    same values as one that never stopped.
+    """
+
+    def __init__(self, window: int = 20) -> None:
+        """Keep the last `window` values of each smoothed metric, the window of the writers."""
+        self._window = window
+        self._restored: dict[str, list[tuple[float, int]]] = {}
+
+    def before_train(self) -> None:
+        for name, values in self._restored.items():
+            for value, iteration in values:
+                self.trainer.storage.put_scalar(name, value, cur_iter=int(iteration))
+
+    def state_dict(self) -> dict[str, Any]:
+        storage = getattr(self.trainer, "storage", None)
+        if storage is None:  # saved before training began
+            return {}
+        smoothed = storage.smoothing_hints()
+        # Times belong to the process that measured them.
+        return {
+            name: history.values()[-self._window :]
+            for name, history in storage.histories().items()
+            if smoothed[name] and not name.endswith("time")
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict
+
+
+class StopOnSignal(HookBase):
+    """On SIGTERM or Ctrl-C: finish the iteration, save a checkpoint, exit with 128 + signal.
+
+    Ranks agree, so that all stop after the same iteration. A second Ctrl-C kills at once.
+    """
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        """Save with `checkpointer`, unless it saved this iteration already."""
+        self._checkpointer = checkpointer
+        self._iteration: int | None = None  # the last one that ran
+        self._received = 0
+        self._handlers: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[signum] = signal.signal(signum, self._receive)
+
+    def before_step(self) -> None:
+        self._iteration = self.trainer.iter
+
+    def after_step(self) -> None:
+        signum = max(comm.all_gather(self._received))
+        if signum:
+            self.save()
+            comm.synchronize()
+            self._exit(signum)
+
+    def after_train(self) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+
+    def save(self) -> None:
+        """Save the iteration that just ended, on every rank, unless that is done."""
+        done = self._iteration
+        if done is not None and self._checkpointer.saved_iteration != done:
+            self._checkpointer.save(f"model_{done:07d}", iteration=done)
+
+    @contextmanager
+    def before_each_call(self, model: nn.Module) -> Iterator[None]:
+        """Within this, a signal ends the process before `model` is called the next time.
+
+        For evaluation, which is long and changes nothing: everything has to be saved before.
+        """
+        self._exit_if_signalled()
+        hook = model.register_forward_pre_hook(lambda *_: self._exit_if_signalled())
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        # Nothing is raised here: that could be lost in a callback, or tear an iteration.
+        self._received = self._received or signum
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def _exit_if_signalled(self) -> None:
+        if self._received:
+            self._exit(self._received)
+
+    def _exit(self, signum: int) -> None:
+        logger.info(
+            "Stopped by %s; the same command with --resume goes on from %s",
+            signal.Signals(signum).name,
+            self._checkpointer.get_checkpoint_file(),
+        )
+        raise SystemExit(128 + signum)

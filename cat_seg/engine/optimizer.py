@@ -1,0 +1,83 @@
+"""AdamW with the parameter groups and the gradient clipping that the config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import (
+    get_default_optimizer_params,
+    maybe_add_gradient_clipping,
+    reduce_param_groups,
+)
+from torch import nn
+
+from cat_seg.errors import UserError
+
+CLIP_TYPES = ("full_model", "value", "norm")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Build AdamW over the parameters of `model` that train.
+
+    Args:
+        cfg: reads SOLVER.BASE_LR, CLIP_MULTIPLIER, WEIGHT_DECAY*, BIAS_LR_FACTOR, CLIP_GRADIENTS.
+        model: has `clip_parameters()`, whose learning rate is BASE_LR * CLIP_MULTIPLIER.
+
+    Raises:
+        UserError: an unknown SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
+    """
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    if clipping.ENABLED and clipping.CLIP_TYPE not in CLIP_TYPES:
+        raise UserError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clipping.CLIP_TYPE!r}; "
+            f"set it to one of {', '.join(CLIP_TYPES)}"
+        )
+    groups = parameter_groups(cfg, model)
+    if clipping.ENABLED and clipping.CLIP_TYPE == "full_model":
+        optimizer = torch.optim.AdamW(groups)
+        _clip_whole_model(optimizer, clipping.CLIP_VALUE, clipping.NORM_TYPE)
+        return optimizer
+    return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups)
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
+    """Return one group for each pair of learning rate and weight decay, in a fixed order.
+
+    Norm layers decay by WEIGHT_DECAY_NORM, nn.Embedding by 0, all others by WEIGHT_DECAY.
+    """
+    solver = cfg.SOLVER
+    params = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    embeddings = (m.weight for m in model.modules() if isinstance(m, nn.Embedding))
+    # Entries that come later overwrite the settings of the same parameter.
+    params.append({"params": _trainable(embeddings), "weight_decay": 0.0})
+    params.append(
+        {
+            "params": _trainable(model.clip_parameters()),
+            "lr": solver.BASE_LR * solver.CLIP_MULTIPLIER,
+        }
+    )
+    return reduce_param_groups(params)
+
+
+def _trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.requires_grad]
+
+
+def _clip_whole_model(optimizer: torch.optim.Optimizer, max_norm: float, norm_type: float) -> None:
+    """Clip the norm of all gradients together before each step, after GradScaler unscaled them."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+
+    optimizer.register_step_pre_hook(clip)

@@ -1,0 +1,163 @@
+"""From command line to config and logging, with one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from cat_seg.config import add_cat_seg_config
+from cat_seg.engine.checkpointer import last_checkpoint
+from cat_seg.errors import UserError
+from cat_seg.paths import resolve
+
+
+def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return detectron2's argument parser; processes of one machine find a free port."""
+    parser = default_argument_parser(epilog)
+    parser.set_defaults(dist_url="auto")
+    return parser
+
+
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Build the config of the project from a file and KEY VALUE pairs.
+
+    Args:
+        config_file: a YAML file; a relative path also resolves from the repository root. "" takes
+            the defaults.
+        overrides: KEY VALUE KEY VALUE ...
+
+    Raises:
+        UserError: a missing or malformed file, an unknown key, or a value of the wrong type.
+    """
+    cfg = add_cat_seg_config(get_cfg())
+    if config_file:
+        _merge_file(cfg, resolve(config_file))
+    if len(overrides) % 2:
+        raise UserError(
+            f"config changes come as KEY VALUE pairs, one value is missing: {' '.join(overrides)}"
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (AssertionError, KeyError, ValueError) as error:
+            raise UserError(f"{key} {value}: {_reason(error)}; {_HELP}") from error
+        except (AttributeError, TypeError) as error:
+            raise UserError(f"{key} {value}: {key} goes on below a value; {_HELP}") from error
+    return cfg
+
+
+_HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
+
+
+def _merge_file(cfg: CfgNode, path: Path) -> None:
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except AssertionError as error:
+        if path.is_file():
+            raise UserError(f"{path}: {_reason(error)}") from error
+        raise UserError(f"--config-file {path}: no such file; see configs/") from error
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: {_reason(error)}; {_HELP}") from error
+    except (AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path}: a config is keys with values, such as SOLVER: {{MAX_ITER: 100}}"
+        ) from error
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) else error
+    line = " ".join(str(text).split())
+    # yacs prints whole sections that it compares.
+    return line if len(line) <= 240 else f"{line[:120]} ... {line[-120:]}"
+
+
+def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Refuse what this machine, or this number of processes, cannot run.
+
+    Args:
+        cfg: reads MODEL.DEVICE, SOLVER.IMS_PER_BATCH and SOLVER.CHECKPOINT_PERIOD.
+        args: of `argument_parser`.
+
+    Raises:
+        UserError: naming the key or argument.
+    """
+    if args.num_gpus < 1 or args.num_machines < 1:
+        raise UserError("--num-gpus and --num-machines count processes and machines: 1 or more")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError("--num-machines needs --dist-url tcp://ADDRESS-OF-MACHINE-0:PORT")
+    check_device(cfg, args.num_gpus)
+    processes = args.num_gpus * args.num_machines
+    if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; "
+            f"set it to a multiple of the {processes} processes"
+        )
+    if cfg.SOLVER.CHECKPOINT_PERIOD < 1:
+        raise UserError(
+            f"SOLVER.CHECKPOINT_PERIOD is {cfg.SOLVER.CHECKPOINT_PERIOD}; set it to 1 or more"
+        )
+
+
+def check_device(cfg: CfgNode, gpus: int = 1) -> None:
+    """Refuse a MODEL.DEVICE that this machine does not have.
+
+    Args:
+        cfg: reads MODEL.DEVICE.
+        gpus: how many are needed where it is cuda.
+
+    Raises:
+        UserError: naming the key or argument.
+    """
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; set it to cuda or cpu") from error
+    if device.type != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise UserError(
+            "MODEL.DEVICE is cuda, but PyTorch finds no GPU here; "
+            "add MODEL.DEVICE cpu (after --opts in the demo) to run on the CPU"
+        )
+    found = torch.cuda.device_count()
+    if gpus > found:
+        raise UserError(f"--num-gpus {gpus}: this machine has {found}; ask for at most that")
+
+
+def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
+    """Begin a job in this process: output folder, log, saved config, random seeds.
+
+    Args:
+        cfg: a config of `load_config`.
+        args: of `argument_parser`.
+
+    Returns:
+        The config, frozen. With --resume and a last checkpoint in OUTPUT_DIR, MODEL.WEIGHTS is
+        that file, so that the model does not look for CLIP's weights elsewhere.
+
+    Raises:
+        UserError: OUTPUT_DIR cannot be written, or its last checkpoint is missing.
+    """
+    if args.config_file:
+        args.config_file = str(resolve(args.config_file))
+    try:
+        default_setup(cfg, args)
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cat_seg")
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written: {error}") from error
+    last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    cfg = cfg.clone()
+    if last is not None:
+        cfg.MODEL.WEIGHTS = str(last)
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,253 @@
+"""Training and evaluation by detectron2's conventions, with exact resume."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
+from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.utils import comm
+from torch import nn
+
+from cat_seg.data import build_test_loader, build_train_loader
+from cat_seg.engine.checkpointer import Checkpointer
+from cat_seg.engine.hooks import MetricHistory, StopOnSignal
+from cat_seg.engine.loading import LastingLoader
+from cat_seg.engine.optimizer import build_optimizer
+from cat_seg.engine.radius import radius_loggers
+from cat_seg.engine.rng import rng_state, seed_run, set_rng_state
+from cat_seg.engine.step import StepTrainer
+from cat_seg.errors import UserError
+from cat_seg.evaluation import SemSegEvaluator, using_vocabulary, vocabulary_of
+
+logger = logging.getLogger(__name__)
+
+
+def _is_no_user_error(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+
+
+# detectron2 logs whatever ends the training with its traceback; a UserError is one line.
+logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
+
+
+class Trainer(DefaultTrainer):
+    """detectron2's DefaultTrainer for models that follow CATSeg's interface.
+
+    A run that was stopped and resumed gives the same losses and weights, bit for bit on a CPU, as
+    one that never stopped.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Build model, optimiser, loader and hooks.
+
+        Raises:
+            UserError: a dataset or a value in the config that cannot be used.
+        """
+        # Not DefaultTrainer's own: it puts every model on a GPU and knows neither seed nor start.
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.seed = seed_run(cfg.SEED)
+        self._rng: dict[str, Any] | None = None
+
+        # Before the model, which takes longest: errors in datasets show at once.
+        check_test_datasets(cfg)
+        data_loader = self.build_train_loader(cfg, self.seed)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        device_type = torch.device(cfg.MODEL.DEVICE).type
+        on_gpu = device_type == "cuda"
+        model = create_ddp_model(
+            model,
+            broadcast_buffers=False,
+            device_ids=[comm.get_local_rank()] if on_gpu else None,
+        )
+        self._trainer = StepTrainer(
+            model, data_loader, optimizer, device_type=device_type, amp=cfg.SOLVER.AMP.ENABLED
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self._stop = StopOnSignal(self.checkpointer)
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase]:
+        """Return detectron2's default hooks, on every rank where saving takes every rank."""
+        built = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            MetricHistory(),
+            hooks.PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD),
+            hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate),
+        ]
+        if comm.is_main_process():
+            built += radius_loggers(self.cfg, self.model)
+            built.append(hooks.PeriodicWriter(self.build_writers()))
+        return [*built, self._stop]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Resume from the last checkpoint in OUTPUT_DIR, or load MODEL.WEIGHTS and start anew.
+
+        Raises:
+            UserError: a checkpoint that cannot be loaded.
+        """
+        unused = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if "rng" not in unused:
+            return
+        self.start_iter = self.iter + 1
+        if len(unused["rng"]) == comm.get_world_size():
+            self._rng = unused["rng"][comm.get_rank()]
+        else:
+            logger.warning(
+                "The checkpoint is of %d processes, this run has %d: it goes on with other random "
+                "numbers",
+                len(unused["rng"]),
+                comm.get_world_size(),
+            )
+        self._trainer.reset_data_loader(
+            lambda: self.build_train_loader(self.cfg, self.seed, self.start_iter)
+        )
+
+    def before_train(self) -> None:
+        """Run the hooks, then put back the random state that was saved."""
+        super().before_train()
+        if self._rng is not None:
+            set_rng_state(self._rng)
+
+    def after_train(self) -> None:
+        """End the data workers, then run the hooks, the last evaluation among them."""
+        self._trainer.end_loading()
+        super().after_train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of trainer, hooks, optimiser and loss scale, and the seed."""
+        return super().state_dict() | {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned; its seed replaces that of the config."""
+        super().load_state_dict(state_dict)
+        if self.cfg.SEED not in (-1, state_dict["seed"]):
+            logger.warning("SEED %d is ignored: the run began with another", self.cfg.SEED)
+        self.seed = state_dict["seed"]
+
+    def _evaluate(self) -> dict[str, Any]:
+        if not self.cfg.DATASETS.TEST:
+            return {}
+        # Evaluation is long: it begins with everything saved, so that it can be broken off.
+        self._stop.save()
+        before = rng_state()
+        with self._stop.before_each_call(getattr(self.model, "module", self.model)):
+            self._last_eval_results = self.test(self.cfg, self.model)
+        set_rng_state(before)
+        return self._last_eval_results
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model and log how many of CLIP's parameters train."""
+        model = super().build_model(cfg)
+        parameters = list(model.clip_parameters())
+        total = sum(p.numel() for p in parameters)
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        logger.info(
+            "CLIP (%s): %s of %s parameters train (%.2f%%)",
+            cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE,
+            f"{trained:,}",
+            f"{total:,}",
+            100 * trained / max(total, 1),
+        )
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """See `cat_seg.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, seed: int, start: int = 0) -> LastingLoader:
+        """See `cat_seg.data.build_train_loader`."""
+        return LastingLoader(build_train_loader(cfg, seed, start))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> LastingLoader:
+        """See `cat_seg.data.build_test_loader`."""
+        return LastingLoader(build_test_loader(cfg, dataset_name))
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Return the evaluator that writes OUTPUT_DIR/inference/<dataset>/results.json."""
+        return SemSegEvaluator(dataset_name, output_dir=cfg.OUTPUT_DIR)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate on each of DATASETS.TEST with its own classes, or with TEST_CLASS_JSON's.
+
+        Args:
+            model: with `set_vocabulary`; afterwards its vocabulary is what it was.
+            evaluators: one for each dataset, in place of `build_evaluator`'s.
+
+        Returns:
+            The metrics of one dataset, or a dict of them by the names of several.
+
+        Raises:
+            UserError: a dataset that is missing or does not fit TEST_CLASS_JSON.
+        """
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        model = getattr(model, "module", model)  # ranks evaluate apart, so not through DDP
+        results: dict[str, Any] = OrderedDict()
+        for index, name in enumerate(cfg.DATASETS.TEST):
+            one = cfg.clone()
+            one.defrost()
+            one.DATASETS.TEST = (name,)
+            with using_vocabulary(model, vocabulary_of(cfg, name)):
+                given = None if evaluators is None else evaluators[index]
+                results[name] = super().test(one, model, given)
+        return results[name] if len(results) == 1 else results
+
+
+def check_test_datasets(cfg: CfgNode) -> None:
+    """Refuse, before any work, a dataset in DATASETS.TEST that cannot be evaluated on.
+
+    Raises:
+        UserError: it is unknown, missing on disk, or does not fit TEST_CLASS_JSON.
+    """
+    for name in cfg.DATASETS.TEST:
+        Trainer.build_test_loader(cfg, name)
+        vocabulary_of(cfg, name)
+
+
+def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
+    """Build the model, load its weights, and evaluate it on DATASETS.TEST.
+
+    Args:
+        cfg: a whole config.
+        resume: take the last checkpoint in OUTPUT_DIR, where there is one, for MODEL.WEIGHTS.
+
+    Returns:
+        The results of `Trainer.test`; only rank 0 has them.
+
+    Raises:
+        UserError: no dataset, or one that cannot be used, or weights that do not load.
+    """
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name the datasets to evaluate on")
+    check_test_datasets(cfg)
+    model = Trainer.build_model(cfg)
+    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results

@@ -1,0 +1,45 @@
+"""Which classes a model is asked for on a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import inference_context
+from torch import nn
+
+from cat_seg.data import load_vocabulary
+from cat_seg.errors import UserError
+
+
+def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
+    """Return the class names to test a dataset with: TEST_CLASS_JSON's, or its own.
+
+    Raises:
+        UserError: TEST_CLASS_JSON has not as many names as the dataset has classes.
+    """
+    own = MetadataCatalog.get(dataset_name).stuff_classes
+    path = cfg.MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON
+    if not path:
+        return list(own)
+    names = load_vocabulary(path)
+    if len(names) != len(own):
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON ({path}) lists {len(names)} classes, dataset "
+            f'{dataset_name} has {len(own)}; set it to "" to use the list of each dataset'
+        )
+    return names
+
+
+@contextmanager
+def using_vocabulary(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Let `model` answer in evaluation with `names`, and afterwards with what it had before."""
+    with inference_context(model):
+        before = model.vocabulary
+        model.set_vocabulary(names)
+        try:
+            yield
+        finally:
+            model.set_vocabulary(before)

@@ -1,0 +1,106 @@
+"""The hyperbolic radius of CLIP's embeddings, whatever the way of fine-tuning.
+
+It is the distance from the origin of an embedding's exponential map, before normalisation; see
+`cat_seg.modeling.poincare.radius`, also for why no curvature is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cat_seg.cat_seg_model import CATSeg
+from cat_seg.errors import UserError
+from cat_seg.inference import resize
+from cat_seg.modeling import poincare
+
+# What is measured on patches of images; on class names it is TEXT and the vocabulary's name.
+IMAGE, TEXT = "image", "text/"
+PREFIX = "radius/"  # of metrics
+
+
+@torch.no_grad()
+def text_radius(model: CATSeg, names: Sequence[str]) -> Tensor:
+    """Radius (T,) of each class name's text embedding, the mean over the prompt templates."""
+    clip = model.sem_seg_head.clip
+    return poincare.radius(clip.embed_text(names, clip.attention_weights())).mean(dim=1)
+
+
+@torch.no_grad()
+def image_radius(model: CATSeg, images: Sequence[Tensor]) -> Tensor:
+    """Radius (B, N) of the dense embeddings of the N patches of each image.
+
+    Args:
+        images: B of them (3, H, W), RGB in 0..255, resized to CLIP's input as a whole.
+    """
+    clip = model.sem_seg_head.clip
+    weights = clip.attention_weights()
+    radii = []
+    for image in images:
+        pixels = (image.to(model.device) - model.pixel_mean) / model.pixel_std
+        features = clip.encode_image(resize(pixels[None], clip.image.input_size), weights)
+        radii.append(poincare.radius(features.dense[0, 1:]))
+    return torch.stack(radii)
+
+
+def mean_and_spread(radii: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of all radii; that of a single one is 0."""
+    return radii.mean().item(), radii.std(correction=0).item()
+
+
+def metric_names(measured: str) -> tuple[str, str]:
+    """Names of the mean's and the spread's metric of IMAGE or of TEXT + a vocabulary's name."""
+    return f"{PREFIX}{measured}/mean", f"{PREFIX}{measured}/std"
+
+
+@dataclass
+class Trajectory:
+    """Mean and spread of the radius over training; all three lists are of one length."""
+
+    iteration: list[int] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+
+
+def read_trajectories(path: Path) -> dict[str, Trajectory]:
+    """Read what was measured in a training run from its metrics.json.
+
+    Returns:
+        Trajectories by IMAGE or TEXT + a vocabulary's name.
+
+    Raises:
+        UserError: there is no such file, it is no metrics.json, or has no radius in it.
+    """
+    found: dict[str, Trajectory] = {}
+    # By iteration: a run that was killed and resumed wrote some of them twice.
+    for iteration, metrics in sorted(_by_iteration(path).items()):
+        for key, value in metrics.items():
+            if key.startswith(PREFIX) and key.endswith("/mean"):
+                measured = key.removeprefix(PREFIX).removesuffix("/mean")
+                trajectory = found.setdefault(measured, Trajectory())
+                trajectory.iteration.append(iteration)
+                trajectory.mean.append(value)
+                trajectory.std.append(metrics[metric_names(measured)[1]])
+    if not found:
+        raise UserError(f"{path} has no radius in it; train with MODEL.HYPERBOLIC.RADIUS_PERIOD")
+    return found
+
+
+def _by_iteration(path: Path) -> dict[int, Mapping[str, float]]:
+    merged: dict[int, dict[str, float]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        for line in lines:
+            if line.endswith("\n"):  # a running job may be about to write the rest
+                metrics = json.loads(line)
+                merged.setdefault(metrics["iteration"], {}).update(metrics)
+    except OSError as error:
+        raise UserError(f"cannot read the metrics {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is no metrics.json of a training run") from error
+    return merged
