@@ -48,6 +48,21 @@ def image_radius(model: CATSeg, images: Sequence[Tensor]) -> Tensor:
     return torch.stack(radii)
 
 
+def measure(
+    model: CATSeg, vocabularies: Mapping[str, Sequence[str]], images: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Radii (N,) by what they were measured on: TEXT + a vocabulary's name, and IMAGE.
+
+    Args:
+        vocabularies: class names by the name of their list.
+        images: see `image_radius`; where there are none, IMAGE is left out.
+    """
+    radii = {f"{TEXT}{name}": text_radius(model, names) for name, names in vocabularies.items()}
+    if images:
+        radii[IMAGE] = image_radius(model, images).flatten()
+    return {measured: values.cpu() for measured, values in radii.items()}
+
+
 def mean_and_spread(radii: Tensor) -> tuple[float, float]:
     """Mean and standard deviation of all radii; that of a single one is 0."""
     return radii.mean().item(), radii.std(correction=0).item()

@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from cat_seg.data import load_vocabulary, read_image
 from cat_seg.evaluation import vocabulary_of
-from cat_seg.radius import (
-    IMAGE,
-    TEXT,
-    image_radius,
-    mean_and_spread,
-    metric_names,
-    text_radius,
-)
+from cat_seg.radius import mean_and_spread, measure, metric_names
 
 # Images whose patches are measured, always the same: of training batches, which differ from one
 # measurement to the next, the trajectory would show the differences too.
@@ -72,12 +65,8 @@ class RadiusLogger(HookBase):
             self._measure(self.trainer.max_iter)
 
     def _measure(self, iteration: int) -> None:
-        with inference_context(self._model), torch.no_grad():
-            radii = {
-                f"{TEXT}{name}": text_radius(self._model, classes)
-                for name, classes in self._vocabularies.items()
-            }
-            radii[IMAGE] = image_radius(self._model, self._images)
+        with inference_context(self._model):
+            radii = measure(self._model, self._vocabularies, self._images)
         for measured, values in radii.items():
             for name, value in zip(metric_names(measured), mean_and_spread(values), strict=True):
                 self.trainer.storage.put_scalar(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,12 @@ from detectron2.evaluation import SemSegEvaluator as _SemSegEvaluator
 from cat_seg.data import check_label_values, read_label
 from cat_seg.errors import UserError
 from cat_seg.files import replacing
+
+logger = logging.getLogger(__name__)
+
+# detectron2 logs the metrics of all classes in one line, which here are in the results file, and
+# warns that it computes no boundary IoU for many classes.
+logging.getLogger(_SemSegEvaluator.__module__).setLevel(logging.ERROR)
 
 
 class SemSegEvaluator(_SemSegEvaluator):
@@ -81,6 +88,7 @@ class SemSegEvaluator(_SemSegEvaluator):
             self._results_file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._results_file, "w") as file:
                 json.dump({"dataset": self._dataset_name, "sem_seg": finite}, file, indent=1)
+            logger.info("The metrics of each class are in %s", self._results_file)
         return results
 
     def _label(self, image_file: str, shape: tuple[int, int]) -> np.ndarray:
