@@ -50,7 +50,7 @@ def read_file(path: Path) -> dict:
     except OSError as error:
         raise UserError(f"{path}: cannot read this file: {error.strerror or error}") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path}: not a checkpoint that can be loaded safely, or damaged ({reason[:120]})"
         ) from error

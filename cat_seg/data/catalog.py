@@ -95,6 +95,7 @@ DATASETS = (
         "voc_2012_test_background_sem_seg",
         shipped_path("voc20b"),
         _voc_layouts("annotations_detectron2_bg"),
+        background_from=20,
     ),
     DatasetSpec("context_59_test_sem_seg", shipped_path("pc59"), _context_layouts("pc59_val")),
     DatasetSpec(

@@ -39,6 +39,8 @@ class DatasetSpec:
     layouts: tuple[Layout, ...]
     label_suffix: str = ".png"
     ignore_label: int = 255
+    # Index from which on all names stand for one background class, which is labelled so.
+    background_from: int | None = None
     # What to do where no layout is on disk.
     made_by: str = "see datasets/README.md"
 
@@ -81,7 +83,11 @@ def register(spec: DatasetSpec) -> None:
     """
     DatasetCatalog.register(spec.name, partial(_load_records, spec))
     MetadataCatalog[spec.name] = DatasetMetadata(
-        name=spec.name, spec=spec, ignore_label=spec.ignore_label, evaluator_type="sem_seg"
+        name=spec.name,
+        spec=spec,
+        ignore_label=spec.ignore_label,
+        background_from=spec.background_from,
+        evaluator_type="sem_seg",
     )
 
 

@@ -143,3 +143,11 @@ def test_benchmarks_are_the_columns_of_the_results_table():
         "PAS-20": "voc_2012_test_sem_seg",
         "PAS-20b": "voc_2012_test_background_sem_seg",
     }
+
+
+def test_names_behind_the_twenty_classes_are_background_in_pas_20b_alone():
+    merged = {spec.name: MetadataCatalog.get(spec.name).background_from for spec in DATASETS}
+    assert {name for name, index in merged.items() if index is not None} == {
+        "voc_2012_test_background_sem_seg"
+    }
+    assert merged["voc_2012_test_background_sem_seg"] == 20

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Train, going on where an earlier run stopped, then evaluate on every benchmark on disk.
+USAGE='run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_enhanced.yaml] [OUTPUT_DIR=output/CONFIG NAME] [KEY VALUE ...]'
+source "$(dirname -- "${BASH_SOURCE[0]}")/tools/common.sh"
+
+split_arguments 3 "$@"
+gpus=${POSITIONAL[0]:-4}
+config=${POSITIONAL[1]:-configs/vitb_384_enhanced.yaml}
+check_gpus "$gpus"
+check_config "$config"
+output=${POSITIONAL[2]:-$ROOT/output/$(basename -- "$config" .yaml)}
+train_once "$gpus" "$config" "$output"
+evaluate "$gpus" "$config" "$output/model_final.pth"

@@ -1,0 +1,58 @@
+"""A small dataset and config, and logging that does not outlive a test."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from cat_seg.data import DatasetSpec, Layout, register
+from cat_seg.engine import load_config
+from tests.engine import stand_in
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory) -> Path:
+    """The path of a config for the stand-in model and its registered dataset."""
+    root = tmp_path_factory.mktemp("stand_in")
+    path = stand_in.write_dataset(root)
+    layout = Layout("stand_in/images", "stand_in/labels")
+    for name in ("stand_in", "stand_in_again"):
+        register(DatasetSpec(name, str(root / "classes.json"), (layout,)))
+    register(DatasetSpec("stand_in_missing", str(root / "classes.json"), (Layout("no", "no"),)))
+    yield path
+    for name in ("stand_in", "stand_in_again", "stand_in_missing"):
+        DatasetCatalog.remove(name)
+
+
+@pytest.fixture(autouse=True)
+def datasets(config_file, monkeypatch) -> None:
+    """The datasets root is that of the stand-in; changes of the environment are undone."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(config_file.parent))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def cfg(config_file, tmp_path) -> CfgNode:
+    """The stand-in's config, with an OUTPUT_DIR that exists."""
+    cfg = load_config(str(config_file), ["OUTPUT_DIR", str(tmp_path / "out")])
+    (tmp_path / "out").mkdir()
+    return cfg
+
+
+@pytest.fixture(autouse=True)
+def log(caplog) -> pytest.LogCaptureFixture:
+    """What the project logs, also after detectron2's setup_logger; its handlers are removed."""
+    names = ("cat_seg", "detectron2", "fvcore")
+    for name in names:
+        logging.getLogger(name).addHandler(caplog.handler)
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).propagate = False
+    yield caplog
+    for name in names:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_net
+from cat_seg.engine import argument_parser, load_config, setup
+from cat_seg.engine.setup import check_machine
+from cat_seg.errors import UserError
+
+
+def arguments(*given):
+    return argument_parser().parse_args(list(given))
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "my.yaml").write_text(text)
+    return str(folder / "my.yaml")
+
+
+def test_file_then_overrides(tmp_path):
+    path = write(tmp_path, "SOLVER: {MAX_ITER: 7, BASE_LR: 0.5}\nVERSION: 2\n")
+    cfg = load_config(path, ["SOLVER.MAX_ITER", "8", "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE", "full"])
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (8, 0.5)
+    assert cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE == "full"
+
+
+def test_shipped_configs_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/vitb_384_oft.yaml").MODEL.SEM_SEG_HEAD.CLIP_FINETUNE == "oft_both"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("SOLVER: {MAX_ITERS: 7}\n", r"SOLVER\.MAX_ITERS"),
+        ("SOLVER: {MAX_ITER: many}\n", r"SOLVER\.MAX_ITER"),
+        ("SOLVER: 7\n", "SOLVER"),
+        ("- a list\n", "my.yaml"),
+        ("SOLVER: {MAX_ITER: 7\n", "line 2"),
+        ("_BASE_: missing.yaml\n", r"missing\.yaml"),
+        ("SOLVER: !!python/object/apply:os.getcwd []\n", "python/object"),
+        ("VERSION: 9\n", "v9"),
+    ],
+)
+def test_a_bad_config_is_one_line_that_names_file_and_key(tmp_path, text, named):
+    with pytest.raises(UserError, match=named) as error:
+        load_config(write(tmp_path, text))
+    assert "my.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["SOLVER.MAX_ITERS", "7"], r"SOLVER\.MAX_ITERS 7"),
+        (["SOLVER.MAX_ITER.MORE", "7"], r"SOLVER\.MAX_ITER\.MORE 7"),
+        (["SOLVER.MAX_ITER", "many"], r"SOLVER\.MAX_ITER many"),
+        (["SEED", "1", "SOLVER.MAX_ITER"], "one value is missing: SEED 1 SOLVER.MAX_ITER"),
+    ],
+)
+def test_a_bad_override_is_one_line_that_names_the_key(overrides, named):
+    with pytest.raises(UserError, match=named) as error:
+        load_config("", overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_config():
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file"):
+        load_config("nowhere.yaml")
+
+
+def test_cuda_without_a_gpu(cfg, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(UserError, match=r"add MODEL\.DEVICE cpu"):
+        check_machine(cfg, arguments())
+
+
+def test_more_gpus_than_there_are(cfg, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cfg.MODEL.DEVICE = "cuda"
+    check_machine(cfg, arguments("--num-gpus", "2"))
+    with pytest.raises(UserError, match="--num-gpus 4: this machine has 2"):
+        check_machine(cfg, arguments("--num-gpus", "4"))
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "named"),
+    [
+        (["--num-gpus", "0"], {}, "1 or more"),
+        (["--num-machines", "2"], {}, "needs --dist-url"),
+        (["--num-gpus", "3"], {}, r"IMS_PER_BATCH is 2; set it to a multiple of the 3 processes"),
+        ([], {"MODEL.DEVICE": "gpu"}, "MODEL.DEVICE is 'gpu'"),
+        ([], {"SOLVER.CHECKPOINT_PERIOD": 0}, "CHECKPOINT_PERIOD is 0"),
+    ],
+)
+def test_what_cannot_run_is_refused(cfg, given, changes, named):
+    for key, value in changes.items():
+        cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=named):
+        check_machine(cfg, arguments(*given))
+
+
+def test_evaluation_needs_no_divisible_batch(cfg):
+    check_machine(cfg, arguments("--num-gpus", "3", "--eval-only"))
+
+
+def test_setup_writes_config_and_log(cfg, config_file, log):
+    out = Path(cfg.OUTPUT_DIR)
+    result = setup(cfg, arguments("--config-file", str(config_file)))
+    assert result.is_frozen()
+    assert load_config(str(out / "config.yaml")).SOLVER == cfg.SOLVER
+    assert "Command line arguments" in (out / "log.txt").read_text()
+
+
+def test_resuming_takes_the_last_checkpoint_as_weights(cfg):
+    """The model then finds CLIP's weights in it and downloads nothing."""
+    out = Path(cfg.OUTPUT_DIR)
+    assert setup(cfg, arguments("--resume")).MODEL.WEIGHTS == ""
+    last = out / "model_0000003.pth"
+    (out / "last_checkpoint").write_text(last.name)
+    last.touch()
+    resumed = setup(cfg, arguments("--resume"))
+    assert Path(resumed.MODEL.WEIGHTS) == last
+    assert setup(cfg, arguments()).MODEL.WEIGHTS == ""
+    assert load_config(str(out / "config.yaml")).MODEL.WEIGHTS == ""
+
+
+def test_an_output_folder_that_cannot_be_written(cfg, tmp_path):
+    (tmp_path / "file").touch()
+    cfg.OUTPUT_DIR = str(tmp_path / "file/out")
+    with pytest.raises(UserError, match=r"OUTPUT_DIR .*file/out cannot be written"):
+        setup(cfg, arguments())
+
+
+def run_train_net(monkeypatch, config_file, *given):
+    monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", str(config_file), *given])
+    train_net.main()
+
+
+def test_train_net_trains_resumes_and_evaluates(config_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    changes = ("SOLVER.MAX_ITER", "4", "OUTPUT_DIR", str(out), "TEST.EVAL_PERIOD", "0")
+    run_train_net(monkeypatch, config_file, *changes)
+    assert (out / "model_final.pth").exists()
+    assert list(out.glob("events.out.tfevents.*"))
+    results = out / "inference/stand_in/results.json"
+    trained = results.read_text()
+    results.unlink()
+    run_train_net(monkeypatch, config_file, "--resume", *changes)
+    assert results.read_text() == trained
+    results.unlink()
+    weights = ("MODEL.WEIGHTS", str(out / "model_final.pth"))
+    run_train_net(monkeypatch, config_file, "--eval-only", *changes, *weights)
+    assert results.read_text() == trained
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("SOLVER.MAX_ITERS", "7"),
+        ("MODEL.WEIGHTS", "nowhere.pth"),
+        ("DATASETS.TRAIN", "('nothing',)"),
+        ("--eval-only", "DATASETS.TEST", "()"),
+    ],
+)
+def test_train_net_ends_bad_input_with_one_line(config_file, tmp_path, monkeypatch, capsys, given):
+    with pytest.raises(SystemExit) as status:
+        run_train_net(monkeypatch, config_file, *given, "OUTPUT_DIR", str(tmp_path / "out"))
+    assert status.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")

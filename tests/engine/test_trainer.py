@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+from cat_seg.engine import Trainer, evaluate
+from cat_seg.errors import UserError
+
+TIMES = {"time", "data_time", "rank_data_time", "eta_seconds"}
+
+
+class At(HookBase):
+    """Call something after one iteration."""
+
+    def __init__(self, iteration, action):
+        self.iteration, self.action = iteration, action
+
+    def after_step(self):
+        if self.trainer.iter == self.iteration:
+            self.action()
+
+
+def train(cfg, output: Path, *, resume=False, stop_at=None):
+    """Train into `output`; with stop_at, send this process SIGTERM in that iteration."""
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR = str(output)
+    output.mkdir(exist_ok=True)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if stop_at is not None:
+        stop = At(stop_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        trainer.register_hooks([stop])
+        trainer._hooks.insert(0, trainer._hooks.pop())
+    if stop_at is None:
+        trainer.train()
+    else:
+        with pytest.raises(SystemExit) as stopped:
+            trainer.train()
+        assert stopped.value.code == 128 + signal.SIGTERM
+    return trainer
+
+
+def metrics(output: Path) -> dict[int, dict[str, float]]:
+    """All that was written for each iteration, but times."""
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    merged: dict[int, dict[str, float]] = {}
+    for line in lines:
+        kept = {key: value for key, value in line.items() if key not in TIMES}
+        merged.setdefault(line["iteration"], {}).update(kept)
+    return merged
+
+
+def final(output: Path) -> dict:
+    return torch.load(output / "model_final.pth", weights_only=True)
+
+
+def assert_same(one, other):
+    """Compare two nested structures of plain types and tensors bit by bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "workers", "amp"),
+    [(12, 0, False), (9, 0, False), (12, 2, True)],
+    ids=["plain", "before evaluation", "workers and AMP"],
+)
+def test_a_stopped_run_goes_on_bit_by_bit(cfg, tmp_path, stop_at, workers, amp):
+    cfg.DATALOADER.NUM_WORKERS = workers
+    cfg.SOLVER.AMP.ENABLED = amp
+    if workers:  # evaluation would start workers each time
+        cfg.DATASETS.TEST = ()
+    train(cfg, tmp_path / "whole")
+    train(cfg, tmp_path / "parts", stop_at=stop_at)
+    assert (tmp_path / "parts/last_checkpoint").read_text() == f"model_{stop_at:07d}.pth"
+    assert not (tmp_path / "parts/model_final.pth").exists()
+    for draw in (random.random, np.random.rand, lambda: torch.rand(1)):
+        draw()
+    train(cfg, tmp_path / "parts", resume=True)
+    assert_same(final(tmp_path / "parts"), final(tmp_path / "whole"))
+    whole, parts = metrics(tmp_path / "whole"), metrics(tmp_path / "parts")
+    for iteration in (19, 29):
+        assert whole[iteration]["loss_half"] > 0
+        assert parts[iteration] == whole[iteration]
+    # The evaluation after training counts as the next iteration.
+    assert parts.get(30) == whole.get(30)
+
+
+def test_another_seed_gives_another_run(cfg, tmp_path):
+    cfg.SOLVER.MAX_ITER = 3
+    cfg.DATASETS.TEST = ()
+    train(cfg, tmp_path / "one")
+    cfg.SEED = 2
+    train(cfg, tmp_path / "two")
+    weights = [final(tmp_path / name)["model"]["head.weight"] for name in ("one", "two")]
+    assert not torch.equal(*weights)
+
+
+def test_a_drawn_seed_is_logged_and_kept(cfg, tmp_path, log):
+    cfg.SEED = -1
+    cfg.DATASETS.TEST = ()
+    whole = train(cfg, tmp_path / "out", stop_at=3)
+    assert f"drew {whole.seed}" in log.text
+    resumed = train(cfg, tmp_path / "out", resume=True)
+    assert resumed.seed == whole.seed
+    assert final(tmp_path / "out")["trainer"]["seed"] == whole.seed
+
+
+def test_stopping_in_the_last_iteration_does_not_evaluate(cfg, tmp_path):
+    cfg.SOLVER.MAX_ITER = 3
+    cfg.TEST.EVAL_PERIOD = 0
+    train(cfg, tmp_path / "out", stop_at=2)
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_final.pth"
+    assert not (tmp_path / "out/inference").exists()
+    train(cfg, tmp_path / "out", resume=True)
+    assert (tmp_path / "out/inference/stand_in/results.json").exists()
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.pth")) == ["model_final.pth"]
+
+
+def test_stopping_an_evaluation_ends_at_once_with_everything_saved(cfg, monkeypatch):
+    trainer = Trainer(cfg)
+    images = []
+
+    def interrupt(item):
+        images.append(item)
+        os.kill(os.getpid(), signal.SIGINT)
+        return scores(item)
+
+    scores = trainer.model.scores
+    monkeypatch.setattr(
+        trainer.model, "scores", lambda i: scores(i) if trainer.model.training else interrupt(i)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == 128 + signal.SIGINT
+    assert len(images) == 1
+    assert Path(cfg.OUTPUT_DIR, "last_checkpoint").read_text() == "model_0000009.pth"
+
+
+def test_a_second_ctrl_c_kills_and_handlers_are_put_back(cfg):
+    before = signal.getsignal(signal.SIGINT)
+    trainer = Trainer(cfg)
+    seen = []
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    trainer.register_hooks([At(2, interrupt)])
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert seen == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_resume_a_run_starts_anew_from_weights(cfg, tmp_path):
+    train(cfg, tmp_path / "first", stop_at=4)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "first/model_0000004.pth")
+    cfg.OUTPUT_DIR = str(tmp_path / "first")
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    assert trainer.start_iter == 0
+    saved = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
+    assert_same(dict(trainer.model.state_dict()), dict(saved))
+
+
+def test_resuming_with_another_number_of_processes_says_so(cfg, tmp_path, log):
+    train(cfg, tmp_path / "out", stop_at=1)
+    file = tmp_path / "out/model_0000001.pth"
+    content = torch.load(file, weights_only=True)
+    torch.save(content | {"rng": content["rng"] * 2}, file)
+    train(cfg, tmp_path / "out", resume=True)
+    assert "of 2 processes, this run has 1" in log.text
+
+
+def test_a_changed_seed_is_ignored_on_resume(cfg, tmp_path, log):
+    train(cfg, tmp_path / "out", stop_at=1)
+    cfg.SEED = 5
+    assert train(cfg, tmp_path / "out", resume=True).seed == 1
+    assert "SEED 5 is ignored" in log.text
+
+
+def test_a_finished_run_is_only_evaluated_again(cfg, tmp_path):
+    train(cfg, tmp_path / "out")
+    before = final(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/inference")
+    train(cfg, tmp_path / "out", resume=True)
+    assert (tmp_path / "out/inference/stand_in/results.json").exists()
+    assert_same(final(tmp_path / "out"), before)
+
+
+def test_start_up_says_how_much_of_clip_trains(cfg, log):
+    Trainer(cfg)
+    assert "CLIP (attention): 20 of 24 parameters train (83.33%)" in log.text
+
+
+def test_a_corrupt_image_ends_training_without_a_traceback(cfg, tmp_path, log, monkeypatch):
+    shutil.copytree(Path(os.environ["DETECTRON2_DATASETS"]), tmp_path / "data")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    (tmp_path / "data/stand_in/images/3.png").write_bytes(b"no image")
+    trainer = Trainer(cfg)
+    with pytest.raises(UserError, match=r"images/3\.png"):
+        trainer.train()
+    assert "Traceback" not in log.text
+
+
+def test_other_errors_are_logged_with_their_traceback(cfg, log, monkeypatch):
+    trainer = Trainer(cfg)
+    monkeypatch.setattr(trainer._trainer, "run_step", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert "Traceback" in log.text
+
+
+@pytest.mark.parametrize("name", ["stand_in_missing", "no_such_dataset"])
+def test_a_missing_test_dataset_is_found_before_the_model_is_built(cfg, monkeypatch, name):
+    monkeypatch.setattr(Trainer, "build_model", lambda *_: pytest.fail("built a model"))
+    cfg.DATASETS.TEST = ("stand_in", name)
+    for start in (Trainer, evaluate):
+        with pytest.raises(UserError, match=name):
+            start(cfg)
+
+
+def test_evaluation_without_a_dataset_is_refused(cfg):
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(UserError, match=r"DATASETS\.TEST is empty"):
+        evaluate(cfg)
+
+
+def test_test_asks_for_the_classes_of_the_dataset_and_puts_back_the_old_ones(cfg):
+    model = Trainer.build_model(cfg)
+    model.set_vocabulary(["something", "else"])
+    results = Trainer.test(cfg, model)
+    assert set(results["sem_seg"]) > {"mIoU", "pACC", "IoU-cat"}
+    assert model.asked == ("cat", "dog", "grass")
+    assert model.training
+    assert model.eval().vocabulary == ("something", "else")
+
+
+def test_test_asks_for_the_given_classes_and_names_several_datasets(cfg, tmp_path):
+    (tmp_path / "other.json").write_text('["kitten", "puppy", "lawn"]')
+    cfg.MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON = str(tmp_path / "other.json")
+    cfg.DATASETS.TEST = ("stand_in", "stand_in_again")
+    model = Trainer.build_model(cfg)
+    results = Trainer.test(cfg, model)
+    assert list(results) == ["stand_in", "stand_in_again"]
+    assert model.asked == ("kitten", "puppy", "lawn")
+
+
+def test_evaluate_loads_the_weights(cfg, tmp_path):
+    train(cfg, tmp_path / "out")
+    trained = json.loads((tmp_path / "out/inference/stand_in/results.json").read_text())
+    cfg.MODEL.WEIGHTS = str(tmp_path / "out/model_final.pth")
+    cfg.OUTPUT_DIR = str(tmp_path / "again")
+    assert evaluate(cfg)["sem_seg"] == trained["sem_seg"]
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = "", str(tmp_path / "out")
+    assert evaluate(cfg, resume=True)["sem_seg"] == trained["sem_seg"]

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator as Detectron2Evaluator
+from PIL import Image
+
+from cat_seg.data import read_label
+from cat_seg.errors import UserError
+from cat_seg.evaluation import SemSegEvaluator
+
+SIZE = (5, 7)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Register a dataset of label files; gives a function that takes the labels and its classes."""
+    registered = []
+
+    def build(labels, classes, ignore_label=255, **metadata):
+        records = []
+        for index, label in enumerate(labels):
+            path = tmp_path / f"{index}.tif"
+            Image.fromarray(label).save(path)
+            records.append({"file_name": f"{index}.jpg", "sem_seg_file_name": str(path)})
+        name = f"evaluated_{len(registered)}"
+        registered.append(name)
+        DatasetCatalog.register(name, lambda: records)
+        MetadataCatalog.get(name).set(stuff_classes=classes, ignore_label=ignore_label, **metadata)
+        return name
+
+    yield build
+    for name in registered:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def scores(predicted: np.ndarray, classes: int) -> torch.Tensor:
+    """Probabilities (T, H, W) that are largest at the predicted class."""
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(predicted.astype(np.int64)), classes)
+    return one_hot.permute(2, 0, 1) * 0.5 + 0.1
+
+
+def evaluate(evaluator, predictions, classes, batch=1):
+    evaluator.reset()
+    for start in range(0, len(predictions), batch):
+        indices = range(start, min(start + batch, len(predictions)))
+        evaluator.process(
+            [{"file_name": f"{i}.jpg"} for i in indices],
+            [{"sem_seg": scores(predictions[i], classes)} for i in indices],
+        )
+    return evaluator.evaluate()["sem_seg"]
+
+
+def plain_metrics(labels, predictions, ignore_label, classes):
+    """IoU, accuracy and their means, from the definitions."""
+    label, predicted = (np.concatenate([a.ravel() for a in x]) for x in (labels, predictions))
+    known = label != ignore_label
+    label, predicted = label[known], predicted[known]
+    iou, accuracy = {}, {}
+    for index in range(classes):
+        if not (label == index).any():
+            continue
+        hit = ((label == index) & (predicted == index)).sum()
+        iou[index] = 100 * hit / ((label == index) | (predicted == index)).sum()
+        accuracy[index] = 100 * hit / (label == index).sum()
+    return {
+        "IoU": iou,
+        "ACC": accuracy,
+        "mIoU": np.mean(list(iou.values())),
+        "mACC": np.mean(list(accuracy.values())),
+        "pACC": 100 * (label == predicted).mean(),
+        "fwIoU": sum(iou[i] * (label == i).mean() for i in iou),
+    }
+
+
+def random_case(classes, ignore_label, dtype, absent=()):
+    generator = np.random.default_rng(classes)
+    present = [c for c in range(classes) if c not in absent]
+    labels = [generator.choice(present, SIZE).astype(dtype) for _ in range(4)]
+    predictions = [
+        np.where(generator.random(SIZE) < 0.5, label, generator.integers(0, classes, SIZE))
+        for label in labels
+    ]
+    for label in labels:
+        label[generator.random(SIZE) < 0.2] = ignore_label
+    return labels, predictions
+
+
+@pytest.mark.parametrize(
+    ("classes", "ignore_label", "dtype", "absent"),
+    [(4, 255, np.uint8, (2,)), (300, 65535, np.uint16, ())],
+)
+def test_metrics_follow_their_definitions(dataset, classes, ignore_label, dtype, absent):
+    labels, predictions = random_case(classes, ignore_label, dtype, absent)
+    name = dataset(labels, [f"c{i}" for i in range(classes)], ignore_label)
+    results = evaluate(SemSegEvaluator(name), predictions, classes)
+    expected = plain_metrics(labels, predictions, ignore_label, classes)
+    for metric in ("mIoU", "fwIoU", "mACC", "pACC"):
+        assert results[metric] == pytest.approx(expected[metric])
+    for index in range(classes):
+        for metric in ("IoU", "ACC"):
+            value = expected[metric].get(index, np.nan)
+            assert results[f"{metric}-c{index}"] == pytest.approx(value, nan_ok=True)
+
+
+def test_it_agrees_with_detectron2_and_batches_do_not_matter(dataset):
+    labels, predictions = random_case(4, 255, np.uint8)
+    name = dataset(labels, list("abcd"))
+    theirs = evaluate(Detectron2Evaluator(name, sem_seg_loading_fn=read_label), predictions, 4)
+    for batch in (1, 3):
+        ours = evaluate(SemSegEvaluator(name), predictions, 4, batch)
+        assert ours == {key: theirs[key] for key in ours}
+        assert set(theirs) - set(ours) == {
+            f"{metric}-{name}" for metric in ("BoundaryIoU", "min(IoU, B-Iou)") for name in "abcd"
+        }
+
+
+def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
+    labels, predictions = random_case(4, 255, np.uint8, absent=(2,))
+    name = dataset(labels, ["a", "b", "c, d", "e"])
+    results = evaluate(SemSegEvaluator(name, str(tmp_path / "out")), predictions, 4)
+    folder = tmp_path / "out/inference" / name
+    assert [file.name for file in folder.iterdir()] == ["results.json"]
+    written = json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
+    assert written["dataset"] == name
+    assert written["sem_seg"]["mIoU"] == results["mIoU"]
+    assert written["sem_seg"]["IoU-c, d"] is None
+    assert written["sem_seg"].keys() == results.keys()
+    assert caplog.messages == [f"The metrics of each class are in {folder}/results.json"]
+
+
+def test_from_the_background_index_on_all_is_background(dataset):
+    """As in PAS-20b: more names to ask for than classes in the labels."""
+    label = np.array([[0, 1, 2, 2, 255]], dtype=np.uint8)
+    predicted = np.array([[0, 2, 3, 4, 4]])
+    name = dataset([label], ["cat", "dog", "wall", "sky", "floor"], background_from=2)
+    results = evaluate(SemSegEvaluator(name), [predicted], 5)
+    assert {key: value for key, value in results.items() if key.startswith("IoU")} == {
+        "IoU-cat": 100,
+        "IoU-dog": 0,
+        "IoU-background": pytest.approx(100 * 2 / 3),
+    }
+    assert results["pACC"] == 75
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        (np.full(SIZE, 4, np.uint8), "has the value 4"),
+        (np.zeros((SIZE[1], SIZE[0]), np.uint8), "label .* is 5x7 pixels, its image .* is 7x5"),
+    ],
+)
+def test_a_label_that_does_not_fit_is_named(dataset, label, problem):
+    name = dataset([label], list("abcd"))
+    with pytest.raises(UserError, match=problem) as error:
+        evaluate(SemSegEvaluator(name), [np.zeros(SIZE, int)], 4)
+    assert "0.tif" in str(error.value)
+
+
+def test_ranks_are_summed_and_only_the_first_reports(dataset, monkeypatch, tmp_path):
+    labels, predictions = random_case(4, 255, np.uint8)
+    name = dataset(labels, list("abcd"))
+    whole = evaluate(SemSegEvaluator(name), predictions, 4)
+    evaluators = [SemSegEvaluator(name, str(tmp_path)) for _ in range(2)]
+    for rank, evaluator in enumerate(evaluators):
+        evaluator.reset()
+        for index in (rank, rank + 2):
+            evaluator.process(
+                [{"file_name": f"{index}.jpg"}], [{"sem_seg": scores(predictions[index], 4)}]
+            )
+    module = "detectron2.evaluation.sem_seg_evaluation"
+    matrices = [evaluator._conf_matrix for evaluator in evaluators]
+    own = {id(e._conf_matrix): matrices for e in evaluators}
+    monkeypatch.setattr(f"{module}.all_gather", lambda data: own.get(id(data), [data]))
+    monkeypatch.setattr(f"{module}.is_main_process", lambda: False)
+    assert evaluators[1].evaluate() is None
+    assert not (tmp_path / "inference").exists()
+    monkeypatch.setattr(f"{module}.is_main_process", lambda: True)
+    assert evaluators[0].evaluate()["sem_seg"] == whole

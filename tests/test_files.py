@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cat_seg.files import replacing
+
+
+def test_a_file_is_written_whole(tmp_path):
+    for text in ("first", "second"):
+        with replacing(tmp_path / "a.txt", "w") as file:
+            file.write(text)
+            assert not (tmp_path / "a.txt").exists() or text == "second"
+        assert (tmp_path / "a.txt").read_text() == text
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.bin") as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_it_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    order = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def note(*given, name=name, real=real):
+            order.append(name)
+            real(*given)
+
+        monkeypatch.setattr(os, name, note)
+    with replacing(tmp_path / "a.txt", "w") as file:
+        file.write("text")
+    assert order == ["fsync", "replace", "fsync"]
