@@ -1,5 +1,10 @@
 """HPS-Seg: open-vocabulary semantic segmentation on CLIP, in detectron2."""
 
+import warnings
+
+# fvcore compiles a loss as it is imported, of which newer PyTorch warns at every start.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
 from .cat_seg_model import CATSeg
 from .config import add_cat_seg_config
 from .enhanced_cat_seg_model import EnhancedCATSeg
