@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_NORM = 1e-5
-LARGEST_NORM = 1e30  # its products with all that it meets here are finite in float32
+LARGEST_ENTRY = 1e30  # of matrices; sums of their products are finite in float32
 BOUNDARY = 1e-3  # points are kept this share of the radius away from the boundary
 LARGEST_TANH = 15.0
 LARGEST_ARTANH = 1 - 1e-5
@@ -48,7 +48,7 @@ def mobius_matvec(blocks: Tensor, x: Tensor, c: float) -> Tensor:
     """
     norm, direction = _polar(x)
     split = direction.unflatten(-1, blocks.shape[-3:-1]).transpose(-2, -3)
-    blocks = blocks.clamp(-LARGEST_NORM, LARGEST_NORM)
+    blocks = blocks.clamp(-LARGEST_ENTRY, LARGEST_ENTRY)
     product = (split @ blocks.transpose(-1, -2)).transpose(-2, -3).flatten(-2)
     stretch, direction = _polar(product)  # stretch is |Mx| / |x|
     return project(_tanh(stretch * _artanh(c**0.5 * norm)) * direction / c**0.5, c)
@@ -71,12 +71,12 @@ def radius(z: Tensor) -> Tensor:
 
 
 def _polar(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Norm (..., 1) of x (..., C), clamped, and x divided by it."""
-    # Squares of large numbers would overflow; the result, and so its gradient, has no scale in it.
+    """Norm (..., 1) of x (..., C), clamped below, and x divided by it."""
+    # Squares of large numbers would overflow. The scale cancels out, so it needs no gradient.
     scale = x.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1)
     small = x / scale
     norm = torch.linalg.vector_norm(small, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
-    return (norm * scale).clamp_max(LARGEST_NORM), small / norm
+    return norm * scale, small / norm
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -216,8 +216,9 @@ def test_images_come_from_all_over_the_first_dataset(tiny, monkeypatch):
     files = stand_in_images()
     for found, expected in zip(fixed_images(tiny), files, strict=True):
         assert torch.equal(found, expected)
-    many = [{"file_name": f"{index}.png"} for index in range(99)]
-    monkeypatch.setattr("cat_seg.engine.radius.DatasetCatalog.get", lambda name: many)
+    many = {"stand_in_again": [{"file_name": f"{index}.png"} for index in range(99)]}
+    monkeypatch.setattr("cat_seg.engine.radius.DatasetCatalog.get", many.get)
+    tiny.DATASETS.TEST = ("stand_in_again", "stand_in")
     read = []
 
     def note(path, image_format):
