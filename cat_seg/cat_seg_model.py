@@ -104,15 +104,18 @@ class CATSeg(nn.Module):
     ) -> Any:
         """Load our own checkpoint, or a published one of any of the four systems.
 
+        Args:
+            strict: of nn.Module's interface; whatever it is, all of the model is loaded or nothing.
+
         Returns:
-            torch's (missing_keys, unexpected_keys); entries of published checkpoints that carry
-            nothing are among the unexpected ones, and nothing is ever missing.
+            torch's (missing_keys, unexpected_keys): none missing, and those entries of published
+            checkpoints that carry nothing.
 
         Raises:
-            UserError: for a checkpoint of another model, a missing entry, a shape that does not
-                fit.
+            UserError: for a checkpoint of another model, an entry that is missing or has no place
+                here, and a shape that does not fit.
         """
-        return load_converted(self, super().load_state_dict, state_dict, strict, assign)
+        return load_converted(self, super().load_state_dict, state_dict, assign)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train or segment.

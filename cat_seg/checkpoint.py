@@ -118,7 +118,7 @@ def convert(state: Mapping[str, Tensor]) -> Converted:
         return Converted(dict(state), {name: name for name in state}, [])
     clip_prefix = f"{_PREDICTOR}clip_model."
     clip = {n.removeprefix(clip_prefix): t for n, t in state.items() if n.startswith(clip_prefix)}
-    out = _prefixed(_convert_clip(clip), f"{_HEAD}clip.", clip_prefix)
+    out = _prefixed(_convert_clip(clip, clip_prefix), f"{_HEAD}clip.", clip_prefix)
     for name, tensor in state.items():
         if name.startswith(clip_prefix):
             continue
@@ -150,7 +150,8 @@ def _prefixed(converted: Converted, ours: str, theirs: str) -> Converted:
     )
 
 
-def _convert_clip(state: dict[str, Tensor]) -> Converted:
+def _convert_clip(state: dict[str, Tensor], prefix: str = "") -> Converted:
+    """Convert CLIP's entries; `prefix` stands before their names in the file, for messages."""
     out = Converted({}, {}, [])
     tied: dict[str, str] = {}
     hyperbolic: dict[tuple[str, int, int], str] = {}
@@ -163,6 +164,9 @@ def _convert_clip(state: dict[str, Tensor]) -> Converted:
         elif not _is_weight(name):
             out.unused.append(name)
         else:
+            if "in_proj_" in name and (tensor.ndim == 0 or len(tensor) % 3):
+                shape = tuple(tensor.shape)
+                raise UserError(f"{prefix}{name} is {shape}, not query, key and value together")
             visual = name.startswith("visual.")
             ours = f"image.{name.removeprefix('visual.')}" if visual else f"text.{name}"
             for split_name, part in _split_projections(ours, tensor):
@@ -190,6 +194,9 @@ def _stack_hyperbolic(
     """(tower, block, q/k/v) -> published name, into one tensor a tower."""
     for tower in ("text", "image"):
         own = [name for key, name in sorted(names.items()) if key[0] == tower]
+        blocks = {key[1] for key in names if key[0] == tower}
+        if blocks != set(range(len(blocks))) or len(own) != 3 * len(blocks):
+            raise UserError(f"the {tower} tower's hyperbolic adapters of the checkpoint have gaps")
         if own:
             stacked = torch.stack([state[name] for name in own]).unflatten(0, (-1, 3))
             out.tensors[f"adapter.{tower}"], out.sources[f"adapter.{tower}"] = stacked, own[0]
@@ -222,7 +229,6 @@ def load_converted(
     model: nn.Module,
     load: Callable[..., _IncompatibleKeys],
     state: Mapping[str, Tensor],
-    strict: bool,
     assign: bool,
 ) -> _IncompatibleKeys:
     """Load a state dict of any known format into a segmentation model.
@@ -230,13 +236,14 @@ def load_converted(
     Args:
         model: the model; gets the attribute `load_format`, the name of the format.
         load: nn.Module.load_state_dict, bound to the model.
-        strict: an entry that the model does not have is an error, too.
+        assign: as in nn.Module.load_state_dict.
 
     Returns:
-        No missing entries, and those of the file that were not used.
+        No missing keys; as unexpected ones, the entries that carry nothing (masks, sizes, flags).
 
     Raises:
-        UserError: for a checkpoint of another model, a missing entry, a shape that does not fit.
+        UserError: for a checkpoint of another model, an entry that is missing or has no place
+            here, and a shape that does not fit.
     """
     found = format_of(state)
     converted = convert(state)
@@ -250,12 +257,14 @@ def load_converted(
             )
     if missing := [name for name in own if name not in converted.tensors]:
         raise UserError(f"the checkpoint lacks {missing[0]} ({len(missing)} missing in all)")
-    foreign = [source for name, source in converted.sources.items() if name not in own]
-    if strict and foreign:
-        raise UserError(f"the checkpoint's {foreign[0]} is unknown ({len(foreign)} in all)")
-    load(converted.tensors, strict=False, assign=assign)
+    if foreign := [source for name, source in converted.sources.items() if name not in own]:
+        raise UserError(
+            f"the checkpoint's {foreign[0]} ({len(foreign)} such entries) has no place in this"
+            " config's model; take the config that it was trained with"
+        )
+    load(converted.tensors, assign=assign)
     model.load_format = found
-    return _IncompatibleKeys([], foreign + converted.unused)
+    return _IncompatibleKeys([], converted.unused)
 
 
 def _check_same_model(found: str, own: Mapping[str, Tensor], converted: Converted) -> None:

@@ -9,6 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
 from .cat_seg_model import CATSeg
+from .config_checks import check_hyperspherical
 from .modeling.aggregator import Guidance
 from .modeling.hyperspherical_innovations import (
     AdaptiveFeatureRectification,
@@ -49,6 +50,7 @@ class EnhancedCATSeg(CATSeg):
         arguments = super().from_config(cfg)
         node = cfg.MODEL.HYPERSPHERICAL
         channels = arguments["sem_seg_head"].clip.image.embed_dim
+        check_hyperspherical(node, channels)
         hpa = afr = None
         if node.USE_HPA:
             hpa = HypersphericalPrototypeAlignment(

@@ -63,9 +63,14 @@ def local_file(weights: str) -> Path:
     """The local path of MODEL.WEIGHTS, a file or a URL that detectron2's path manager fetches.
 
     Raises:
-        UserError: if there is no such file.
+        UserError: if there is no such file, or it cannot be fetched.
     """
-    path = resolve(weights) if "://" not in weights else Path(PathManager.get_local_path(weights))
+    if "://" in weights:
+        try:
+            return Path(PathManager.get_local_path(weights))
+        except Exception as error:  # each kind of URL has its own
+            raise UserError(f"MODEL.WEIGHTS: cannot fetch {weights} ({error})") from error
+    path = resolve(weights)
     if not path.is_file():
         raise UserError(f"MODEL.WEIGHTS: no file {weights}")
     return path

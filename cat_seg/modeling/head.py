@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,8 +11,8 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ..checkpoint import checkpoint_holds_clip
+from ..config_checks import check_head
 from ..data.vocabularies import load_vocabulary
-from ..errors import UserError
 from .aggregator import (
     AggregationLayer,
     Aggregator,
@@ -65,6 +64,7 @@ class CATSegHead(nn.Module):
     ) -> dict[str, Any]:
         """Build the parts from a config; CLIP itself is the backbone, so no input shape."""
         head = cfg.MODEL.SEM_SEG_HEAD
+        check_head(head)
         clip = build_clip(
             head.CLIP_PRETRAINED,
             None if checkpoint_holds_clip(cfg.MODEL.WEIGHTS) else head.CLIP_WEIGHTS,
@@ -117,7 +117,6 @@ class CATSegHead(nn.Module):
 def _build_aggregator(cfg: CfgNode, clip: CLIP) -> Aggregator:
     head = cfg.MODEL.SEM_SEG_HEAD
     grid, window, channels = tuple(head.FEATURE_RESOLUTION), head.WINDOW_SIZES, head.HIDDEN_DIMS
-    _check(head, grid, window)
     train_classes = len(load_vocabulary(head.TRAIN_CLASS_JSON))
     layers = [
         AggregationLayer(
@@ -147,26 +146,3 @@ def _build_aggregator(cfg: CfgNode, clip: CLIP) -> Aggregator:
         projected_channels=tuple(head.DECODER_GUIDANCE_PROJ_DIMS),
         output_bias=head.OUTPUT_BIAS_INIT,
     )
-
-
-def _check(head: CfgNode, grid: Sequence[int], window: int) -> None:
-    """Refuse sizes that do not go together, naming the key."""
-    node = "MODEL.SEM_SEG_HEAD"
-    if min(grid) > window and any(side % window for side in grid):
-        raise UserError(f"{node}.WINDOW_SIZES: {window} does not divide the grid {list(grid)}")
-    if head.HIDDEN_DIMS % head.NUM_HEADS:
-        raise UserError(
-            f"{node}.HIDDEN_DIMS: {head.HIDDEN_DIMS} is no multiple of NUM_HEADS {head.NUM_HEADS}"
-        )
-    for key in ("DECODER_DIMS", "DECODER_GUIDANCE_DIMS", "DECODER_GUIDANCE_PROJ_DIMS"):
-        if len(head[key]) != 2:
-            raise UserError(
-                f"{node}.{key}: takes two numbers, one a decoder stage; got {head[key]}"
-            )
-    for dim in head.DECODER_DIMS:
-        if dim % 16:
-            raise UserError(f"{node}.DECODER_DIMS: {dim} is no multiple of 16, a norm group's size")
-    if len(head.POOLING_SIZES) != 2 or min(head.POOLING_SIZES) < 1:
-        raise UserError(
-            f"{node}.POOLING_SIZES: takes two sizes of at least 1; got {head.POOLING_SIZES}"
-        )

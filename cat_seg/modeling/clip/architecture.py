@@ -13,6 +13,7 @@ from ...errors import UserError
 from ...paths import resolve
 
 KEY = "MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED"
+TOKENS = 49408  # of CLIP's byte-pair encoding
 # Settings of open_clip's towers that change nothing here, whatever their value.
 _NEUTRAL = {"timm_drop_path", "patch_dropout", "output_tokens", "hf_tokenizer_name"}
 
@@ -32,6 +33,7 @@ class Architecture:
     """A CLIP with a plain ViT image tower and a plain causal text tower."""
 
     open_clip_name: str
+    open_clip_config: dict[str, Any]
     embed_dim: int
     quick_gelu: bool
     image: TowerSpec
@@ -52,19 +54,14 @@ class Architecture:
         Raises:
             UserError: if there is no such model, or its towers are not plain transformers.
         """
-        open_clip_name = _open_clip_name(name)
-        config = open_clip.get_model_config(open_clip_name)
-        if config is None:
-            raise UserError(
-                f"{KEY}: no model named '{name}'; take an OpenAI or open_clip ViT name such as"
-                " 'ViT-B/16', or the path of an open_clip model config (.json)"
-            )
+        open_clip_name, config = _read_config(name)
         _check_plain(name, config)
         vision, text = config["vision_cfg"], config["text_cfg"]
         patch, size = vision.get("patch_size", 16), vision.get("image_size", 224)
         width = vision.get("width", 768)
         return cls(
             open_clip_name=open_clip_name,
+            open_clip_config=config,
             embed_dim=config["embed_dim"],
             quick_gelu=config.get("quick_gelu", False),
             image=_tower(vision, width, width // vision.get("head_width", 64)),
@@ -81,25 +78,33 @@ def _tower(config: dict[str, Any], width: int, heads: int) -> TowerSpec:
     return TowerSpec(width, config.get("layers", 12), heads, int(width * ratio))
 
 
-def _open_clip_name(name: str) -> str:
+def _read_config(name: str) -> tuple[str, dict[str, Any]]:
+    """open_clip's name of a model and its config."""
     if name.endswith(".json"):
         path = resolve(name)
-        _read_model_config(path)
-        open_clip.add_model_config(path)
-        return path.stem
+        return path.stem, _read_file(path)
+    known = name
     if "/" in name:  # OpenAI's spelling; its models have QuickGELU
-        return name.replace("/", "-").replace("@", "-").removesuffix("px") + "-quickgelu"
-    return name
+        known = name.replace("/", "-").replace("@", "-").removesuffix("px") + "-quickgelu"
+    if known not in open_clip.list_models():
+        raise UserError(
+            f"{KEY}: no model named '{name}'; take an OpenAI or open_clip ViT name such as"
+            " 'ViT-B/16', or the path of an open_clip model config (.json)"
+        )
+    return known, open_clip.get_model_config(known)
 
 
-def _read_model_config(path: Path) -> None:
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{KEY}: cannot read the model config {path}: {error}") from error
-    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
-    if missing:
-        raise UserError(f"{KEY}: the model config {path} lacks {', '.join(sorted(missing))}")
+    parts = ("vision_cfg", "text_cfg")
+    if not isinstance(config, dict) or not all(isinstance(config.get(p), dict) for p in parts):
+        raise UserError(f"{KEY}: {path} is no open_clip model config with vision_cfg and text_cfg")
+    if not isinstance(config.get("embed_dim"), int):
+        raise UserError(f"{KEY}: the model config {path} lacks embed_dim")
+    return config
 
 
 def _check_plain(name: str, config: dict[str, Any]) -> None:
@@ -120,6 +125,8 @@ def _check_plain(name: str, config: dict[str, Any]) -> None:
         odd.append("a ResNet image tower")
     elif layers < 3:
         odd.append("fewer than the 3 image blocks that the guidance is taken from")
+    if config["text_cfg"].get("vocab_size", TOKENS) != TOKENS:
+        odd.append(f"text_cfg.vocab_size other than CLIP's {TOKENS}")
     if odd:
         raise UserError(
             f"{KEY}: '{name}' is not a plain CLIP ViT ({', '.join(odd)}); take one such as"

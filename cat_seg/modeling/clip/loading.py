@@ -73,9 +73,7 @@ def _zeros(tower: nn.Module) -> nn.Module:
 
 def _start_weights(architecture: Architecture, weights: str) -> dict[str, Tensor]:
     if weights == "random":
-        return open_clip.CLIP(
-            **open_clip.get_model_config(architecture.open_clip_name)
-        ).state_dict()
+        return open_clip.CLIP(**architecture.open_clip_config).state_dict()
     path = _download(architecture) if weights == "openai" else resolve(weights)
     if not path.is_file():
         raise UserError(f"{KEY}: no file {weights}; give 'openai', 'random' or a file that exists")
@@ -113,6 +111,11 @@ def _download(architecture: Architecture) -> Path:
 
 def _load(clip: CLIP, tensors: dict[str, Tensor], complaint: str) -> None:
     loaded = clip_from_open_clip(tensors)
+    own = {
+        f"{part}.{name}" for part in ("text", "image") for name in getattr(clip, part).state_dict()
+    }
+    if foreign := sorted(loaded.keys() - own):
+        raise UserError(f"{KEY}: {complaint}: its {foreign[0]} has no place there")
     for part in ("text", "image"):
         tower = getattr(clip, part)
         for name, parameter in tower.state_dict().items():

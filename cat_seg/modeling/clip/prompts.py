@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import open_clip
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
@@ -34,7 +35,7 @@ class Prompts:
                 f"MODEL.PROMPT_ENSEMBLE_TYPE: '{ensemble}' is none of {', '.join(TEMPLATES)}"
             )
         self.templates = TEMPLATES[ensemble]
-        self._tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+        self._tokenizer = _tokenizer(context_length)
         self._tokens: dict[tuple[str, ...], Tensor] = {}
 
     def __len__(self) -> int:
@@ -49,3 +50,8 @@ class Prompts:
             shape = (len(words), len(self.templates))
             self._tokens[names] = self._tokenizer(prompts).unflatten(0, shape)
         return self._tokens[names]
+
+
+@cache
+def _tokenizer(context_length: int) -> open_clip.SimpleTokenizer:
+    return open_clip.SimpleTokenizer(context_length=context_length)

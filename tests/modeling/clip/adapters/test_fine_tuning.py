@@ -1,0 +1,74 @@
+"""What trains in CLIP in each way of fine-tuning."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip.adapters import FINE_TUNINGS, FineTuning
+from tests.tiny import tiny_clip
+
+ADAPTER = r"adapter\.(generators|slot_mixers|row_mixer)"
+BLOCKS = r"\.transformer\.resblocks\.\d+\."
+QV = BLOCKS + r"attn\.[qv]_proj\.weight"
+# The dense last image block (of 3) has no use for queries and keys: no loss reaches them.
+UNREACHED = r"image\.transformer\.resblocks\.2\.attn\.[qk]_proj\.(weight|bias)"
+
+EXPECTED = {
+    "frozen": r"(?!)",
+    "attention": rf"(text|image){QV}",
+    "full": rf"(text|image){BLOCKS}.*",
+    "oft_both": ADAPTER,
+    "oft": rf"{ADAPTER}|image{BLOCKS}attn\.(q|k|v|out)_proj\.weight",
+    "oft_qv": rf"{ADAPTER}|image{QV}",
+    "hyperbolic": r"adapter\.(text|image)",
+}
+
+
+def test_the_ways():
+    assert set(FINE_TUNINGS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_exactly_these_parameters_train(name):
+    clip = tiny_clip(name)
+    training = {key for key, parameter in clip.named_parameters() if parameter.requires_grad}
+    expected = {
+        key
+        for key, _ in clip.named_parameters()
+        if re.fullmatch(EXPECTED[name], key) and not re.fullmatch(UNREACHED, key)
+    }
+    assert training == expected
+    counts = {"frozen": 0, "attention": 9, "oft_both": 3, "oft": 13, "oft_qv": 8, "hyperbolic": 2}
+    assert len(training) == counts.get(name, len(training))
+
+
+def test_full_trains_every_weight_of_the_blocks_and_nothing_else():
+    clip = tiny_clip("full")
+    still = {key for key, parameter in clip.named_parameters() if not parameter.requires_grad}
+    last = "image.transformer.resblocks.2.attn."
+    unreached = {f"{last}{p}_proj.{leaf}" for p in "qk" for leaf in ("weight", "bias")}
+    outside = {
+        "text.positional_embedding",
+        "text.text_projection",
+        "text.token_embedding.weight",
+        "text.ln_final.weight",
+        "text.ln_final.bias",
+        "image.class_embedding",
+        "image.positional_embedding",
+        "image.proj",
+        "image.conv1.weight",
+        "image.ln_pre.weight",
+        "image.ln_pre.bias",
+        "image.ln_post.weight",
+        "image.ln_post.bias",
+    }
+    assert still == unreached | outside
+
+
+def test_an_unknown_way_is_one_line():
+    with pytest.raises(UserError, match=r"CLIP_FINETUNE: 'lora'.*oft_both") as error:
+        FineTuning.from_name("lora")
+    assert "\n" not in str(error.value)

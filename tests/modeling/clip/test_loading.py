@@ -1,0 +1,262 @@
+"""Where CLIP's start weights come from, and one line where they do not."""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.error import URLError
+
+import open_clip
+import pytest
+import torch
+from detectron2.modeling import build_model
+from safetensors.torch import save_file
+from torch import nn
+
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip import build_clip
+from tests.tiny import (
+    CONTEXT,
+    open_clip_model,
+    share_tokenizers,
+    tiny_cfg,
+    tiny_model,
+    write_clip,
+)
+
+TOKENS = open_clip.tokenize(["a cat", "a green dog"], context_length=CONTEXT)
+
+
+@pytest.fixture(autouse=True)
+def shared_tokenizers(monkeypatch):
+    share_tokenizers(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("clip")
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return write_clip(folder)
+
+
+@pytest.fixture(scope="module")
+def theirs(config):
+    return open_clip_model(config)
+
+
+def forbid_downloads(monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("downloaded, though MODEL.WEIGHTS holds CLIP")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", fail)
+
+
+def build(config, weights):
+    return build_clip(str(config), str(weights), "frozen", "single", (4, 4))
+
+
+def refused(config, weights) -> str:
+    with pytest.raises(UserError) as error:
+        build(config, weights)
+    assert "\n" not in str(error.value)
+    assert "CLIP_WEIGHTS" in str(error.value)
+    return str(error.value)
+
+
+@torch.no_grad()
+def assert_same(ours, theirs, tolerance=1e-5):
+    """Text features and every weight count; the towers' tests compare the image features."""
+    found = ours.text(TOKENS, ours.attention_weights().text)
+    torch.testing.assert_close(found, theirs.encode_text(TOKENS), atol=tolerance, rtol=tolerance)
+    block, own = theirs.visual.transformer.resblocks[1], ours.image.transformer.resblocks[1]
+    parts = [own.attn.q_proj.weight, own.attn.k_proj.weight, own.attn.v_proj.weight]
+    atol = {"atol": tolerance, "rtol": tolerance}
+    torch.testing.assert_close(torch.cat(parts), block.attn.in_proj_weight, **atol)
+    biases = [own.attn.q_proj.bias, own.attn.k_proj.bias, own.attn.v_proj.bias]
+    torch.testing.assert_close(torch.cat(biases), block.attn.in_proj_bias, **atol)
+    torch.testing.assert_close(ours.image.proj, theirs.visual.proj, **atol)
+
+
+def test_open_clip_state_dict(folder, config, theirs):
+    path = folder / "state.pt"
+    torch.save(theirs.state_dict(), path)
+    assert_same(build(config, path), theirs)
+
+
+def test_open_clip_training_checkpoint(folder, config, theirs):
+    path = folder / "epoch_1.pt"
+    state = {f"module.{name}": value for name, value in theirs.state_dict().items()}
+    torch.save({"epoch": 1, "name": "run", "state_dict": state}, path)
+    assert_same(build(config, path), theirs)
+
+
+def test_safetensors(folder, config, theirs):
+    path = folder / "open_clip_model.safetensors"
+    save_file({name: value.contiguous() for name, value in theirs.state_dict().items()}, path)
+    assert_same(build(config, path), theirs)
+
+
+class Holder(nn.Module):
+    """Holds entries under dotted names."""
+
+    def forward(self, x):
+        return x
+
+
+def archive(state, path):
+    """A TorchScript archive in half precision with OpenAI's extra entries."""
+    root = Holder()
+    extra = {"input_resolution": 64, "context_length": CONTEXT, "vocab_size": 49408}
+    entries = {name: value.half() for name, value in state.items()}
+    entries |= {name: torch.tensor(value) for name, value in extra.items()}
+    for name, value in entries.items():
+        *parents, leaf = name.split(".")
+        module = root
+        for parent in parents:
+            if parent not in module._modules:
+                module.add_module(parent, Holder())
+            module = module._modules[parent]
+        module.register_buffer(leaf, value)
+    torch.jit.trace(root, torch.zeros(1)).save(str(path))
+
+
+def test_openai_archive(folder, config, theirs):
+    path = folder / "ViT.pt"
+    archive(theirs.state_dict(), path)
+    clip = build(config, path)
+    assert all(parameter.dtype == torch.float32 for parameter in clip.parameters())
+    assert_same(clip, theirs, tolerance=2e-3)
+
+
+def test_random_is_open_clips_start(config):
+    torch.manual_seed(3)
+    clip = build(config, "random")
+    torch.manual_seed(3)
+    assert_same(clip, open_clip.CLIP(**json.loads(config.read_text())).eval())
+
+
+def test_nothing_but_a_random_start_changes_with_the_seed(folder, config, theirs):
+    torch.manual_seed(1)
+    first = build(config, "random").image.proj
+    torch.manual_seed(2)
+    assert not torch.equal(first, build(config, "random").image.proj)
+
+
+def test_a_relative_path_resolves_from_here(folder, config, theirs, monkeypatch):
+    torch.save(theirs.state_dict(), folder / "here.pt")
+    monkeypatch.chdir(folder)
+    assert_same(build(config, "here.pt"), theirs)
+
+
+def test_missing_file(config, tmp_path):
+    assert "absent.pt" in refused(config, tmp_path / "absent.pt")
+
+
+def test_a_folder_is_no_file(config, tmp_path):
+    assert str(tmp_path) in refused(config, tmp_path)
+
+
+def test_damaged_file_names_the_file(config, tmp_path):
+    path = tmp_path / "half.pt"
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"half\.pt") as error:
+        build(config, path)
+    assert "\n" not in str(error.value)
+
+
+def test_another_shape_names_the_entry(tmp_path, folder, theirs):
+    wide = write_clip(tmp_path, "wide", text_cfg__width=256)
+    path = folder / "narrow.pt"
+    torch.save(theirs.state_dict(), path)
+    message = refused(wide, path)
+    assert "128" in message and "256" in message and "narrow.pt" in message
+
+
+def test_other_contents_name_what_is_missing(config, tmp_path):
+    path = tmp_path / "resnet.pt"
+    torch.save({"conv1.weight": torch.zeros(2, 3), "fc.weight": torch.zeros(4, 2)}, path)
+    message = refused(config, path)
+    assert "resnet.pt" in message
+
+
+def test_fewer_blocks_than_the_architecture(tmp_path, folder, theirs):
+    path = folder / "shallow.pt"
+    torch.save(theirs.state_dict(), path)
+    assert "resblocks.3" in refused(write_clip(tmp_path, "deep", vision_cfg__layers=4), path)
+
+
+def test_more_blocks_than_the_architecture(tmp_path, folder, theirs):
+    """Loading a part of a CLIP would answer without an error, and wrongly."""
+    deep = write_clip(tmp_path, "deep", text_cfg__layers=3)
+    path = folder / "deep.pt"
+    torch.save(open_clip_model(deep).state_dict(), path)
+    assert "resblocks.2" in refused(write_clip(tmp_path), path)
+
+
+@pytest.mark.parametrize("failure", [URLError("no route"), FileNotFoundError("no hub"), OSError()])
+def test_openai_without_a_network_says_what_to_fetch(config, monkeypatch, failure):
+    def fail(*args, **kwargs):
+        raise failure
+
+    published = open_clip.get_pretrained_cfg("ViT-B-16-quickgelu", "openai")
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: published)
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    message = refused(config, "openai")
+    assert re.search(r"fetch .*https://\S+", message)
+
+
+def test_openais_weights_do_not_go_into_a_model_with_gelu(tmp_path, monkeypatch):
+    """Their models have QuickGELU; the weights would load and answer wrongly."""
+    forbid_downloads(monkeypatch)
+    config = write_clip(tmp_path, "gelu", quick_gelu=False)
+    assert "QuickGELU" in refused(config, "openai")
+
+
+def test_openai_of_an_architecture_they_did_not_publish(config, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("nothing to download")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    assert "OpenAI" in refused(config, "openai")
+
+
+def test_openai_takes_what_open_clip_fetched(config, folder, theirs, monkeypatch):
+    path = folder / "fetched.pt"
+    archive(theirs.state_dict(), path)
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: {"url": tag})
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda cfg: str(path))
+    assert_same(build(config, "openai"), theirs, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_nothing_is_downloaded_where_the_checkpoint_holds_clip(tmp_path, monkeypatch, wrapped):
+    state = tiny_model().state_dict()
+    path = tmp_path / "model_final.pth"
+    torch.save({"model": state, "iteration": 3} if wrapped else state, path)
+    forbid_downloads(monkeypatch)
+    weights = ("MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", "openai", "MODEL.WEIGHTS", str(path))
+    model = build_model(tiny_cfg(tmp_path, *weights))
+    model.load_state_dict(state)
+
+
+def test_nothing_is_downloaded_for_a_published_checkpoint(tmp_path, monkeypatch):
+    name = "sem_seg_head.predictor.clip_model.text_projection"
+    torch.save({name: torch.zeros(2, 2)}, tmp_path / "published.pth")
+    forbid_downloads(monkeypatch)
+    overrides = ("MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", "openai")
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "published.pth"))
+    build_model(tiny_cfg(tmp_path, *overrides, *weights))
+
+
+def test_a_plain_clip_in_model_weights_does_not_stand_for_clip(tmp_path, theirs):
+    """It does not load as a model; the start weights are asked for as without it."""
+    torch.save(theirs.state_dict(), tmp_path / "clip.pt")
+    overrides = ("MODEL.WEIGHTS", str(tmp_path / "clip.pt"))
+    cfg = tiny_cfg(tmp_path, *overrides, "MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", "absent.pt")
+    with pytest.raises(UserError, match=r"absent\.pt"):
+        build_model(cfg)

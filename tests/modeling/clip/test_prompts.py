@@ -1,0 +1,51 @@
+"""From class names to token ids."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip.prompts import Prompts
+
+LENGTH = 77
+
+
+def tokens(*prompts: str) -> torch.Tensor:
+    return open_clip.tokenize(list(prompts), context_length=LENGTH)
+
+
+def test_single_template():
+    found = Prompts("single", LENGTH).tokenize(["cat", "traffic light"])
+    expected = tokens("A photo of a cat in the scene", "A photo of a traffic light in the scene")
+    assert found.shape == (2, 1, LENGTH)
+    assert torch.equal(found[:, 0], expected)
+
+
+def test_only_the_first_synonym_is_prompted():
+    prompts = Prompts("single", LENGTH)
+    assert torch.equal(prompts.tokenize(["dog , hound, puppy"]), prompts.tokenize(["dog"]))
+
+
+@pytest.mark.parametrize(("ensemble", "templates"), [("imagenet_select", 7), ("imagenet", 80)])
+def test_ensembles(ensemble, templates):
+    prompts = Prompts(ensemble, LENGTH)
+    found = prompts.tokenize(["cat", "dog", "car"])
+    assert len(prompts) == templates
+    assert found.shape == (3, templates, LENGTH)
+    assert len(found.flatten(0, 1).unique(dim=0)) == 3 * templates
+    # Each template holds the class name.
+    (cat,) = open_clip.tokenize(["cat"])[0, 1:2].tolist()
+    assert all(cat in row for row in found[0].tolist())
+
+
+def test_a_long_prompt_is_cut_and_still_ends():
+    found = Prompts("single", 10).tokenize(["very " * 30 + "long name"])
+    assert found.shape == (1, 1, 10)
+    assert found[0, 0, -1] == open_clip.tokenizer._tokenizer.eot_token_id
+
+
+def test_an_unknown_ensemble_is_one_line():
+    with pytest.raises(UserError, match=r"PROMPT_ENSEMBLE_TYPE.*'many'.*single"):
+        Prompts("many", LENGTH)

@@ -1,0 +1,121 @@
+"""The whole quickstart, with stand-ins for what takes long."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools.quickstart import __main__ as command
+from tools.quickstart import pipeline
+from tools.quickstart.classes import load_classes
+from tools.quickstart.dataset import DatasetSettings
+from tools.quickstart.pipeline import Settings
+from tools.quickstart.training import System, Workplace
+
+CLASSES = load_classes()
+SETTINGS = Settings(DatasetSettings(train_scenes=2, val_scenes=3, size=48))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces pre-training, training and demo; lists which ones ran."""
+    ran = []
+
+    def pretrain(config: Path, weights: Path, *_: object) -> dict[str, float]:
+        assert config.is_file()
+        ran.append("clip")
+        weights.touch()
+        return {"loss": 0.5, "seen": 0.9, "unseen": 0.8}
+
+    def train(place: Workplace, system: System, steps: int) -> None:
+        ran.append(system.name)
+        iou = {"untrained": 2.0, "frozen": 50.0, "full": 80.0}[system.name]
+        for dataset in ("quickstart_val_seen", "quickstart_val_unseen"):
+            file = place.results(system, dataset)
+            file.parent.mkdir(parents=True)
+            values = {f"IoU-{name}": iou for name in CLASSES.names}
+            file.write_text(json.dumps({"sem_seg": values}))
+        metrics = {"iteration": steps - 1, "loss_sem_seg": 0.1}
+        (place.folder / system.name / "metrics.json").write_text(json.dumps(metrics) + "\n")
+
+    def demo(place: Workplace, system: System, images: list[Path], output: Path) -> None:
+        ran.append("demo")
+        assert system.name == "full"
+        output.mkdir()
+        for file in images:
+            label = Image.fromarray(np.zeros((48, 48), np.uint8))
+            label.save(output / f"{file.stem}_mask.png")
+
+    monkeypatch.setattr(pipeline, "pretrain", pretrain)
+    monkeypatch.setattr(pipeline, "train_and_evaluate", train)
+    monkeypatch.setattr(pipeline, "draw_demo", demo)
+    return ran
+
+
+def test_it_prints_the_table_and_where_everything_is(
+    calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.main(["--output", str(tmp_path), "--seed", "1"], SETTINGS)
+
+    assert calls == ["clip", "untrained", "frozen", "full", "demo"]
+    printed = capsys.readouterr().out
+    assert "|     0.500 |       0.500 |" in printed and "|     0.800 |" in printed
+    for name in ("samples.png", "curves.png", "overlays", "table.md"):
+        assert str(tmp_path / name) in printed
+        assert (tmp_path / name).exists()
+    assert len(list((tmp_path / "overlays").iterdir())) == 6
+    assert json.loads((tmp_path / "table.json").read_text())["seed"] == 1
+
+
+def test_a_second_run_reports_without_working(calls: list[str], tmp_path: Path) -> None:
+    texts = [pipeline.run_quickstart(tmp_path, 0, SETTINGS) for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert calls == ["clip", "untrained", "frozen", "full", "demo"]
+
+
+def test_another_seed_does_everything_again(calls: list[str], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        pipeline.run_quickstart(tmp_path, seed, SETTINGS)
+    assert calls == 2 * ["clip", "untrained", "frozen", "full", "demo"]
+
+
+def test_other_training_options_keep_the_data_and_clip(calls: list[str], tmp_path: Path) -> None:
+    pipeline.run_quickstart(tmp_path, 0, SETTINGS)
+    changed = Settings(SETTINGS.dataset, options=("SOLVER.MAX_ITER", "3"))
+    pipeline.run_quickstart(tmp_path, 0, changed)
+    assert calls[5:] == ["untrained", "frozen", "full", "demo"]
+
+
+def test_an_interrupt_ends_with_one_line_and_status_130(
+    calls: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "train_and_evaluate", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--output", str(tmp_path)], SETTINGS)
+    assert stopped.value.code == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--output", "FILE"]])
+def test_bad_arguments_give_one_line(
+    arguments: list[str], calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    arguments = [str(file / "below") if a == "FILE" else a for a in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        command.main(arguments, SETTINGS)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --") and error.count("\n") == 1
+    assert not calls

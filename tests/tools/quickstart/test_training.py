@@ -1,0 +1,124 @@
+"""How train_net.py and demo.py are called, watched and stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cat_seg.engine import load_config
+from cat_seg.errors import UserError
+from tools.quickstart import training
+from tools.quickstart.training import CONFIG, SYSTEMS, System, Workplace
+
+# Stands in for train_net.py and demo.py: writes down how it was called.
+RECORDER = """
+import json, os, sys
+at = sys.argv.index("--output") if "--output" in sys.argv else sys.argv.index("OUTPUT_DIR")
+folder = sys.argv[at + 1]
+os.makedirs(folder, exist_ok=True)
+with open(os.path.join(folder, "call.json"), "w") as file:
+    json.dump({"argv": sys.argv[1:], "datasets": os.environ["DETECTRON2_DATASETS"]}, file)
+"""
+SLEEPER = """
+import signal, sys, time
+def stop(*_):
+    open(sys.argv[sys.argv.index("OUTPUT_DIR") + 1] + "/saved", "w").close()
+    raise SystemExit(143)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    monkeypatch.setattr(training, "REPO_ROOT", tmp_path)
+    monkeypatch.setattr(training, "POLL", 0.02)
+    (tmp_path / "demo").mkdir()
+    return Workplace(tmp_path / "out", seed=5, options=("SOLVER.MAX_ITER", "7"))
+
+
+def script(place: Workplace, text: str, name: str = "train_net.py") -> None:
+    (place.folder.parent / name).write_text(text)
+
+
+def call(folder: Path) -> dict:
+    return json.loads((folder / "call.json").read_text())
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_train_net_gets_the_config_the_data_and_the_seed(place: Workplace, system: System) -> None:
+    script(place, RECORDER)
+    training.train_and_evaluate(place, system, steps=7)
+
+    recorded = call(place.folder / system.name)
+    assert recorded["datasets"] == str(place.datasets)
+    arguments = recorded["argv"]
+    assert arguments[:2] == ["--config-file", str(CONFIG)]
+    assert arguments[2] == ("--resume" if system.trained else "--eval-only")
+    cfg = load_config(arguments[1], arguments[3:])
+    assert cfg.SEED == 5
+    assert cfg.SOLVER.MAX_ITER == 7
+    assert str(place.clip_weights) == cfg.MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS
+    assert Path(cfg.OUTPUT_DIR) / "model_final.pth" == place.checkpoint(system)
+    enhanced = cfg.MODEL.META_ARCHITECTURE == "EnhancedCATSeg"
+    assert (cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE == "oft_both") is enhanced
+    assert enhanced is (system.name == "full")
+
+
+def test_demo_gets_the_images_and_the_weights(place: Workplace) -> None:
+    script(place, RECORDER, "demo/demo.py")
+    output = place.folder / "overlays"
+    training.draw_demo(place, SYSTEMS[-1], [Path("a.png"), Path("b.png")], output)
+
+    arguments = call(output)["argv"]
+    at = arguments.index("--input")
+    assert arguments[at + 1 : at + 3] == ["a.png", "b.png"]
+    assert arguments[arguments.index("--vocabulary") + 1] == "quickstart"
+    assert "--save-masks" in arguments
+    options = arguments[arguments.index("--opts") + 1 :]
+    cfg = load_config(str(CONFIG), options)
+    assert str(place.checkpoint(SYSTEMS[-1])) == cfg.MODEL.WEIGHTS
+
+
+def test_progress_follows_the_metrics_file(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(
+        place,
+        RECORDER
+        + """
+with open(os.path.join(folder, "metrics.json"), "w") as file:
+    file.write('{"iteration": 3}\\n{"iteration": 7, "mIoU": 1.0}\\n{"iterat')
+""",
+    )
+    seen = []
+    monkeypatch.setattr(training, "move", lambda bar, done, note: seen.append((done, note)))
+    training.train_and_evaluate(place, SYSTEMS[-1], steps=7)
+    assert seen[0] == (0, "training")
+    assert seen[-1] == (7, "evaluating")
+
+
+def test_a_failure_names_the_log_and_its_last_line(place: Workplace) -> None:
+    script(place, "print('starting')\nraise SystemExit('error: no such thing')")
+    log = place.folder / "full" / "console.txt"
+    with pytest.raises(UserError, match=f"train_net.py.*status 1: error: no such thing.*{log}"):
+        training.train_and_evaluate(place, SYSTEMS[-1], steps=7)
+
+
+def test_an_interrupt_stops_the_process_and_lets_it_save(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(place, SLEEPER)
+    console = place.folder / "full" / "console.txt"
+
+    def interrupt(*_: object) -> None:
+        if console.exists() and "ready" in console.read_text():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "move", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_and_evaluate(place, SYSTEMS[-1], steps=7)
+    assert (place.folder / "full" / "saved").exists()
