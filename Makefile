@@ -1,6 +1,8 @@
 # Each target sets up what it needs; that is quick once it is done.
-# PYTHON=... names the interpreter (3.10 to 3.12) that a new .venv is made with.
+# PYTHON=... names the interpreter (3.10 to 3.12) that a new .venv is made with,
+# ADAPTER=hyperbolic fine-tunes the quickstart's CLIP in hyperbolic space.
 
+ADAPTER := oft
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -9,13 +11,13 @@ READY_DEV := $(VENV)/.ready-dev
 .PHONY: help setup quickstart test lint clean
 
 help: ## list these targets
-	@echo "usage: make TARGET [PYTHON=python3.12]"
+	@echo "usage: make TARGET [PYTHON=python3.12] [ADAPTER=oft|hyperbolic]"
 	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## make .venv with everything that training, evaluation and the demo need
 
 quickstart: $(READY) ## train, evaluate and draw a small model on generated data
-	$(RUN) -m tools.quickstart --output output/quickstart
+	$(RUN) -m tools.quickstart --output output/quickstart --adapter $(ADAPTER)
 
 test: lint ## run the linter and every test, with the coverage of cat_seg
 	$(RUN) -m pytest --cov=cat_seg --cov-report=term-missing:skip-covered --cov-fail-under=90

@@ -12,6 +12,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from cat_seg import add_cat_seg_config
@@ -20,6 +21,7 @@ from cat_seg.engine.checkpointer import Checkpointer
 from cat_seg.paths import REPO_ROOT
 from tests.golden.weights_recipe import image, labels, recipe_value
 
+ERRORS = pytest.StashKey[dict[str, dict[str, float]]]()
 GOLDEN = REPO_ROOT / "tests" / "golden"
 CONFIGS = {
     "cat_seg": "vitb_384.yaml",
@@ -37,6 +39,12 @@ class Case:
     model: nn.Module
     golden: dict[str, np.ndarray]
     sources: dict[str, str]
+    errors: dict[str, float]
+
+    def record(self, what: str, error: float) -> float:
+        """Keep the largest error of its kind for the table at the end; returns it."""
+        self.errors[what] = max(error, self.errors.get(what, 0.0))
+        return error
 
     @property
     def classes(self) -> list[str]:
@@ -81,7 +89,21 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     kind = request.param
     golden = dict(np.load(GOLDEN / f"{kind}.npz"))
     folder = tmp_path_factory.mktemp(kind)
-    return Case(kind, load_published(kind, golden["classes"], folder), golden, sources(kind))
+    model = load_published(kind, golden["classes"], folder)
+    errors = request.config.stash.setdefault(ERRORS, {}).setdefault(kind, {})
+    return Case(kind, model, golden, sources(kind), errors)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the largest difference from the recorded values, by model and kind of value."""
+    recorded = terminalreporter.config.stash.get(ERRORS, {})
+    if not recorded:
+        return
+    terminalreporter.section("largest differences from the published systems")
+    kinds = list(dict.fromkeys(what for errors in recorded.values() for what in errors))
+    rows = [[kind, *(errors.get(what) for what in kinds)] for kind, errors in recorded.items()]
+    table = tabulate(rows, ["model", *kinds], "github", floatfmt=".1e", missingval="")
+    terminalreporter.write_line(table)
 
 
 def load_published(kind: str, classes: np.ndarray, folder: Path) -> nn.Module:

@@ -18,9 +18,9 @@ PROBABILITIES = 1e-5  # and losses
 ADAPTER = "sem_seg_head.clip.adapter."
 
 
-def error(value: Tensor, recorded: np.ndarray) -> float:
+def error(case: Case, what: str, value: Tensor, recorded: np.ndarray) -> float:
     assert tuple(value.shape) == recorded.shape
-    return float(np.abs(value.detach().numpy() - recorded).max())
+    return case.record(what, float(np.abs(value.detach().numpy() - recorded).max()))
 
 
 @pytest.fixture
@@ -43,19 +43,20 @@ def encoded(case: Case) -> tuple[Tensor, ImageFeatures, Guidance, Tensor]:
 def test_features_and_logits(case: Case, encoded: tuple) -> None:
     text, features, guidance, logits = encoded
     golden = case.golden
-    assert error(text, golden["text"]) < FEATURES
-    assert error(features.dense[0][golden["tokens"]], golden["dense_tokens"]) < FEATURES
+    tokens = features.dense[0][golden["tokens"]]
+    assert error(case, "text", text, golden["text"]) < FEATURES
+    assert error(case, "dense", tokens, golden["dense_tokens"]) < FEATURES
     for level in ("res3", "res4", "res5"):
         every_seventh = getattr(guidance, level)[0][:, ::7, ::7]
-        assert error(every_seventh, golden[f"guidance_{level}"]) < FEATURES
-    assert error(logits[0], golden["logits"]) < FEATURES
+        assert error(case, "guidance", every_seventh, golden[f"guidance_{level}"]) < FEATURES
+    assert error(case, "logits", logits[0], golden["logits"]) < FEATURES
 
 
 def test_whole_image(case: Case) -> None:
     case.model.eval()
     with torch.no_grad():
         answer = case.model([{"image": case.image()}])[0]["sem_seg"]
-    assert error(answer[:, ::8, ::8], case.golden["sem_seg"]) < PROBABILITIES
+    assert error(case, "whole image", answer[:, ::8, ::8], case.golden["sem_seg"]) < PROBABILITIES
 
 
 def test_sliding_window(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +64,7 @@ def test_sliding_window(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case.model, "sliding", True)
     with torch.no_grad():
         answer = case.model([{"image": case.image(7, "slide_size")}])[0]["sem_seg"]
-    assert error(answer[:, ::8, ::8], case.golden["slide_sem_seg"]) < PROBABILITIES
+    assert error(case, "sliding", answer[:, ::8, ::8], case.golden["slide_sem_seg"]) < PROBABILITIES
 
 
 def test_trainable_parameters(case: Case) -> None:
@@ -90,14 +91,14 @@ def test_losses_and_gradients(case: Case) -> None:
     model.train()
     losses = model([{"image": case.image(), "sem_seg": case.labels()}])
     bce = golden["loss/bce" if case.kind == "hps_seg" else "loss/loss_sem_seg"]
-    assert abs(losses["loss_sem_seg"].item() - float(bce)) < PROBABILITIES
+    assert error(case, "losses", losses["loss_sem_seg"], bce) < PROBABILITIES
     assert_gradients(case, losses["loss_sem_seg"], "grad_norm/")
     if case.kind == "hps_seg":
         raw = {"afr": losses["loss_afr"] / 0.1, "hpa": losses["loss_hpa"] / (0.1 * 0.1)}
         for part, loss in raw.items():
-            assert abs(loss.item() - float(golden[f"raw_loss/{part}"])) < PROBABILITIES
+            assert error(case, "losses", loss, golden[f"raw_loss/{part}"]) < PROBABILITIES
             assert_gradients(case, loss, f"grad_norm_{part}/", f"{part}.")
-        assert error(model.hpa.prototypes, golden["prototypes"]) < PROBABILITIES
+        assert error(case, "prototypes", model.hpa.prototypes, golden["prototypes"]) < PROBABILITIES
 
 
 def assert_gradients(case: Case, loss: Tensor, prefix: str, inner: str = "") -> None:
@@ -114,7 +115,10 @@ def assert_gradients(case: Case, loss: Tensor, prefix: str, inner: str = "") -> 
     wrong = {}
     for key, norm in recorded.items():
         name = inner + key.removeprefix(prefix)
-        if abs(found[name] - norm) > max(1e-7, 0.01 * norm):
+        difference = abs(found[name] - norm)
+        if difference > 1e-7:
+            case.record("gradient norms (relative)", difference / norm)
+        if difference > max(1e-7, 0.01 * norm):
             wrong[name] = (found[name], norm)
     assert not wrong
 

@@ -105,12 +105,12 @@ def test_quickstart_sets_up_once(repo: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert "Making .venv" in first.stdout
     assert "detectron2 0.6 in " in first.stdout
-    assert "['--output', 'output/quickstart']" in first.stdout
+    assert "['--output', 'output/quickstart', '--adapter', 'oft']" in first.stdout
 
     second = make(repo, "quickstart")
     assert second.returncode == 0
     assert "Installing" not in second.stdout
-    assert "['--output', 'output/quickstart']" in second.stdout
+    assert "['--output', 'output/quickstart', '--adapter', 'oft']" in second.stdout
 
 
 def test_set_up_is_done_again_when_what_it_depends_on_changes(repo: Path) -> None:

@@ -36,7 +36,8 @@ def test_curves_are_a_picture(tmp_path: Path) -> None:
         runs[title] = tmp_path / f"{title}.json"
         write_metrics(runs[title], [19, 39], loss_sem_seg=0.5)
     write_curves(tmp_path / "curves.png", runs)
-    assert Image.open(tmp_path / "curves.png").width > 600
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 600
 
 
 def test_the_sheet_shows_image_truth_and_prediction(tmp_path: Path) -> None:
@@ -61,3 +62,12 @@ def test_the_sheet_shows_image_truth_and_prediction(tmp_path: Path) -> None:
     assert np.array_equal(
         good[row, third + third // 2], good[row, 2 * third + third // 2]
     )  # truth = prediction
+
+
+def test_a_loss_that_is_the_only_one_is_drawn(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "metrics.json", [19, 39], total_loss=0.5)
+    axes = Figure().subplots()
+    draw_losses(axes, tmp_path / "metrics.json")
+    (line,) = axes.lines
+    assert line.get_label() == LOSSES["loss_sem_seg"]
+    assert line.get_ydata().tolist() == [0.5, 0.5]

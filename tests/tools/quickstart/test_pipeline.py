@@ -33,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def train(place: Workplace, system: System, steps: int) -> None:
         ran.append(system.name)
-        iou = {"untrained": 2.0, "frozen": 50.0, "full": 80.0}[system.name]
+        iou = {"untrained": 2.0, "frozen": 50.0}.get(system.name, 80.0)
         for dataset in ("quickstart_val_seen", "quickstart_val_unseen"):
             file = place.results(system, dataset)
             file.parent.mkdir(parents=True)
@@ -44,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def demo(place: Workplace, system: System, images: list[Path], output: Path) -> None:
         ran.append("demo")
-        assert system.name == "full"
+        assert system.name.startswith("full")
         output.mkdir()
         for file in images:
             label = Image.fromarray(np.zeros((48, 48), np.uint8))
@@ -119,3 +119,13 @@ def test_bad_arguments_give_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: --") and error.count("\n") == 1
     assert not calls
+
+
+def test_the_adapter_chooses_the_full_model(
+    calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.main(["--output", str(tmp_path), "--adapter", "hyperbolic"], SETTINGS)
+    command.main(["--output", str(tmp_path)], SETTINGS)
+
+    assert calls == ["clip", "untrained", "frozen", "full_hyperbolic", "demo", "full", "demo"]
+    assert "HyperCLIP" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 from tools.quickstart import training
-from tools.quickstart.training import CONFIG, SYSTEMS, System, Workplace
+from tools.quickstart.training import CONFIG, FULL, SYSTEMS, System, Workplace
 
 # Stands in for train_net.py and demo.py: writes down how it was called.
 RECORDER = """
@@ -64,14 +64,15 @@ def test_train_net_gets_the_config_the_data_and_the_seed(place: Workplace, syste
     assert str(place.clip_weights) == cfg.MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS
     assert Path(cfg.OUTPUT_DIR) / "model_final.pth" == place.checkpoint(system)
     enhanced = cfg.MODEL.META_ARCHITECTURE == "EnhancedCATSeg"
-    assert (cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE == "oft_both") is enhanced
-    assert enhanced is (system.name == "full")
+    tuning = {"full": "oft_both", "full_hyperbolic": "hyperbolic"}.get(system.name, "frozen")
+    assert tuning == cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE
+    assert enhanced is (system in FULL.values())
 
 
 def test_demo_gets_the_images_and_the_weights(place: Workplace) -> None:
     script(place, RECORDER, "demo/demo.py")
     output = place.folder / "overlays"
-    training.draw_demo(place, SYSTEMS[-1], [Path("a.png"), Path("b.png")], output)
+    training.draw_demo(place, FULL["oft"], [Path("a.png"), Path("b.png")], output)
 
     arguments = call(output)["argv"]
     at = arguments.index("--input")
@@ -80,7 +81,7 @@ def test_demo_gets_the_images_and_the_weights(place: Workplace) -> None:
     assert "--save-masks" in arguments
     options = arguments[arguments.index("--opts") + 1 :]
     cfg = load_config(str(CONFIG), options)
-    assert str(place.checkpoint(SYSTEMS[-1])) == cfg.MODEL.WEIGHTS
+    assert str(place.checkpoint(FULL["oft"])) == cfg.MODEL.WEIGHTS
 
 
 def test_progress_follows_the_metrics_file(
@@ -96,7 +97,7 @@ with open(os.path.join(folder, "metrics.json"), "w") as file:
     )
     seen = []
     monkeypatch.setattr(training, "move", lambda bar, done, note: seen.append((done, note)))
-    training.train_and_evaluate(place, SYSTEMS[-1], steps=7)
+    training.train_and_evaluate(place, FULL["oft"], steps=7)
     assert seen[0] == (0, "training")
     assert seen[-1] == (7, "evaluating")
 
@@ -105,7 +106,7 @@ def test_a_failure_names_the_log_and_its_last_line(place: Workplace) -> None:
     script(place, "print('starting')\nraise SystemExit('error: no such thing')")
     log = place.folder / "full" / "console.txt"
     with pytest.raises(UserError, match=f"train_net.py.*status 1: error: no such thing.*{log}"):
-        training.train_and_evaluate(place, SYSTEMS[-1], steps=7)
+        training.train_and_evaluate(place, FULL["oft"], steps=7)
 
 
 def test_an_interrupt_stops_the_process_and_lets_it_save(
@@ -120,5 +121,5 @@ def test_an_interrupt_stops_the_process_and_lets_it_save(
 
     monkeypatch.setattr(training, "move", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        training.train_and_evaluate(place, SYSTEMS[-1], steps=7)
+        training.train_and_evaluate(place, FULL["oft"], steps=7)
     assert (place.folder / "full" / "saved").exists()

@@ -1,0 +1,64 @@
+"""Train, evaluate and draw HPS-Seg in miniature, on drawn data: python -m tools.quickstart."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cat_seg.errors import UserError, one_line_errors
+from tools.quickstart.pipeline import Settings, run_quickstart
+from tools.quickstart.training import FULL
+
+INTERRUPTED = 130
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.quickstart", description=__doc__)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/quickstart"),
+        help="folder of everything written; a second run goes on there (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="0 or more (default: %(default)s)")
+    parser.add_argument(
+        "--adapter",
+        choices=FULL,
+        default="oft",
+        help="how the full model fine-tunes CLIP (default: %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None, settings: Settings | None = None) -> None:
+    """Run the quickstart and say what came out and where it is."""
+    args = parse_args(argv)
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: give 0 or more")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+    try:
+        text = run_quickstart(args.output, args.seed, settings or Settings(), args.adapter)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except OSError as error:
+        raise UserError(f"--output {args.output}: {error}") from error
+    weights = f"{FULL[args.adapter].name}/model_final.pth"
+    print(f"\n{text}")
+    for name, what in (
+        ("samples.png", "images, ground truth and predictions"),
+        ("curves.png", "training losses"),
+        ("overlays", "what demo/demo.py drew"),
+        ("table.md", "the table above, with table.json"),
+        (weights, "the trained model, for demo/demo.py and train_net.py"),
+    ):
+        print(f"{args.output / name}: {what}")
+
+
+if __name__ == "__main__":
+    main()

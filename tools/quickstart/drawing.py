@@ -1,0 +1,169 @@
+"""Draws the quickstart's pictures: shapes of a colour and a texture on a textured ground.
+
+Everything is drawn from a `numpy.random.Generator` alone, so a seed fixes every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 35, 40),
+    "yellow": (235, 200, 30),
+    "green": (25, 165, 70),
+    "blue": (30, 60, 205),
+    "purple": (140, 50, 170),
+    "black": (30, 30, 30),
+}
+PALE = np.array([245.0, 242.0, 235.0])  # second colour of every texture
+TEXTURE_PERIOD = (8.0, 12.0)  # pixels
+
+
+def _grid(height: int, width: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel coordinates in axes turned by `angle` radians: two arrays (height, width)."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
+def _texture_waves(rng: Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two crossed waves in -1..1 of a random direction, period and phase."""
+    frequency = 2 * np.pi / rng.uniform(*TEXTURE_PERIOD)
+    u, v = _grid(height, width, rng.uniform(0, np.pi))
+    phase_u, phase_v = rng.uniform(0, 2 * np.pi, 2)
+    return np.sin(frequency * u + phase_u), np.sin(frequency * v + phase_v)
+
+
+def _plain(rng: Generator, height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width), bool)
+
+
+def _striped(rng: Generator, height: int, width: int) -> np.ndarray:
+    return _texture_waves(rng, height, width)[0] > 0
+
+
+def _checked(rng: Generator, height: int, width: int) -> np.ndarray:
+    wave_u, wave_v = _texture_waves(rng, height, width)
+    return (wave_u > 0) != (wave_v > 0)
+
+
+def _dotted(rng: Generator, height: int, width: int) -> np.ndarray:
+    wave_u, wave_v = _texture_waves(rng, height, width)
+    return wave_u + wave_v > 0.8
+
+
+def _noise(rng: Generator, height: int, width: int, blur: tuple[float, float]) -> np.ndarray:
+    """Unit-variance noise (height, width), blurred by sigma (x, y) pixels."""
+    noise = rng.standard_normal((height, width), dtype=np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=blur[0], sigmaY=blur[1])
+    return noise / (noise.std() + 1e-6)
+
+
+def _grass(rng: Generator, height: int, width: int) -> np.ndarray:
+    blades = _noise(rng, height, width, (0.6, 3.0))[..., None]
+    return np.array([80.0, 120.0, 45.0]) + blades * np.array([20.0, 26.0, 14.0])
+
+
+def _sand(rng: Generator, height: int, width: int) -> np.ndarray:
+    grain = _noise(rng, height, width, (0.5, 0.5)) + _noise(rng, height, width, (6.0, 6.0))
+    return np.array([205.0, 180.0, 130.0]) + grain[..., None] * np.array([11.0, 11.0, 10.0])
+
+
+def _water(rng: Generator, height: int, width: int) -> np.ndarray:
+    bend = 1.2 * _noise(rng, height, width, (8.0, 3.0))
+    _, v = _grid(height, width, rng.uniform(-0.15, 0.15))
+    waves = np.sin(2 * np.pi * v / rng.uniform(9, 14) + bend)[..., None]
+    return np.array([70.0, 135.0, 165.0]) + waves * np.array([24.0, 24.0, 18.0])
+
+
+def _brick(rng: Generator, height: int, width: int) -> np.ndarray:
+    brick_height, brick_width = rng.uniform(8, 10), rng.uniform(18, 22)
+    y, x = np.mgrid[:height, :width] + rng.uniform(0, 40, (2, 1, 1))
+    row = np.floor(y / brick_height)
+    along = x + (row % 2) * brick_width / 2
+    mortar = (y % brick_height < 1.6) | (along % brick_width < 1.6)
+    shade = 12 * _noise(rng, height, width, (1.0, 1.0))[..., None]
+    bricks = np.where(mortar[..., None], [185.0, 178.0, 168.0], [150.0, 78.0, 58.0])
+    return bricks + shade
+
+
+class Shape(NamedTuple):
+    """A shape to draw: its class index, its centre and its mean radius in pixels."""
+
+    index: int
+    x: float
+    y: float
+    radius: float
+
+
+Draw = Callable[[Generator, int, int], np.ndarray]
+TEXTURES: dict[str, Draw] = {
+    "plain": _plain,
+    "striped": _striped,
+    "checked": _checked,
+    "dotted": _dotted,
+}
+GROUNDS: dict[str, Draw] = {"grass": _grass, "sand": _sand, "water": _water, "brick": _brick}
+
+
+def draw_class(rng: Generator, name: str, height: int, width: int) -> np.ndarray:
+    """A canvas of one class.
+
+    Args:
+        name: a ground ("grass") or a shape's name that holds one colour and one texture, in any
+            order ("red striped shape").
+
+    Returns:
+        Float RGB (height, width, 3), about 0..255.
+    """
+    if name in GROUNDS:
+        return GROUNDS[name](rng, height, width)
+    words = name.split()
+    colour = next(np.array(COLOURS[word], float) for word in words if word in COLOURS)
+    texture = next(TEXTURES[word] for word in words if word in TEXTURES)
+    colour = colour + rng.normal(0, 10, 3)
+    return np.where(texture(rng, height, width)[..., None], PALE, colour)
+
+
+def _outline(rng: Generator, shape: Shape) -> np.ndarray:
+    """A random closed outline: integer points (N, 1, 2) as OpenCV takes them."""
+    angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    waves = np.arange(2, 6)
+    amplitudes = rng.normal(0, 0.12, waves.size) / np.sqrt(waves / 2)
+    phases = rng.uniform(0, 2 * np.pi, waves.size)
+    reach = 1 + (amplitudes * np.cos(np.outer(angles, waves) + phases)).sum(1)
+    reach = shape.radius * np.clip(reach, 0.5, 1.4)
+    points = np.stack([shape.x + np.cos(angles) * reach, shape.y + np.sin(angles) * reach], 1)
+    return np.round(points).astype(np.int32)[:, None]
+
+
+def draw_scene(
+    rng: Generator,
+    classes: Sequence[str],
+    ground: int,
+    shapes: Sequence[Shape],
+    size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A ground with shapes on it, later ones over earlier ones, under uneven light.
+
+    Args:
+        classes: all class names; `ground` and the shapes' classes are indices into it.
+        shapes: what stands on the ground; parts outside the picture are cut off.
+        size: side of the picture in pixels.
+
+    Returns:
+        RGB image uint8 (size, size, 3) and its class indices uint8 (size, size).
+    """
+    image = draw_class(rng, classes[ground], size, size)
+    label = np.full((size, size), ground, np.uint8)
+    for shape in shapes:
+        inside = cv2.fillPoly(np.zeros((size, size), np.uint8), [_outline(rng, shape)], 1) > 0
+        image[inside] = draw_class(rng, classes[shape.index], size, size)[inside]
+        label[inside] = shape.index
+    light = cv2.resize(rng.normal(1, 0.1, (3, 3)), (size, size), interpolation=cv2.INTER_CUBIC)
+    image = image * light[..., None] + rng.normal(0, 4, image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8), label

@@ -1,0 +1,86 @@
+"""The quickstart's pictures: training curves, and images beside truth and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cat_seg.files import replacing
+from cat_seg.visualization import contact_sheet
+from tools.quickstart.training import read_metrics
+
+PANEL = 224  # pixels
+LOSSES = {
+    "loss_sem_seg": "segmentation (BCE)",
+    "loss_hpa": "prototype alignment (HPA)",
+    "loss_afr": "feature rectification (AFR)",
+}
+
+
+def write_curves(path: Path, runs: Mapping[str, Path]) -> None:
+    """Draw the losses of some runs over the iterations.
+
+    Args:
+        path: the PNG to write.
+        runs: title of each run and its metrics.json.
+    """
+    figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    for axes, (title, metrics) in zip(panels, runs.items(), strict=True):
+        draw_losses(axes, metrics)
+        axes.set(title=title, xlabel="iteration", yscale="log")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    panels[0].set_ylabel("weighted loss")
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
+
+
+def draw_losses(axes: Axes, metrics: Path) -> None:
+    """Add one line for each loss in a metrics.json to `axes`."""
+    # By iteration: a run that was killed and resumed wrote some of them twice.
+    by_iteration = {int(entry["iteration"]): entry for entry in read_metrics(metrics)}
+    for key, label in LOSSES.items():
+        # detectron2 writes a loss that is the only one as the total alone.
+        only = "total_loss" if key == "loss_sem_seg" else key
+        values = {i: e.get(key, e.get(only)) for i, e in sorted(by_iteration.items())}
+        points = [(i, value) for i, value in values.items() if value is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.8)
+
+
+def write_sheet(
+    path: Path,
+    images: Sequence[Path],
+    truths: Sequence[Path],
+    predictions: Sequence[Path],
+    names: Sequence[str],
+) -> None:
+    """Draw one row per image: the image, its ground truth, the prediction; with a legend.
+
+    Args:
+        path: the PNG to write.
+        images, truths, predictions: PNGs, the last two of class indices.
+        names: class names in index order.
+    """
+    sheet = contact_sheet(
+        [np.asarray(Image.open(file).convert("RGB")) for file in images],
+        [
+            [np.asarray(Image.open(file)).astype(int) for file in pair]
+            for pair in zip(truths, predictions, strict=True)
+        ],
+        names,
+        ["image", "ground truth", "prediction"],
+        alpha=1.0,  # textures shining through would look like other colours
+        panel_size=PANEL,
+    )
+    with replacing(path) as file:
+        Image.fromarray(sheet).save(file, "PNG")

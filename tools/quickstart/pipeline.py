@@ -1,0 +1,146 @@
+"""The quickstart from drawing to pictures, stage by stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from cat_seg.engine import load_config
+from cat_seg.files import replacing
+from cat_seg.paths import REPO_ROOT
+from tools.quickstart.classes import Classes, load_classes
+from tools.quickstart.dataset import SPLITS, DatasetSettings, write_dataset
+from tools.quickstart.pictures import write_curves, write_sheet
+from tools.quickstart.pretrain import PretrainSettings, pretrain
+from tools.quickstart.report import read_row, write_report
+from tools.quickstart.stages import Stage, StageRunner
+from tools.quickstart.training import (
+    BASELINES,
+    CONFIG,
+    FULL,
+    System,
+    Workplace,
+    draw_demo,
+    train_and_evaluate,
+)
+
+HERE = Path(__file__).parent
+DRAWING = (
+    HERE / "drawing.py",
+    HERE / "classes.py",
+    REPO_ROOT / "datasets" / "quickstart.json",
+    REPO_ROOT / "datasets" / "quickstart_seen.json",
+)
+MODEL = (REPO_ROOT / "cat_seg", REPO_ROOT / "train_net.py", CONFIG.with_name("config.yaml"), CONFIG)
+DRAWN = 3  # validation images of each split that are drawn
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of everything.
+
+    Attributes:
+        options: KEY VALUE pairs over configs/quickstart.yaml, for all systems.
+    """
+
+    dataset: DatasetSettings = field(default_factory=DatasetSettings)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    options: tuple[str, ...] = ()
+
+
+def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "oft") -> str:
+    """Run every stage that is not finished in `folder`, and report.
+
+    Args:
+        adapter: a key of FULL, what fine-tunes CLIP in the full model.
+
+    Returns:
+        The table with what else was measured, as table.md holds it.
+
+    Raises:
+        UserError: the folder cannot be used, or a process failed.
+    """
+    folder = folder.resolve()
+    place = Workplace(folder, seed, settings.options)
+    cfg = load_config(str(CONFIG), settings.options)
+    classes = load_classes()
+    clip_config = REPO_ROOT / cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED
+    clip_report = folder / "clip.json"
+    runner = StageRunner(folder / "stages")
+    best = FULL[adapter]
+    systems = (*BASELINES, best)
+
+    def train_clip() -> None:
+        measured = pretrain(clip_config, place.clip_weights, classes, settings.pretrain, seed)
+        with replacing(clip_report, "w") as file:
+            json.dump(measured, file)
+
+    runner.run(
+        Stage(
+            "dataset",
+            partial(write_dataset, place.datasets / "quickstart", classes, settings.dataset, seed),
+            outputs=(place.datasets / "quickstart",),
+            settings={"seed": seed, **asdict(settings.dataset)},
+            sources=(*DRAWING, HERE / "dataset.py"),
+        )
+    )
+    runner.run(
+        Stage(
+            "clip",
+            train_clip,
+            outputs=(place.clip_weights, clip_report),
+            settings={"seed": seed, **asdict(settings.pretrain)},
+            sources=(*DRAWING, HERE / "pretrain.py", clip_config),
+        )
+    )
+    for system in systems:
+        runner.run(
+            Stage(
+                system.name,
+                partial(train_and_evaluate, place, system, cfg.SOLVER.MAX_ITER),
+                outputs=(folder / system.name,),
+                settings={"seed": seed, "options": [*settings.options, *system.options]},
+                sources=MODEL,
+                after=("dataset", "clip"),
+                resumes=True,
+            )
+        )
+    runner.run(
+        Stage(
+            "pictures",
+            partial(_draw, place, systems, classes),
+            outputs=(folder / "overlays", folder / "samples.png", folder / "curves.png"),
+            settings={"images": DRAWN},
+            sources=(HERE / "pictures.py", REPO_ROOT / "demo"),
+            after=tuple(system.name for system in systems),
+        )
+    )
+    return write_report(
+        folder,
+        [read_row(place, system, classes) for system in systems],
+        json.loads(clip_report.read_text()),
+        runner.seconds(),
+        seed,
+    )
+
+
+def _draw(place: Workplace, systems: Sequence[System], classes: Classes) -> None:
+    """Overlays of both validation splits, the contact sheet of them, and the curves."""
+    images, truths = [], []
+    for split in SPLITS[1:]:
+        data = place.datasets / "quickstart"
+        chosen = sorted((data / "images" / split).iterdir())[:DRAWN]
+        images += chosen
+        truths += [data / "annotations" / split / file.name for file in chosen]
+    overlays = place.folder / "overlays"
+    draw_demo(place, systems[-1], images, overlays)
+    masks = [overlays / f"{file.stem}_mask.png" for file in images]
+    marked = [f"{n} (unseen)" if n in classes.unseen else n for n in classes.names]
+    write_sheet(place.folder / "samples.png", images, truths, masks, marked)
+    write_curves(
+        place.folder / "curves.png",
+        {s.title: place.folder / s.name / "metrics.json" for s in systems if s.trained},
+    )

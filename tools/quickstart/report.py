@@ -1,0 +1,97 @@
+"""The quickstart's table: what was measured, read back from the evaluations' files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+from cat_seg.files import replacing
+from tools.quickstart.classes import Classes
+from tools.quickstart.training import System, Workplace
+
+SPLIT_SEEN, SPLIT_UNSEEN = "quickstart_val_seen", "quickstart_val_unseen"
+
+
+@dataclass(frozen=True)
+class Row:
+    """mIoU of one system, 0 to 1, all class names given.
+
+    seen: mean over the classes trained on, on quickstart_val_seen.
+    unseen: mean over the classes not trained on, on quickstart_val_unseen.
+    """
+
+    title: str
+    seen: float
+    unseen: float
+
+
+def read_row(place: Workplace, system: System, classes: Classes) -> Row:
+    """Read the results of one system."""
+    return Row(
+        system.title,
+        mean_iou(place.results(system, SPLIT_SEEN), classes.seen),
+        mean_iou(place.results(system, SPLIT_UNSEEN), classes.unseen),
+    )
+
+
+def mean_iou(results: Path, names: Sequence[str]) -> float:
+    """Mean IoU, 0 to 1, of some classes in a results.json; classes without a label do not count.
+
+    Raises:
+        KeyError: a class that was not evaluated.
+    """
+    metrics = json.loads(results.read_text())["sem_seg"]
+    values = [metrics[f"IoU-{name}"] for name in names]
+    return fmean(value for value in values if value is not None) / 100
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table that also reads well in a terminal."""
+    width = max(len(row.title) for row in rows)
+    lines = [
+        f"| {'':{width}} | mIoU seen | mIoU unseen |",
+        f"| {'-' * width} | --------: | ----------: |",
+    ]
+    lines += [f"| {row.title:{width}} | {row.seen:9.3f} | {row.unseen:11.3f} |" for row in rows]
+    return "\n".join(lines)
+
+
+def write_report(
+    folder: Path,
+    rows: Sequence[Row],
+    clip: Mapping[str, float],
+    seconds: Mapping[str, float],
+    seed: int,
+) -> str:
+    """Write FOLDER/table.md and FOLDER/table.json.
+
+    Args:
+        clip: what `tools.quickstart.pretrain.pretrain` measured.
+        seconds: how long each stage took.
+
+    Returns:
+        The text of table.md.
+    """
+    text = (
+        f"{markdown_table(rows)}\n\n"
+        f"Seed {seed}. CLIP alone names {clip['seen']:.1%} of the crops of seen and "
+        f"{clip['unseen']:.1%} of unseen classes. Computed in {_minutes(sum(seconds.values()))}.\n"
+    )
+    content = {
+        "seed": seed,
+        "rows": [asdict(row) for row in rows],
+        "clip": dict(clip),
+        "seconds": dict(seconds),
+    }
+    with replacing(folder / "table.md", "w") as file:
+        file.write(text)
+    with replacing(folder / "table.json", "w") as file:
+        json.dump(content, file, indent=2)
+    return text
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

@@ -1,0 +1,117 @@
+"""Stages whose results are kept until something that they depend on changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cat_seg.errors import UserError
+from cat_seg.files import replacing
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the quickstart that writes files.
+
+    Attributes:
+        name: unique; also names the record of the stage on disk.
+        work: writes the outputs.
+        outputs: files and folders that belong to the stage alone.
+        settings: what the outputs depend on, as JSON can hold it.
+        sources: files and folders (their *.py) whose content the outputs depend on.
+        after: names of the stages whose outputs it reads.
+        resumes: `work` goes on with outputs that it left unfinished; otherwise they are removed.
+    """
+
+    name: str
+    work: Callable[[], None]
+    outputs: tuple[Path, ...]
+    settings: Mapping[str, Any]
+    sources: tuple[Path, ...] = ()
+    after: tuple[str, ...] = ()
+    resumes: bool = False
+
+
+class StageRunner:
+    """Runs stages one after the other and remembers in a folder which ones are finished."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep records in `folder`."""
+        self.folder = folder
+        self._fingerprints: dict[str, str] = {}
+
+    def run(self, stage: Stage) -> None:
+        """Do a stage unless it is finished with the same settings, sources and earlier stages.
+
+        A stage that ends by an exception, Ctrl-C included, counts as unfinished.
+        """
+        fingerprint = self._fingerprint(stage)
+        record = self._read(stage.name)
+        same = record.get("fingerprint") == fingerprint
+        complete = all(path.exists() for path in stage.outputs)
+        if same and record["finished"] and complete:
+            print(f"{stage.name}: kept from an earlier run", flush=True)
+            return
+        spent = 0.0
+        if same and stage.resumes and not record["finished"]:
+            spent = record["seconds"]
+        else:
+            self._write(stage.name, fingerprint, spent, finished=False)
+            for path in stage.outputs:
+                _remove(path)
+        start = time.monotonic()
+        finished = False
+        try:
+            stage.work()
+            finished = True
+        finally:
+            seconds = spent + time.monotonic() - start
+            self._write(stage.name, fingerprint, seconds, finished)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each stage run by this runner took, whenever that was."""
+        return {name: self._read(name)["seconds"] for name in self._fingerprints}
+
+    def _fingerprint(self, stage: Stage) -> str:
+        digest = hashlib.sha256(json.dumps(stage.settings, sort_keys=True).encode())
+        for earlier in stage.after:
+            digest.update(self._fingerprints[earlier].encode())
+        for path in _files(stage.sources):
+            digest.update(path.read_bytes())
+        self._fingerprints[stage.name] = digest.hexdigest()
+        return self._fingerprints[stage.name]
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name.replace(' ', '_')}.json"
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads(self._record(name).read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{self._record(name)} is no JSON ({error}); remove it") from error
+
+    def _write(self, name: str, fingerprint: str, seconds: float, finished: bool) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._record(name), "w") as file:
+            json.dump({"fingerprint": fingerprint, "finished": finished, "seconds": seconds}, file)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    return [
+        file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
+    ]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
