@@ -47,14 +47,15 @@ def write_curves(path: Path, runs: Mapping[str, Path]) -> None:
 def draw_losses(axes: Axes, metrics: Path) -> None:
     """Add one line for each loss in a metrics.json to `axes`."""
     # By iteration: a run that was killed and resumed wrote some of them twice.
-    by_iteration = {int(entry["iteration"]): entry for entry in read_metrics(metrics)}
+    by_iteration = {int(e["iteration"]): e for e in read_metrics(metrics) if "total_loss" in e}
+    entries = sorted(by_iteration.items())
     for key, label in LOSSES.items():
-        # detectron2 writes a loss that is the only one as the total alone.
-        only = "total_loss" if key == "loss_sem_seg" else key
-        values = {i: e.get(key, e.get(only)) for i, e in sorted(by_iteration.items())}
-        points = [(i, value) for i, value in values.items() if value is not None]
+        points = [(i, e[key]) for i, e in entries if key in e]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, linewidth=1.8)
+    if not axes.lines:  # detectron2 writes a loss that is the only one as the total alone
+        points = [(i, e["total_loss"]) for i, e in entries]
+        axes.plot(*zip(*points, strict=True), label=LOSSES["loss_sem_seg"], linewidth=1.8)
 
 
 def write_sheet(

@@ -34,6 +34,19 @@ def test_a_shape_has_its_colour_and_stays_inside_its_outline() -> None:
     assert np.abs(image[label == 0].mean(axis=0) - bare.mean(axis=(0, 1))).max() < 30
 
 
+def test_the_radius_is_in_pixels() -> None:
+    areas = [
+        (
+            draw_scene(np.random.default_rng(i), CLASSES.names, 18, [Shape(0, 48, 48, 20)], 96)[1]
+            == 0
+        )
+        .sum()
+        .item()
+        for i in range(20)
+    ]
+    assert np.mean(areas) == pytest.approx(np.pi * 20**2, rel=0.15)
+
+
 def test_part_of_a_shape_may_lie_outside() -> None:
     _, label = draw_scene(np.random.default_rng(2), CLASSES.names, 18, [Shape(0, 0, 0, 20)], 64)
     assert 0 < (label == 0).sum() < 800

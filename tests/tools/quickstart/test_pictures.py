@@ -20,7 +20,7 @@ def write_metrics(path: Path, iterations: list[int], **losses: float) -> None:
 
 def test_a_line_for_every_loss_in_the_file(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.json"
-    write_metrics(metrics, [39, 19, 39], loss_sem_seg=0.5, loss_hpa=0.1)
+    write_metrics(metrics, [39, 19, 39], total_loss=0.6, loss_sem_seg=0.5, loss_hpa=0.1)
     axes = Figure().subplots()
     draw_losses(axes, metrics)
 
@@ -30,11 +30,21 @@ def test_a_line_for_every_loss_in_the_file(tmp_path: Path) -> None:
     assert lines[LOSSES["loss_sem_seg"]].get_ydata().tolist() == [0.5, 0.5]
 
 
+def test_a_loss_alone_is_written_as_the_total(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.json"
+    write_metrics(metrics, [19, 39], total_loss=0.5)
+    axes = Figure().subplots()
+    draw_losses(axes, metrics)
+    (line,) = axes.get_lines()
+    assert line.get_label() == LOSSES["loss_sem_seg"]
+    assert line.get_ydata().tolist() == [0.5, 0.5]
+
+
 def test_curves_are_a_picture(tmp_path: Path) -> None:
     runs = {}
     for title in ("frozen", "full"):
         runs[title] = tmp_path / f"{title}.json"
-        write_metrics(runs[title], [19, 39], loss_sem_seg=0.5)
+        write_metrics(runs[title], [19, 39], total_loss=0.5)
     write_curves(tmp_path / "curves.png", runs)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 600

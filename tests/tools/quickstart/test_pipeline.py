@@ -39,7 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             file.parent.mkdir(parents=True)
             values = {f"IoU-{name}": iou for name in CLASSES.names}
             file.write_text(json.dumps({"sem_seg": values}))
-        metrics = {"iteration": steps - 1, "loss_sem_seg": 0.1}
+        metrics = {"iteration": steps - 1, "total_loss": 0.1}
         (place.folder / system.name / "metrics.json").write_text(json.dumps(metrics) + "\n")
 
     def demo(place: Workplace, system: System, images: list[Path], output: Path) -> None:
@@ -78,8 +78,12 @@ def test_a_second_run_reports_without_working(calls: list[str], tmp_path: Path) 
 
 
 def test_another_seed_does_everything_again(calls: list[str], tmp_path: Path) -> None:
+    scene = tmp_path / "datasets/quickstart/images/train/train_00000.png"
+    scenes = []
     for seed in (0, 1):
         pipeline.run_quickstart(tmp_path, seed, SETTINGS)
+        scenes.append(scene.read_bytes())
+    assert scenes[0] != scenes[1]
     assert calls == 2 * ["clip", "untrained", "frozen", "full", "demo"]
 
 
