@@ -6,7 +6,6 @@ It is the distance from the origin of an embedding's exponential map, before nor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from cat_seg.cat_seg_model import CATSeg
 from cat_seg.errors import UserError
 from cat_seg.inference import resize
+from cat_seg.metrics import read_metrics
 from cat_seg.modeling import poincare
 
 # What is measured on patches of images; on class names it is TEXT and the vocabulary's name.
@@ -92,8 +92,7 @@ def read_trajectories(path: Path) -> dict[str, Trajectory]:
         UserError: there is no such file, it is no metrics.json, or has no radius in it.
     """
     found: dict[str, Trajectory] = {}
-    # By iteration: a run that was killed and resumed wrote some of them twice.
-    for iteration, metrics in sorted(_by_iteration(path).items()):
+    for iteration, metrics in read_metrics(path).items():
         for key, value in metrics.items():
             if key.startswith(PREFIX) and key.endswith("/mean"):
                 measured = key.removeprefix(PREFIX).removesuffix("/mean")
@@ -104,18 +103,3 @@ def read_trajectories(path: Path) -> dict[str, Trajectory]:
     if not found:
         raise UserError(f"{path} has no radius in it; train with MODEL.HYPERBOLIC.RADIUS_PERIOD")
     return found
-
-
-def _by_iteration(path: Path) -> dict[int, Mapping[str, float]]:
-    merged: dict[int, dict[str, float]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        for line in lines:
-            if line.endswith("\n"):  # a running job may be about to write the rest
-                metrics = json.loads(line)
-                merged.setdefault(metrics["iteration"], {}).update(metrics)
-    except OSError as error:
-        raise UserError(f"cannot read the metrics {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is no metrics.json of a training run") from error
-    return merged

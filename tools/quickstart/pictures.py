@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cat_seg.files import replacing
+from cat_seg.metrics import read_metrics
 from cat_seg.visualization import contact_sheet
-from tools.quickstart.training import read_metrics
 
 PANEL = 224  # pixels
 LOSSES = {
@@ -46,9 +46,7 @@ def write_curves(path: Path, runs: Mapping[str, Path]) -> None:
 
 def draw_losses(axes: Axes, metrics: Path) -> None:
     """Add one line for each loss in a metrics.json to `axes`."""
-    # By iteration: a run that was killed and resumed wrote some of them twice.
-    by_iteration = {int(e["iteration"]): e for e in read_metrics(metrics) if "total_loss" in e}
-    entries = sorted(by_iteration.items())
+    entries = [(i, e) for i, e in read_metrics(metrics).items() if "total_loss" in e]
     for key, label in LOSSES.items():
         points = [(i, e[key]) for i, e in entries if key in e]
         if points:

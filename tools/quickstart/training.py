@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cat_seg.errors import UserError
+from cat_seg.metrics import read_metrics
 from cat_seg.paths import REPO_ROOT
 from tools.quickstart.progress import bar, move
 
@@ -122,18 +122,10 @@ def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: 
     _run(command, place, output.with_suffix(".txt"), lambda: None)
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The whole lines of a metrics.json, one a written iteration; [] where there is none yet."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def _steps_done(path: Path, total: int) -> int:
     """Training iterations done; the line of the final evaluation counts as one more."""
-    metrics = read_metrics(path)
-    return min(int(metrics[-1]["iteration"]) + 1, total) if metrics else 0
+    metrics = read_metrics(path) if path.exists() else {}
+    return min(max(metrics) + 1, total) if metrics else 0
 
 
 def _run(command: Sequence[str], place: Workplace, log: Path, look: Callable[[], None]) -> None:
