@@ -132,18 +132,12 @@ class CATSeg(nn.Module):
         if self.training:
             return self._losses(batched_inputs)
         images = [self._normalise(entry["image"]) for entry in batched_inputs]
-        if self.sliding:
-            results = [self._segment_windows(image) for image in images]
-        else:
-            results = self._segment_whole(images)
-        answers = []
-        for entry, image, (probabilities, padded) in zip(
-            batched_inputs, images, results, strict=True
-        ):
-            size = tuple(image.shape[-2:])
-            output = (int(entry.get("height", size[0])), int(entry.get("width", size[1])))
-            answers.append({"sem_seg": restore(probabilities, padded or size, size, output)})
-        return answers
+        outputs = [
+            (int(entry.get("height", image.shape[1])), int(entry.get("width", image.shape[2])))
+            for entry, image in zip(batched_inputs, images, strict=True)
+        ]
+        segment = self._segment_windows if self.sliding else self._segment_whole
+        return [{"sem_seg": maps} for maps in segment(images, outputs)]
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
         """Change the guidance before the aggregation; returns it with losses of its own."""
@@ -184,13 +178,20 @@ class CATSeg(nn.Module):
     def _normalise(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
-    def _segment_whole(self, images: list[Tensor]) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Probabilities over each padded image, and its padded size."""
-        sizes = [padded_size(tuple(i.shape[-2:]), self.size_divisibility) for i in images]
+    def _segment_whole(self, images: list[Tensor], outputs: list[tuple[int, int]]) -> list[Tensor]:
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        padded = [padded_size(size, self.size_divisibility) for size in sizes]
         clip_size = self.sem_seg_head.clip.image.input_size
-        padded = [pad(i, size)[None] for i, size in zip(images, sizes, strict=True)]
-        logits = self._logits(torch.cat([resize(image, clip_size) for image in padded]))[0]
-        return list(zip(logits.sigmoid(), sizes, strict=True))
+        inputs = [
+            resize(pad(i, size)[None], clip_size) for i, size in zip(images, padded, strict=True)
+        ]
+        logits = self._logits(torch.cat(inputs))[0]
+        return [restore(*each) for each in zip(logits, padded, sizes, outputs, strict=True)]
 
-    def _segment_windows(self, image: Tensor) -> tuple[Tensor, None]:
-        return sliding_window(image, lambda windows: self._logits(windows)[0]), None
+    def _segment_windows(
+        self, images: list[Tensor], outputs: list[tuple[int, int]]
+    ) -> list[Tensor]:
+        return [
+            sliding_window(image, lambda windows: self._logits(windows)[0], output)
+            for image, output in zip(images, outputs, strict=True)
+        ]

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
+from .modeling.parts import in_parts
+
 WINDOW = 384  # pixels, side of a window and of the whole image beside the windows
 OVERLAP = 0.333
 CANVAS = 640  # pixels, side of the square that the windows tile
@@ -34,43 +36,59 @@ def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
 
 
 def restore(
-    probabilities: Tensor, padded: tuple[int, int], image: tuple[int, int], output: tuple[int, int]
+    logits: Tensor, padded: tuple[int, int], image: tuple[int, int], output: tuple[int, int]
 ) -> Tensor:
-    """Bring the probabilities of a padded image to the size asked for.
+    """Probabilities at the size asked for, from the logits over a padded image.
 
     Args:
-        probabilities: (T, h, w), over the padded image.
+        logits: (T, h, w), over the padded image.
         padded, image, output: (height, width) of the padded image, of the image in it, and of
             the result.
 
     Returns:
         (T, *output).
     """
-    if padded != image:  # the padding is cut off where it is whole pixels
-        probabilities = resize(probabilities[None], padded)[0]
-        return sem_seg_postprocess(probabilities, image, *output)
-    return sem_seg_postprocess(probabilities, probabilities.shape[-2:], *output)
+
+    def classes(part: Tensor) -> Tensor:
+        probabilities = part.sigmoid()
+        if padded == image:
+            return sem_seg_postprocess(probabilities, part.shape[-2:], *output)
+        # The padding is cut off where it is whole pixels.
+        return sem_seg_postprocess(resize(probabilities[None], padded)[0], image, *output)
+
+    return in_parts(classes, logits, dim=0)
 
 
-def sliding_window(image: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
+def sliding_window(
+    image: Tensor,
+    predict: Callable[[Tensor], Tensor],
+    output: tuple[int, int] = (CANVAS, CANVAS),
+) -> Tensor:
     """CAT-Seg's evaluation protocol: overlapping windows and the whole image, averaged.
 
     Args:
         image: (C, H, W).
         predict: from a batch (B, C, 384, 384) to logits (B, T, h, w).
+        output: (height, width) of the result.
 
     Returns:
-        Probabilities (T, 640, 640).
+        Probabilities (T, *output).
     """
     canvas = resize(image[None], (CANVAS, CANVAS))
     starts = range(0, CANVAS - WINDOW + 1, int(WINDOW * (1 - OVERLAP)))
     corners = list(product(starts, starts))
     windows = [canvas[..., y : y + WINDOW, x : x + WINDOW] for y, x in corners]
     logits = predict(torch.cat([*windows, resize(image[None], (WINDOW, WINDOW))]))
-    maps = resize(logits, (WINDOW, WINDOW)).sigmoid()
-    total = maps.new_zeros(maps.shape[1], CANVAS, CANVAS)
-    count = maps.new_zeros(CANVAS, CANVAS)
-    for (y, x), window in zip(corners, maps[:-1], strict=True):
-        total[:, y : y + WINDOW, x : x + WINDOW] += window
+    count = logits.new_zeros(CANVAS, CANVAS)
+    for y, x in corners:
         count[y : y + WINDOW, x : x + WINDOW] += 1
-    return (total / count + resize(maps[-1:], (CANVAS, CANVAS))[0]) / 2
+
+    def classes(part: Tensor) -> Tensor:
+        maps = resize(part, (WINDOW, WINDOW)).sigmoid()
+        mean = maps.new_zeros(maps.shape[1], CANVAS, CANVAS)
+        for (y, x), window in zip(corners, maps[:-1], strict=True):
+            mean[:, y : y + WINDOW, x : x + WINDOW] += window
+        mean = (mean.div_(count) + resize(maps[-1:], (CANVAS, CANVAS))[0]).div_(2)
+        return sem_seg_postprocess(mean, (CANVAS, CANVAS), *output)[None]
+
+    return in_parts(classes, logits, dim=1)[0]

@@ -56,7 +56,7 @@ def ramps(padded, cells=96):
 )
 def test_restore_keeps_the_content_where_it_was(size, output):
     padded = padded_size(size, 32)
-    found = restore(ramps(padded), padded, size, output)
+    found = restore(ramps(padded).logit(), padded, size, output)
     assert found.shape == (2, *output)
     across = (torch.arange(output[1]) + 0.5) / output[1] * size[1] / padded[1]
     down = (torch.arange(output[0]) + 0.5) / output[0] * size[0] / padded[0]
@@ -79,7 +79,7 @@ def test_restore_is_crop_after_upsampling_then_resize():
     expected = F.interpolate(
         padded[..., :100, :70], (50, 140), mode="bilinear", align_corners=False
     )
-    found = restore(probabilities, (128, 96), (100, 70), (50, 140))
+    found = restore(probabilities.logit(), (128, 96), (100, 70), (50, 140))
     torch.testing.assert_close(found, expected[0], atol=1e-6, rtol=1e-5)
 
 
@@ -116,7 +116,11 @@ def test_sliding_window_follows_the_protocol(size):
     picture = image(*size).float() / 255 - 0.5
     found = sliding_window(picture, predict)
     assert found.shape == (2, 640, 640)
-    torch.testing.assert_close(found, plain_sliding_window(picture, predict), atol=1e-5, rtol=1e-5)
+    expected = plain_sliding_window(picture, predict)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    restored = F.interpolate(expected[None], (30, 50), mode="bilinear", align_corners=False)[0]
+    found = sliding_window(picture, predict, (30, 50))
+    torch.testing.assert_close(found, restored, atol=1e-5, rtol=1e-5)
 
 
 def test_the_windows_cover_the_canvas_with_overlap():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..parts import in_parts
 from .classes import ClassAggregation
 from .decoder import DecoderStage
 from .spatial import SpatialAggregation
@@ -52,6 +52,7 @@ class Aggregator(nn.Module):
         guidance_channels: of res4 and res5.
         projected_channels: of res4 and res5, projected.
         output_bias: start value of the output's bias, None for the layer's own.
+        recompute: keep only the decoder's input for the backward pass.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Aggregator(nn.Module):
         guidance_channels: tuple[int, int],
         projected_channels: tuple[int, int],
         output_bias: float | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.cost_embedding = nn.Conv2d(templates, channels, kernel_size=7, padding=3)
         self.image_guidance = nn.Conv2d(clip_channels, image_channels, 3, padding=1)
         self.text_guidance = nn.Linear(clip_channels, text_channels)
@@ -105,13 +108,12 @@ class Aggregator(nn.Module):
 
     def _decode(self, x: Tensor, res4: Tensor, res5: Tensor) -> Tensor:
         first, second = self.decoder_guidance
-        res4, res5 = F.relu(first(res4)), F.relu(second(res5))
-        # Without gradients the widest maps need to exist for one image at a time only.
-        images = 1 if not torch.is_grad_enabled() else len(x)
-        parts = zip(x.split(images), res4.split(images), res5.split(images), strict=True)
-        return torch.cat([self._decode_images(*part) for part in parts])
+        prepared1 = self.decoder1.prepare(F.relu(first(res4)))
+        prepared2 = self.decoder2.prepare(F.relu(second(res5)))
 
-    def _decode_images(self, x: Tensor, res4: Tensor, res5: Tensor) -> Tensor:
-        maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-        maps = self.decoder2(self.decoder1(maps, res4), res5)
-        return self.head(maps).squeeze(1).unflatten(0, x.shape[:2])
+        def decode(part: Tensor) -> Tensor:
+            maps = part.flatten(0, 1).permute(0, 3, 1, 2)
+            maps = self.decoder2(self.decoder1(maps, *prepared1), *prepared2)
+            return self.head(maps).squeeze(1).unflatten(0, part.shape[:2])
+
+        return in_parts(decode, x, dim=1, recompute=self.recompute)

@@ -7,20 +7,14 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from .guided import GuidedLinear
+from ..parts import in_parts
+from .guided import GuidedAttention
 
 EPSILON = 1e-6
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(GuidedAttention):
     """Multi-head linear attention with feature map elu(.) + 1 and no output projection."""
-
-    def __init__(self, channels: int, guidance_channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = GuidedLinear(channels, guidance_channels, channels)
-        self.k = GuidedLinear(channels, guidance_channels, channels)
-        self.v = nn.Linear(channels, channels)
 
     def forward(
         self, x: Tensor, guidance: Tensor, padding: Tensor, padding_guidance: Tensor, padded: int
@@ -32,38 +26,31 @@ class LinearAttention(nn.Module):
 
         Args:
             x: (B, T, H, W, C).
-            guidance: (B, T, 1, 1, C').
-            padding: (1, 1, C), one padding token; padding_guidance (1, 1, C').
+            guidance: (B, T, C').
+            padding: (C,), one padding token; padding_guidance (C').
 
         Returns:
             (B, T, H, W, C).
         """
-        q = self._positive(self._split(self.q(x, guidance)))
-        k = self._positive(self._split(self.k(x, guidance)))
-        v = self._split(self.v(x))
         keys = x.shape[1] + padded
+        guide = self.guide(guidance)[:, None, None]
+        q, k, v = self._heads(x.permute(0, 2, 3, 1, 4), guide)
         products = k.transpose(-1, -2) @ (v / keys)
         total = k.sum(dim=-2, keepdim=True)
         if padded:
-            pad_k = self._positive(self._split_token(self.k(padding, padding_guidance)))
-            pad_v = self._split_token(self.v(padding))
+            _, pad_k, pad_v = self._heads(padding[None], self.guide(padding_guidance))
             products = products + padded * (pad_k.transpose(-1, -2) @ (pad_v / keys))
             total = total + padded * pad_k
         norm = (q * total).sum(dim=-1, keepdim=True) + EPSILON
-        mixed = (q @ products) / norm * keys
+        mixed = (q @ products) * (keys / norm)
         return mixed.permute(0, 4, 1, 2, 3, 5).flatten(-2)
 
-    @staticmethod
-    def _positive(x: Tensor) -> Tensor:
-        return F.elu(x) + 1
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) into (B, H, W, heads, T, C / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 4, 1, 5)
-
-    def _split_token(self, x: Tensor) -> Tensor:
-        """(1, 1, C) into (heads, 1, C / heads)."""
-        return x.view(self.heads, 1, -1)
+    def _heads(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Positive queries and keys, and values of x (..., N, C), each (..., heads, N, d)."""
+        projections = self.project(x, guide)
+        split = projections.unflatten(-1, (3, self.heads, -1)).movedim((-3, -2), (0, -3))
+        q, k = F.elu(split[:2]) + 1
+        return q, k, split[2]
 
 
 class ClassAggregation(nn.Module):
@@ -79,6 +66,7 @@ class ClassAggregation(nn.Module):
         pooling: (height, width) of the average pooling.
         padded_length: length of the class axis with padding.
         train_padding: whether training meets fewer classes than that, so that the token trains.
+        recompute: keep only the input for the backward pass.
     """
 
     def __init__(
@@ -89,8 +77,10 @@ class ClassAggregation(nn.Module):
         pooling: tuple[int, int],
         padded_length: int,
         train_padding: bool,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.pooling = pooling
         self.padded_length = padded_length
         self.norm1 = nn.LayerNorm(channels)
@@ -103,16 +93,19 @@ class ClassAggregation(nn.Module):
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Map x (B, T, H, W, C) under guidance (B, T, C'); T may not exceed padded_length."""
         pooled = self._resample(x, lambda maps: F.avg_pool2d(maps, self.pooling))
+        mixed = in_parts(lambda rows: self._mix(rows, guidance), pooled, 2, self.recompute)
+        return x + self._resample(mixed, lambda maps: self._to_size(maps, x.shape[2:4]))
+
+    def _mix(self, x: Tensor, guidance: Tensor) -> Tensor:
         mixed = self.attn(
-            self.norm1(pooled),
-            guidance[:, :, None, None],
-            self.norm1(self.padding_token),
-            self.padding_guidance,
+            self.norm1(x),
+            guidance,
+            self.norm1(self.padding_token).flatten(),
+            self.padding_guidance.flatten(),
             self.padded_length - x.shape[1],
         )
-        pooled = pooled + mixed
-        pooled = pooled + self.mlp(self.norm2(pooled))
-        return x + self._resample(pooled, lambda maps: self._to_size(maps, x.shape[2:4]))
+        x = x + mixed
+        return x + self.mlp(self.norm2(x))
 
     def _resample(self, x: Tensor, change) -> Tensor:
         if tuple(self.pooling) == (1, 1):

@@ -27,20 +27,26 @@ class DecoderStage(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
 
-    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Map x (B * T, C, H, W) and guidance (B, C', 2H, 2W) to (B * T, out, 2H, 2W)."""
-        x = F.relu(self.norm1(self._upsample_and_convolve(x, guidance)), inplace=True)
-        return F.relu(self.norm2(self.conv2(x)), inplace=True)
+    def prepare(self, guidance: Tensor) -> tuple[Tensor, Tensor]:
+        """What all maps of an image have in common under guidance (B, C', 2H, 2W).
 
-    def _upsample_and_convolve(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """conv1(concat(up(x), guidance)), without the upsampled maps and the concatenation.
+        Nothing stands between the transposed convolution and the first convolution, so that they
+        are one, which takes half the arithmetic. What comes from the bias of the one and from the
+        guidance is the same for all maps of an image: neither the upsampled maps nor the
+        concatenation exist.
 
-        Nothing stands between the two convolutions, so that they are one, which takes half the
-        arithmetic. What comes from the bias of the first and from the guidance is the same for
-        all maps of an image.
+        Returns:
+            The kernel of the joint transposed convolution, and its bias (B, 1, out, 2H, 2W).
         """
+        upsampled = self.up.out_channels
         bias = self.up.bias[:, None, None].expand(len(guidance), -1, *guidance.shape[-2:])
-        per_image = self.conv1(torch.cat([bias.to(guidance.dtype), guidance], dim=1))
-        kernel = F.conv2d(self.up.weight, self.conv1.weight[:, : self.up.out_channels], padding=2)
-        per_map = F.conv_transpose2d(x, kernel, stride=2, padding=1)
-        return (per_map.unflatten(0, (len(guidance), -1)) + per_image[:, None]).flatten(0, 1)
+        shared = self.conv1(torch.cat([bias.to(guidance.dtype), guidance], dim=1))
+        kernel = F.conv2d(self.up.weight, self.conv1.weight[:, :upsampled], padding=2)
+        return kernel, shared[:, None]
+
+    def forward(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Map x (B * T, C, H, W) to (B * T, out, 2H, 2W), with what `prepare` returned."""
+        x = F.conv_transpose2d(x, kernel, stride=2, padding=1)
+        x = x.unflatten(0, (len(bias), -1)).add_(bias).flatten(0, 1)
+        x = F.relu(self.norm1(x), inplace=True)
+        return F.relu(self.norm2(self.conv2(x)), inplace=True)

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from .guided import GuidedLinear
+from ..parts import in_parts, recomputed
+from .guided import GuidedAttention
 
 MASKED = -100.0  # added to the logits of token pairs from different image regions
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(GuidedAttention):
     """Multi-head attention within windows; q and k also read the appearance guidance."""
 
     def __init__(self, channels: int, guidance_channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = GuidedLinear(channels, guidance_channels, channels)
-        self.k = GuidedLinear(channels, guidance_channels, channels)
-        self.v = nn.Linear(channels, channels)
+        super().__init__(channels, guidance_channels, heads)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor, guidance: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, guide: Tensor, mask: Tensor | None) -> Tensor:
         """Attend.
 
         Args:
             x: (B, T, windows, tokens, C).
-            guidance: (B, 1, windows, tokens, C').
+            guide: (B, 1, windows, tokens, 3 C), of `guide`.
             mask: (windows, 1, tokens, tokens) to add to the logits, or None.
         """
-        q = self._split(self.q(x, guidance))
-        k = self._split(self.k(x, guidance))
-        v = self._split(self.v(x))
+        projections = self.project(x, guide).flatten(0, 2)
+        q, k, v = projections.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if mask is not None:
-            mask = mask.to(q.dtype).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
+            mask = mask.to(q.dtype).repeat(len(q) // len(mask), 1, 1, 1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(0, x.shape[:3])
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.flatten(0, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class SwinBlock(nn.Module):
@@ -63,34 +58,33 @@ class SwinBlock(nn.Module):
         shift: int,
     ) -> None:
         super().__init__()
-        self.window = window
-        self.shift = shift
         self.norm1 = nn.LayerNorm(channels)
         self.attn = WindowAttention(channels, guidance_channels, heads)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = Mlp(channels, 4 * channels)
+        order = window_order(grid, window, shift)
+        self.windows = order.shape
         mask = region_mask(grid, window, shift) if shift else None
+        self.register_buffer("order", order.flatten(), persistent=False)
+        self.register_buffer("inverse", order.flatten().argsort(), persistent=False)
         self.register_buffer("mask", mask, persistent=False)
 
-    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Map x (B, T, H, W, C) under guidance (B, 1, H, W, C')."""
-        mixed = self.attn(self._cut(self.norm1(x)), self._cut(guidance), self.mask)
-        x = x + self._join(mixed, x.shape[2:4])
-        return x + self.mlp(self.norm2(x))
+    def guide(self, guidance: Tensor) -> Tensor:
+        """What guidance (B, 1, HW, C') adds to the projections in this block's windows."""
+        return self.attn.guide(self._cut(guidance))
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        """Map x (B, T, HW, C) under `guide` of this block."""
+        mixed = self.attn(self._cut(self.norm1(x)), guide, self.mask)
+        x = x + _Reorder.apply(mixed.flatten(2, 3), self.inverse, self.order)
+        return x + recomputed(self._mlp, x)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm2(x))
 
     def _cut(self, x: Tensor) -> Tensor:
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), dims=(2, 3))
-        return cut_windows(x, self.window)
-
-    def _join(self, windows: Tensor, grid: tuple[int, int]) -> Tensor:
-        x = rearrange(
-            windows,
-            "b t (rows columns) (h w) c -> b t (rows h) (columns w) c",
-            rows=grid[0] // self.window,
-            h=self.window,
-        )
-        return x.roll((self.shift, self.shift), dims=(2, 3)) if self.shift else x
+        """(B, T, HW, C) into (B, T, windows, tokens of a window, C)."""
+        return _Reorder.apply(x, self.order, self.inverse).unflatten(2, self.windows)
 
 
 class SpatialAggregation(nn.Module):
@@ -102,12 +96,20 @@ class SpatialAggregation(nn.Module):
         heads: attention heads.
         grid: (H, W) of the maps.
         window: side of the windows; a grid no larger than it is one window, not shifted.
+        recompute: keep only the input for the backward pass.
     """
 
     def __init__(
-        self, channels: int, guidance_channels: int, heads: int, grid: tuple[int, int], window: int
+        self,
+        channels: int,
+        guidance_channels: int,
+        heads: int,
+        grid: tuple[int, int],
+        window: int,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         shift = window // 2 if min(grid) > window else 0
         window = min(window, *grid)
         self.guidance_norm = nn.LayerNorm(guidance_channels)
@@ -117,17 +119,41 @@ class SpatialAggregation(nn.Module):
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Map x (B, T, H, W, C) under guidance (B, H, W, C')."""
-        guidance = self.guidance_norm(guidance)[:, None]
-        for block in self.blocks:
-            x = block(x, guidance)
-        return x
+        guidance = self.guidance_norm(guidance).flatten(1, 2)[:, None]
+        guides = [block.guide(guidance) for block in self.blocks]
+
+        def blocks(part: Tensor) -> Tensor:
+            for block, guide in zip(self.blocks, guides, strict=True):
+                part = block(part, guide)
+            return part
+
+        maps = in_parts(blocks, x.flatten(2, 3), dim=1, recompute=self.recompute)
+        return maps.unflatten(2, x.shape[2:4])
+
+
+class _Reorder(torch.autograd.Function):
+    """x[:, :, order], whose gradient is a gather too and not a sum into rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x.index_select(2, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return gradient.index_select(2, inverse), None, None
+
+
+def window_order(grid: tuple[int, int], window: int, shift: int) -> Tensor:
+    """Index on the grid of every token of every cyclically shifted window, (windows, tokens)."""
+    index = torch.arange(grid[0] * grid[1]).view(grid).roll((-shift, -shift), dims=(0, 1))
+    return cut_windows(index, window)
 
 
 def cut_windows(x: Tensor, window: int) -> Tensor:
-    """(B, T, H, W, C) into (B, T, windows, tokens of a window, C), row by row."""
-    return rearrange(
-        x, "b t (rows h) (columns w) c -> b t (rows columns) (h w) c", h=window, w=window
-    )
+    """(H, W) into (windows, tokens of a window), row by row."""
+    return rearrange(x, "(rows h) (columns w) -> (rows columns) (h w)", h=window, w=window)
 
 
 def region_mask(grid: tuple[int, int], window: int, shift: int) -> Tensor:
@@ -141,7 +167,6 @@ def region_mask(grid: tuple[int, int], window: int, shift: int) -> Tensor:
         index = torch.arange(size)
         return (index >= size - window).long() + (index >= size - shift).long()
 
-    regions = 3 * bands(grid[0])[:, None] + bands(grid[1])
-    regions = cut_windows(regions[None, None, ..., None], window)[0, 0, ..., 0]
+    regions = cut_windows(3 * bands(grid[0])[:, None] + bands(grid[1]), window)
     apart = regions[:, :, None] != regions[:, None, :]
     return torch.where(apart, MASKED, 0.0)[:, None]

@@ -59,8 +59,8 @@ class CLIP(nn.Module):
 
     def embed_text(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
         """Features (T, P, C) of T class names in P templates before normalisation; none is kept."""
-        tokens = self.prompts.tokenize(names).to(self.text.positional_embedding.device)
-        return self.text(tokens.flatten(0, 1), weights.text).unflatten(0, tokens.shape[:2])
+        features = self.text(self.prompts.tree(names), weights.text)
+        return features.unflatten(0, (len(names), len(self.prompts)))
 
     def _adapted_weights(self) -> TowerWeights:
         return self.adapter(

@@ -10,6 +10,7 @@ from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGE
 from torch import Tensor
 
 from ...errors import UserError
+from .prefix_tree import PrefixTree, prefix_tree
 
 TEMPLATES = {
     "single": ("A photo of a {} in the scene".format,),
@@ -36,20 +37,23 @@ class Prompts:
             )
         self.templates = TEMPLATES[ensemble]
         self._tokenizer = _tokenizer(context_length)
-        self._tokens: dict[tuple[str, ...], Tensor] = {}
+        self._trees: dict[tuple[str, ...], PrefixTree] = {}
 
     def __len__(self) -> int:
         return len(self.templates)
 
     def tokenize(self, names: Sequence[str]) -> Tensor:
         """Token ids (T, P, context length); of a name "a, b, c" only the first synonym is used."""
+        words = [name.split(",")[0].strip() for name in names]
+        prompts = [template(word) for word in words for template in self.templates]
+        return self._tokenizer(prompts).unflatten(0, (len(words), len(self.templates)))
+
+    def tree(self, names: Sequence[str]) -> PrefixTree:
+        """The prefix tree of the T * P prompts, class by class; each is built once."""
         names = tuple(names)
-        if names not in self._tokens:
-            words = [name.split(",")[0].strip() for name in names]
-            prompts = [template(word) for word in words for template in self.templates]
-            shape = (len(words), len(self.templates))
-            self._tokens[names] = self._tokenizer(prompts).unflatten(0, shape)
-        return self._tokens[names]
+        if names not in self._trees:
+            self._trees[names] = prefix_tree(self.tokenize(names).flatten(0, 1))
+        return self._trees[names]
 
 
 @cache

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .architecture import Architecture
+from .prefix_tree import PrefixTree, prefix_tree
 from .transformer import AttentionWeights, Transformer
 
 
@@ -24,19 +25,18 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, architecture.embed_dim))
 
-    def forward(self, tokens: Tensor, weights: Sequence[AttentionWeights]) -> Tensor:
+    def forward(self, prompts: PrefixTree | Tensor, weights: Sequence[AttentionWeights]) -> Tensor:
         """Encode prompts.
 
         Args:
-            tokens: (N, context length) ids; the end-of-text token has the highest id.
+            prompts: the tree of N prompts, or their token ids (N, context length), of which the
+                end-of-text token has the highest.
 
         Returns:
             Features (N, C) in the joint image-text space, not normalised.
         """
-        ends = tokens.argmax(dim=-1)
-        # What stands after the end-of-text token cannot change its feature under causal attention.
-        length = int(ends.max()) + 1
-        x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]
-        x = self.transformer.forward_causal(x, weights)
-        at_end = x[torch.arange(len(x), device=x.device), ends]
-        return self.ln_final(at_end) @ self.text_projection
+        tree = prompts if isinstance(prompts, PrefixTree) else prefix_tree(prompts)
+        tree = tree.to(self.positional_embedding.device)
+        x = self.token_embedding(tree.tokens) + self.positional_embedding[tree.positions]
+        x = self.transformer.forward_tree(x, weights, tree)
+        return self.ln_final(x) @ self.text_projection

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .architecture import TowerSpec
+from .prefix_tree import PrefixTree
 
 
 class AttentionWeights(NamedTuple):
@@ -49,18 +50,41 @@ class SelfAttention(nn.Module):
         projections = (self.q_proj, self.k_proj, self.v_proj, self.out_proj)
         return AttentionWeights(*(projection.weight for projection in projections))
 
-    def forward(self, x: Tensor, weights: AttentionWeights, causal: bool) -> Tensor:
+    def forward(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Attend within each sequence of x (B, N, C)."""
-        q = self._split(F.linear(x, weights.query, self.q_proj.bias))
-        k = self._split(F.linear(x, weights.key, self.k_proj.bias))
-        v = self._split(F.linear(x, weights.value, self.v_proj.bias))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return F.linear(mixed.transpose(1, 2).flatten(2), weights.out, self.out_proj.bias)
+        q = F.linear(x, weights.query, self.q_proj.bias)
+        mixed = F.scaled_dot_product_attention(
+            self._split(q), *(self._split(t) for t in self._keys_values(x, weights))
+        )
+        return self._out(mixed, weights)
+
+    def forward_tree(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
+        """Attend from every node of the tree, x (nodes, C), to the nodes on its path."""
+        q = F.linear(x, weights.query, self.q_proj.bias)
+        on_paths = (F.embedding(tree.paths, t) for t in (q, *self._keys_values(x, weights)))
+        mixed = F.scaled_dot_product_attention(*map(self._split, on_paths), is_causal=True)
+        mixed = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+        return F.linear(F.embedding(tree.slots, mixed), weights.out, self.out_proj.bias)
+
+    def forward_ends(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
+        """Attend from the ends of the N prompts alone, x (nodes, C) to (N, C)."""
+        q = F.linear(F.embedding(tree.ends, x), weights.query, self.q_proj.bias)
+        k, v = (self._split(F.embedding(tree.paths, t)) for t in self._keys_values(x, weights))
+        mask = tree.reached[:, None, None]
+        mixed = F.scaled_dot_product_attention(self._split(q[:, None]), k, v, attn_mask=mask)
+        return self._out(mixed, weights)[:, 0]
 
     def value_path(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Every token's own value, projected out: attention where each token sees only itself."""
         values = F.linear(x, weights.value, self.v_proj.bias)
         return F.linear(values, weights.out, self.out_proj.bias)
+
+    def _keys_values(self, x: Tensor, weights: AttentionWeights) -> tuple[Tensor, Tensor]:
+        k = F.linear(x, weights.key, self.k_proj.bias)
+        return k, F.linear(x, weights.value, self.v_proj.bias)
+
+    def _out(self, mixed: Tensor, weights: AttentionWeights) -> Tensor:
+        return F.linear(mixed.transpose(1, 2).flatten(2), weights.out, self.out_proj.bias)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -82,10 +106,21 @@ class TransformerBlock(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor, weights: AttentionWeights, causal: bool = False) -> Tensor:
+    def forward(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Map tokens x (B, N, C) to (B, N, C)."""
-        x = x + self.attn(self.ln_1(x), weights, causal)
+        x = x + self.attn(self.ln_1(x), weights)
         return x + self.mlp(self.ln_2(x))
+
+    def forward_tree(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
+        """Map the nodes x (nodes, C) of a prefix tree, under causal attention."""
+        x = x + self.attn.forward_tree(self.ln_1(x), weights, tree)
+        return x + self.mlp(self.ln_2(x))
+
+    def forward_ends(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
+        """Map the nodes x (nodes, C) of a prefix tree to the ends of its N prompts, (N, C)."""
+        ends = F.embedding(tree.ends, x)
+        ends = ends + self.attn.forward_ends(self.ln_1(x), weights, tree)
+        return ends + self.mlp(self.ln_2(ends))
 
     def forward_dense(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """The block with the value path in place of attention, for dense features.
@@ -112,11 +147,19 @@ class Transformer(nn.Module):
         """The pre-trained attention weights, block by block."""
         return [block.attn.weights() for block in self.resblocks]
 
-    def forward_causal(self, x: Tensor, weights: Sequence[AttentionWeights]) -> Tensor:
-        """Run all blocks over x (B, N, C), each token seeing itself and those before it."""
-        for block, own in zip(self.resblocks, weights, strict=True):
-            x = block(x, own, causal=True)
-        return x
+    def forward_tree(
+        self, x: Tensor, weights: Sequence[AttentionWeights], tree: PrefixTree
+    ) -> Tensor:
+        """Run all blocks over the nodes x (nodes, C) of a prefix tree, causally.
+
+        Returns:
+            (N, C), the last tokens of the N prompts; nothing else of the last block is computed.
+        """
+        *blocks, last = zip(self.resblocks, weights, strict=True)
+        for block, own in blocks:
+            x = block.forward_tree(x, own, tree)
+        block, own = last
+        return block.forward_ends(x, own, tree)
 
     def forward_dense(
         self, x: Tensor, weights: Sequence[AttentionWeights], taps: Sequence[int]

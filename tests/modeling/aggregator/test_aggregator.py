@@ -92,8 +92,10 @@ def test_embedding_layers_and_decoder_are_chained_as_described():
     for layer in module.layers:
         x = layer.classes(layer.spatial(x, image), words)
     maps = x[0].permute(0, 3, 1, 2)
-    maps = module.decoder1(maps, conv("decoder_guidance.0", guidance.res4, 1).relu())
-    maps = module.decoder2(maps, conv("decoder_guidance.1", guidance.res5, 1).relu())
+    for index, level in enumerate((guidance.res4, guidance.res5)):
+        stage = (module.decoder1, module.decoder2)[index]
+        projected = conv(f"decoder_guidance.{index}", level, 1).relu()
+        maps = stage(maps, *stage.prepare(projected))
     expected = conv("head", maps, 1).transpose(0, 1)
     logits = module(cost, text, guidance)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)

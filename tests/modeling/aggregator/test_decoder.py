@@ -35,7 +35,7 @@ def test_stage_equals_plain_layers(images, classes, size):
     stage = make()
     x = torch.randn(images * classes, 24, *size, requires_grad=True)
     guidance = torch.randn(images, 8, 2 * size[0], 2 * size[1], requires_grad=True)
-    found, expected = stage(x, guidance), plain(stage, x, guidance)
+    found, expected = stage(x, *stage.prepare(guidance)), plain(stage, x, guidance)
     assert found.shape == (images * classes, 32, 2 * size[0], 2 * size[1])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     inputs = (x, guidance, *stage.parameters())
@@ -49,7 +49,7 @@ def test_stage_in_bfloat16_is_close_to_float32():
     stage = make()
     x, guidance = torch.randn(6, 24, 4, 5), torch.randn(2, 8, 8, 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = stage(x, guidance)
+        found = stage(x, *stage.prepare(guidance))
     torch.testing.assert_close(found.float(), plain(stage, x, guidance), atol=0.1, rtol=0.1)
 
 
