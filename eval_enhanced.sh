@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluate one set of weights on every benchmark on disk.
+# Evaluate one set of weights on every benchmark on disk; benchmarks that are done are kept.
 USAGE='eval_enhanced.sh CONFIG WEIGHTS [NUM_GPUS=1] [KEY VALUE ...]'
 source "$(dirname -- "${BASH_SOURCE[0]}")/tools/common.sh"
 
@@ -9,4 +9,4 @@ gpus=${POSITIONAL[2]:-1}
 check_config "${POSITIONAL[0]}"
 check_weights "${POSITIONAL[1]}"
 check_gpus "$gpus"
-evaluate "$gpus" "${POSITIONAL[0]}" "${POSITIONAL[1]}"
+evaluate "$gpus" "${POSITIONAL[0]}" "$WEIGHTS" "$OUTPUT"

@@ -8,6 +8,7 @@ gpus=${POSITIONAL[0]:-4}
 config=${POSITIONAL[1]:-configs/vitb_384_enhanced.yaml}
 check_gpus "$gpus"
 check_config "$config"
-output=${POSITIONAL[2]:-$ROOT/output/$(basename -- "$config" .yaml)}
+check_benchmarks
+output=${OUTPUT:-${POSITIONAL[2]:-$ROOT/output/$(basename -- "$config" .yaml)}}
 train_once "$gpus" "$config" "$output"
 evaluate "$gpus" "$config" "$output/model_final.pth"

@@ -8,4 +8,4 @@ gpus=${POSITIONAL[0]:-4}
 config=${POSITIONAL[1]:-configs/vitb_384_enhanced.yaml}
 check_gpus "$gpus"
 check_config "$config"
-train "$gpus" "$config" "${POSITIONAL[2]:-$ROOT/output/enhanced}"
+train "$gpus" "$config" "${OUTPUT:-${POSITIONAL[2]:-$ROOT/output/enhanced}}"

@@ -19,6 +19,7 @@ def add_cat_seg_config(cfg: CfgNode) -> CfgNode:
     _add_hyperspherical(cfg)
     _add_hyperbolic(cfg)
     _add_input_and_solver(cfg)
+    _add_datasets(cfg)
     return cfg
 
 
@@ -29,6 +30,10 @@ def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
     # Prompt templates: "single", "imagenet_select" (7) or "imagenet" (80).
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
+    # Keep few activations of a training step and compute the others again in the backward pass.
+    cfg.MODEL.ACTIVATION_CHECKPOINTING = False
+    # Compile the aggregator by torch.compile: minutes at the start, less time a step.
+    cfg.MODEL.COMPILE = False
     cfg.MODEL.MASK_FORMER = CfgNode()
     # Whole images are padded to a multiple of this before they are resized for CLIP.
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
@@ -37,9 +42,10 @@ def _add_model(cfg: CfgNode) -> None:
 def _add_head(cfg: CfgNode) -> None:
     head = cfg.MODEL.SEM_SEG_HEAD
     head.NAME = "CATSegHead"
-    # JSON list of class names trained on; relative paths also resolve from the repository root.
+    # List of class names trained on, a JSON list or a .txt with one name a line; relative paths
+    # also resolve from the repository root.
     head.TRAIN_CLASS_JSON = "datasets/coco.json"
-    # JSON list of class names tested on; "" takes each test dataset's own list.
+    # List of class names tested on; "" takes each test dataset's own list.
     head.TEST_CLASS_JSON = ""
     # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name,
     # or the path of an open_clip model config (.json).
@@ -120,5 +126,22 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     cfg.INPUT.SIZE_DIVISIBILITY = -1
     # Learning rate of CLIP's parameters, relative to BASE_LR.
     cfg.SOLVER.CLIP_MULTIPLIER = 0.01
+    # Micro-batches that each process splits its share of SOLVER.IMS_PER_BATCH into, one after the
+    # other, their gradients averaged: the memory of one for the step of all. Each is a batch of its
+    # own, as that of another process would be, with its own padding and its own HPA update.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Type of mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto" for float16
+    # on a GPU and bfloat16 on a CPU.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # Images that one process segments at a time in evaluation.
+    cfg.TEST.IMS_PER_BATCH = 1
+    # Write each prediction of an evaluation, run-length encoded, to sem_seg_predictions.json.
+    cfg.TEST.SAVE_PREDICTIONS = False
     # Evaluate by 384-pixel windows over a 640x640 image plus the whole image.
     cfg.TEST.SLIDING_WINDOW = False
+
+
+def _add_datasets(cfg: CfgNode) -> None:
+    # Datasets of your own, by name: IMAGES, LABELS (folders), CLASSES (class list), and optionally
+    # LABEL_SUFFIX, IGNORE_LABEL and BACKGROUND_FROM; see docs/custom_datasets.md.
+    cfg.DATASETS.CUSTOM = CfgNode(new_allowed=True)

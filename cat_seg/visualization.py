@@ -102,10 +102,12 @@ def draw_overlay(
     Returns:
         (H', W', 3) uint8 RGB, the picture and its legend.
     """
-    entries = _entries([labels], names, with_share=True)
+    entries = legend_entries([labels], names, with_share=True)
     factor = ceil(SMALLEST_PICTURE / max(labels.shape))
-    image, labels = _resized(image, [labels], labels.shape[0] * factor, labels.shape[1] * factor)
-    picture = Image.fromarray(_blend(image, labels, palette(len(names)), alpha))
+    image, labels = resize_together(
+        image, [labels], labels.shape[0] * factor, labels.shape[1] * factor
+    )
+    picture = Image.fromarray(blend(image, labels, palette(len(names)), alpha))
     longer = max(picture.size)
     return np.asarray(_with_legend(picture, entries, max(SMALLEST_FONT, round(0.02 * longer))))
 
@@ -140,10 +142,12 @@ def contact_sheet(
     for image, maps in zip(images, label_maps, strict=True):
         scale = panel_size / max(image.shape[:2])
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        image, *maps = _resized(image, maps, height, width)
-        panels = [image, *(_blend(image, labels, colours, alpha) for labels in maps)]
+        image, *maps = resize_together(image, maps, height, width)
+        panels = [image, *(blend(image, labels, colours, alpha) for labels in maps)]
         rows.append([Image.fromarray(panel) for panel in panels])
-    entries = _entries([labels for maps in label_maps for labels in maps], names, with_share=False)
+    entries = legend_entries(
+        [labels for maps in label_maps for labels in maps], names, with_share=False
+    )
     return np.asarray(_with_legend(_grid(rows, titles), entries, SHEET_FONT))
 
 
@@ -166,18 +170,28 @@ def _grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image
     return grid
 
 
-def _resized(
+def resize_together(
     image: np.ndarray, maps: Sequence[np.ndarray], height: int, width: int
 ) -> list[np.ndarray]:
-    """Resize an image, and its label maps without mixing labels."""
+    """Resize an image (H, W, 3), and its label maps (H, W) without mixing labels."""
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
     resized = Image.fromarray(image).resize((width, height), Image.LANCZOS)
     return [np.asarray(resized), *(labels[np.ix_(rows, columns)] for labels in maps)]
 
 
-def _blend(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float) -> np.ndarray:
-    """Lay class colours over an image, with a thin light line between regions."""
+def blend(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float) -> np.ndarray:
+    """Lay class colours over an image, with a thin light line between regions.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) integers; values outside 0..len(colours)-1 leave the image bare.
+        colours: (n, 3) uint8, see `palette`.
+        alpha: how much of the class colour covers the image, 0..1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     known = (labels >= 0) & (labels < len(colours))
     colour = colours[np.where(known, labels, 0)]
     edge = _boundaries(labels)
@@ -196,10 +210,16 @@ def _boundaries(labels: np.ndarray) -> np.ndarray:
     return edge
 
 
-def _entries(
+def legend_entries(
     label_maps: Sequence[np.ndarray], names: Sequence[str], with_share: bool
 ) -> list[Entry]:
-    """List the classes in the label maps by falling area."""
+    """List the classes in label maps (H, W) by falling area, each with its colour of `palette`.
+
+    Args:
+        label_maps: integers; values outside 0..len(names)-1 count nowhere but in the shares.
+        names: class names in index order.
+        with_share: add each class's share of all pixels.
+    """
     counts = np.zeros(len(names), dtype=np.int64)
     for labels in label_maps:
         known = labels[(labels >= 0) & (labels < len(names))]
@@ -210,7 +230,7 @@ def _entries(
     entries = [
         Entry(
             name=" ".join(names[index].split(",")[0].split()),
-            share=_percent(counts[index] / pixels) if with_share else "",
+            share=percent(counts[index] / pixels) if with_share else "",
             colour=tuple(colours[index]),
         )
         for index in present
@@ -218,8 +238,9 @@ def _entries(
     return entries or [Entry("no labelled pixels")]
 
 
-def _percent(share: float) -> str:
-    if share < 0.001:
+def percent(share: float) -> str:
+    """Write a share in 0..1 as a legend does."""
+    if 0 < share < 0.001:
         return "<0.1%"
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 

@@ -14,6 +14,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "open_clip": "open-clip-torch",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
 OWN = {"cat_seg", "demo", "tools", "train_net", "tests", "detectron2"}

@@ -20,12 +20,13 @@ is_key() {
 }
 
 # split_arguments MOST ARGUMENT...: the first arguments, up to MOST and up to the first config key,
-# into POSITIONAL, the rest, KEY VALUE pairs, into OVERRIDES.
+# into POSITIONAL, the rest, KEY VALUE pairs, into OVERRIDES; the value of OUTPUT_DIR into OUTPUT.
 split_arguments() {
     local most=$1
     shift
     POSITIONAL=()
     OVERRIDES=()
+    OUTPUT=
     while (($#)) && ((${#POSITIONAL[@]} < most)) && ! is_key "$1"; do
         if [[ $1 == -h || $1 == --help ]]; then
             printf 'usage: %s\n' "$USAGE"
@@ -37,7 +38,11 @@ split_arguments() {
     while (($#)); do
         is_key "$1" || fail "expected a config key such as SOLVER.MAX_ITER, not '$1'"
         (($# > 1)) || fail "the value of $1 is missing"
-        OVERRIDES+=("$1" "$2")
+        if [[ $1 == OUTPUT_DIR ]]; then
+            OUTPUT=$2
+        else
+            OVERRIDES+=("$1" "$2")
+        fi
         shift 2
     done
 }
@@ -46,26 +51,44 @@ check_gpus() {
     [[ $1 =~ ^[1-9][0-9]*$ ]] || fail "NUM_GPUS is '$1'; give a whole number from 1 on"
 }
 
-# Relative paths of configs are also looked up from the repository root, as in train_net.py.
+# Relative paths are also looked up from the repository root, as in train_net.py.
 check_config() {
     [[ -f $1 || -f $ROOT/$1 ]] || fail "there is no config '$1'; see configs/"
 }
 
+# check_weights FILE: the file that this means into WEIGHTS.
 check_weights() {
-    [[ -f $1 || -f $ROOT/$1 ]] || fail "there are no weights '$1'; give a .pth or .safetensors file"
+    WEIGHTS=$1
+    [[ -f $WEIGHTS || $WEIGHTS == /* ]] || WEIGHTS=$ROOT/$1
+    [[ -f $WEIGHTS ]] || fail "there are no weights '$1'; give a .pth or .safetensors file"
+}
+
+# Before days of training: is there anything to evaluate on afterwards?
+check_benchmarks() {
+    "$PYTHON" -c '
+import sys
+sys.path.insert(0, sys.argv[1])
+from cat_seg.data import BENCHMARKS, datasets_root, is_on_disk
+from cat_seg.errors import fail
+if not any(is_on_disk(benchmark.dataset) for benchmark in BENCHMARKS):
+    fail(f"no benchmark to evaluate on is in {datasets_root()}; see datasets/README.md, "
+         "or train alone with train_enhanced.sh")
+' "$ROOT"
 }
 
 # Runs a command, passes SIGTERM and Ctrl-C on to it as SIGTERM, and waits until it has ended.
 run() {
-    local status=0
+    local status signalled=0
     "$@" &
     CHILD=$!
-    trap 'kill -TERM "$CHILD" 2>/dev/null || true' INT TERM
-    while kill -0 "$CHILD" 2>/dev/null; do
+    trap 'signalled=143; kill -TERM "$CHILD" 2>/dev/null || true' INT TERM
+    while :; do # a signal ends the waiting, but not yet the command
         status=0
         wait "$CHILD" || status=$?
+        kill -0 "$CHILD" 2>/dev/null || break
     done
     trap - INT TERM
+    ((status)) || status=$signalled # it may have been done already: the script still stops
     return "$status"
 }
 
@@ -86,8 +109,10 @@ train_once() {
     fi
 }
 
-# evaluate NUM_GPUS CONFIG WEIGHTS: on every benchmark on disk, into the folder eval beside WEIGHTS.
+# evaluate NUM_GPUS CONFIG WEIGHTS [OUTPUT_DIR]: on every benchmark on disk, by default into the
+# folder eval beside WEIGHTS; what OVERRIDES says on MODEL.WEIGHTS was for the training.
 evaluate() {
     run "$PYTHON" "$ROOT/tools/evaluate_benchmarks.py" --num-gpus "$1" --config-file "$2" \
-        MODEL.WEIGHTS "$3" OUTPUT_DIR "$(dirname -- "$3")/eval" ${OVERRIDES[@]+"${OVERRIDES[@]}"}
+        ${OVERRIDES[@]+"${OVERRIDES[@]}"} \
+        MODEL.WEIGHTS "$3" OUTPUT_DIR "${4:-$(dirname -- "$3")/eval}"
 }

@@ -2,26 +2,51 @@
 """Evaluate one set of weights on every benchmark that is on disk, and print one table.
 
 The published protocol: sliding windows, no pooling in the class aggregation, and each
-benchmark's own classes. Takes train_net.py's arguments; each benchmark's metrics go to
-OUTPUT_DIR/inference/<dataset>/results.json.
+benchmark's own classes. Takes train_net.py's arguments; each benchmark's results go to
+OUTPUT_DIR/inference/<dataset>/results.json. Results that are there already, of the same weights,
+settings and data, are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
+from torch import nn
 
 from cat_seg.data import BENCHMARKS, datasets_root, is_on_disk
-from cat_seg.engine import argument_parser, evaluate, launch, load_config, setup
+from cat_seg.engine import (
+    Trainer,
+    argument_parser,
+    launch,
+    load_config,
+    load_model,
+    setup,
+    shared_weights_record,
+)
 from cat_seg.errors import UserError, one_line_errors
+from cat_seg.evaluation import (
+    ProcessOnly,
+    build_evaluator,
+    finished_results,
+    results_file,
+    run_on_dataset,
+    run_record,
+    together,
+)
 
 PROTOCOL = (
     *("TEST.SLIDING_WINDOW", "True"),
@@ -29,39 +54,157 @@ PROTOCOL = (
     *("MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON", ""),
 )
 METRICS = ("mIoU", "mACC", "pACC")
+LABELS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
+DATASETS = {benchmark.label: benchmark.dataset for benchmark in BENCHMARKS}
+
+logger = logging.getLogger("cat_seg.evaluate_benchmarks")
 
 
-def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay out the metrics, in percent, of every benchmark, `-` for those without results.
+@dataclass(frozen=True)
+class Outcome:
+    """The content of a dataset's results file, or a word, missing or failed, and the reason."""
 
-    Args:
-        results: metrics by the name of the dataset.
-    """
-    rows = [
-        [label, *(results.get(dataset, {}).get(metric) for metric in METRICS)]
-        for label, dataset in BENCHMARKS
-    ]
+    results: dict[str, Any] | None = None
+    word: str = ""
+    reason: str = ""
+
+    def cells(self) -> list[str]:
+        """The row of the table, without the heading."""
+        if self.results is None:
+            return [self.word, *["-"] * (len(METRICS) + 1)]
+        values = (self.results["sem_seg"][metric] for metric in METRICS)
+        cells = ["-" if value is None else f"{value:.2f}" for value in values]
+        return [*cells, str(self.results["counts"]["images"]), f"{self.results['seconds']:.1f}"]
+
+
+def table(outcomes: Mapping[str, Outcome]) -> str:
+    """Lay out outcomes by dataset, the metrics in percent."""
     return tabulate(
-        rows, ["Benchmark", *METRICS], tablefmt="github", floatfmt=".2f", missingval="-"
+        [[LABELS.get(dataset, dataset), *found.cells()] for dataset, found in outcomes.items()],
+        ["Benchmark", *METRICS, "images", "seconds"],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(METRICS) + 2)),
     )
 
 
+def reasons(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Say of each outcome without results why there are none."""
+    return [
+        f"{LABELS.get(dataset, dataset)} {found.word}: {found.reason}"
+        for dataset, found in outcomes.items()
+        if found.results is None
+    ]
+
+
+def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, str] | None) -> Outcome | None:
+    """Return what is known of a dataset before any work; None where it is to be evaluated."""
+    try:
+        images = len(DatasetCatalog.get(dataset))
+        record = run_record(cfg, dataset, weights)
+    except UserError as error:
+        return Outcome(word="failed" if is_on_disk(dataset) else "missing", reason=str(error))
+    results = finished_results(results_file(cfg.OUTPUT_DIR, dataset), record, images)
+    if results is None:
+        return None
+    logger.info("%s is kept: evaluated with these weights and settings already", dataset)
+    return Outcome(results)
+
+
+def evaluate_one(
+    cfg: CfgNode, model: nn.Module, dataset: str, weights: Mapping[str, str] | None
+) -> Outcome:
+    """Evaluate on one dataset in all processes; an error in any of them is the outcome."""
+
+    def process() -> DatasetEvaluator:
+        evaluator = build_evaluator(cfg, dataset, weights)
+        loader = Trainer.build_test_loader(cfg, dataset)
+        run_on_dataset(cfg, model, dataset, loader, ProcessOnly(evaluator))
+        return evaluator
+
+    try:
+        evaluator = together(process)
+    except UserError as error:
+        logger.error("%s failed: %s", dataset, error)
+        return Outcome(word="failed", reason=str(error))
+    evaluator.evaluate()
+    if not comm.is_main_process():
+        return Outcome()
+    return Outcome(json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text()))
+
+
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Evaluate in this process; rank 0 prints the table."""
-    results = evaluate(setup(cfg, args), resume=args.resume)
-    if comm.is_main_process():
-        names = cfg.DATASETS.TEST
-        by_dataset = {names[0]: results} if len(names) == 1 else results
-        print(table({name: by_dataset[name]["sem_seg"] for name in names}))
+    """Evaluate in this process; rank 0 prints the table.
+
+    Raises:
+        UserError: on rank 0, naming the datasets that failed, and those asked for that are missing.
+    """
+    cfg = setup(cfg, args)
+    weights = shared_weights_record(cfg.MODEL.WEIGHTS)
+    found = {name: survey(cfg, name, weights) for name in args.datasets}
+    outcomes = comm.all_gather(found)[0]  # rank 0 has the files
+    todo = [dataset for dataset, outcome in outcomes.items() if outcome is None]
+    model = load_model(cfg, cfg.MODEL.WEIGHTS) if todo else None
+    for number, dataset in enumerate(todo, 1):
+        logger.info("%s, %d of %d to evaluate", dataset, number, len(todo))
+        outcomes[dataset] = evaluate_one(cfg, model, dataset, weights)
+    unmet = {
+        dataset: outcome
+        for dataset, outcome in outcomes.items()
+        if outcome.word == "failed" or (outcome.word == "missing" and args.benchmarks)
+    }
+    if not comm.is_main_process():
+        return
+    print(table(outcomes))
+    for line in reasons({d: o for d, o in outcomes.items() if d not in unmet}):
+        print(line)
+    if unmet:
+        raise UserError("; ".join(reasons(unmet)))
+
+
+def datasets_of(names: Iterable[str]) -> list[str]:
+    """Return the datasets behind names of benchmarks or datasets.
+
+    Raises:
+        UserError: a name is unknown.
+    """
+    chosen = dict.fromkeys(DATASETS.get(name, name) for name in names)
+    for dataset in chosen:
+        try:
+            is_on_disk(dataset)
+        except UserError as error:
+            raise UserError(f"--benchmarks: {error}, and {', '.join(DATASETS)}") from error
+    return list(chosen)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argument_parser(epilog=__doc__)
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"some of {', '.join(DATASETS)}, or names of datasets; all benchmarks by default",
+    )
+    args = parser.parse_args()
+    args.eval_only = True
+    # Where it is the last option, argparse gives it the KEY VALUE pairs too.
+    sections = get_cfg()
+    is_key = [name.split(".")[0] in sections for name in args.benchmarks]
+    end = is_key.index(True) if any(is_key) else len(is_key)
+    args.opts = args.benchmarks[end:] + args.opts
+    args.benchmarks = args.benchmarks[:end]
+    return args
 
 
 @one_line_errors
 def main() -> None:
     """Read the command line and start the processes."""
-    args = argument_parser(epilog=__doc__).parse_args()
-    args.eval_only = True
+    args = parse_arguments()
     cfg = load_config(args.config_file, [*PROTOCOL, *args.opts])
-    cfg.DATASETS.TEST = tuple(b.dataset for b in BENCHMARKS if is_on_disk(b.dataset))
+    args.datasets = datasets_of(args.benchmarks or DATASETS)
+    cfg.DATASETS.TEST = tuple(filter(is_on_disk, args.datasets))
     if not cfg.DATASETS.TEST:
         raise UserError(f"no benchmark is in {datasets_root()}; see datasets/README.md")
     launch(run, cfg, args)

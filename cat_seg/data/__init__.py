@@ -1,7 +1,7 @@
 """Datasets, vocabularies and loaders; importing this package registers the datasets."""
 
 from cat_seg.data.build import build_test_loader, build_train_loader
-from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark
+from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark, datasets_named
 from cat_seg.data.reading import check_label_values, read_image, read_label
 from cat_seg.data.registration import (
     DatasetSpec,
@@ -21,6 +21,7 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "check_label_values",
+    "datasets_named",
     "datasets_root",
     "is_on_disk",
     "load_vocabulary",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -37,8 +38,9 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
     the batch of one process), and when it goes on at `start`.
 
     Args:
-        cfg: reads DATASETS.TRAIN, DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH, INPUT.*,
-            MODEL.DEVICE, and TRAIN_CLASS_JSON and IGNORE_VALUE of MODEL.SEM_SEG_HEAD.
+        cfg: reads DATASETS.TRAIN, DATALOADER.NUM_WORKERS, INPUT.*, MODEL.DEVICE, IMS_PER_BATCH and
+            ACCUMULATION_STEPS of SOLVER, and TRAIN_CLASS_JSON and IGNORE_VALUE of
+            MODEL.SEM_SEG_HEAD.
         seed: 0 or more.
         start: number of batches that all processes together have already drawn.
 
@@ -50,11 +52,7 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
         UserError: a dataset that is unknown, missing or does not fit TRAIN_CLASS_JSON, or a batch
             that cannot be divided; while iterating, a file that is unreadable or wrong.
     """
-    total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if total < 1 or total % world_size:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {total}; set it to a multiple of the {world_size} processes"
-        )
+    local = images_per_process(cfg, comm.get_world_size())
     if cfg.INPUT.DATASET_MAPPER_NAME not in TRAIN_MAPPERS:
         raise UserError(
             f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r}; "
@@ -66,7 +64,7 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
         _check_train_dataset(cfg, name)
     records = _load(cfg.DATASETS.TRAIN)
     mapper = TRAIN_MAPPERS[cfg.INPUT.DATASET_MAPPER_NAME](cfg)
-    local = total // world_size
+    total = cfg.SOLVER.IMS_PER_BATCH
     return _build_loader(
         cfg,
         _MappedRecords(records, EndlessShuffle(len(records), seed), mapper, seed),
@@ -74,25 +72,51 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
     )
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """Build the loader of this process's share of a test dataset, one image a batch, in order.
+def images_per_process(cfg: CfgNode, processes: int) -> int:
+    """Return the training images that each process draws for one optimiser step.
 
     Args:
-        cfg: reads DATALOADER.NUM_WORKERS, INPUT.* and MODEL.DEVICE.
+        cfg: reads SOLVER.IMS_PER_BATCH and SOLVER.ACCUMULATION_STEPS.
+        processes: of all machines together.
+
+    Raises:
+        UserError: the batch cannot be divided among processes and accumulation steps.
+    """
+    total, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
+    if steps < 1:
+        raise UserError(f"SOLVER.ACCUMULATION_STEPS is {steps}; set it to 1 or more")
+    if total < 1 or total % (processes * steps):
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {total}; set it to a multiple of {processes * steps}, "
+            f"the processes ({processes}) times SOLVER.ACCUMULATION_STEPS ({steps})"
+        )
+    return total // processes
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """Build the loader of this process's share of a test dataset, in order.
+
+    Args:
+        cfg: reads DATALOADER.NUM_WORKERS, INPUT.*, MODEL.DEVICE and TEST.IMS_PER_BATCH.
         dataset_name: a registered dataset.
 
     Returns:
-        A loader of lists of one sample; see `cat_seg.data.mapper.InferenceMapper` for a sample.
+        A loader of lists of TEST.IMS_PER_BATCH samples, the last one of what is left; see
+        `cat_seg.data.mapper.InferenceMapper` for a sample.
 
     Raises:
-        UserError: the dataset is unknown or missing; while iterating, an image that is unreadable.
+        UserError: the dataset is unknown or missing, or TEST.IMS_PER_BATCH is not positive; while
+            iterating, an image that is unreadable.
     """
+    if cfg.TEST.IMS_PER_BATCH < 1:
+        raise UserError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; set it to 1 or more")
     _check_registered(dataset_name, "DATASETS.TEST")
     records = _load([dataset_name])
     return _build_loader(
         cfg,
         _MappedRecords(records, range(len(records)), InferenceMapper(cfg), seed=0),
         sampler=InferenceSampler(len(records)),
+        batch_size=cfg.TEST.IMS_PER_BATCH,
     )
 
 
@@ -196,16 +220,21 @@ class _RaisingLoader(DataLoader):
             yield batch
 
 
-def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Sampler) -> DataLoader:
+def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Any) -> DataLoader:
     return _RaisingLoader(
         dataset,
         **sampling,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        worker_init_fn=_begin_worker,
         collate_fn=trivial_batch_collator,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         # Otherwise DataLoader draws from the global generator, which belongs to the training.
         generator=torch.Generator(),
     )
+
+
+def _begin_worker(worker_id: int) -> None:
+    cv2.setNumThreads(0)  # workers with a thread for every core would wait for one another
 
 
 def _load(names: Sequence[str]) -> list[Record]:

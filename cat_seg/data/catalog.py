@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from cat_seg.data.registration import DatasetSpec, Layout, register
+from cat_seg.data.registration import DatasetSpec, Layout, register, spec_of
 from cat_seg.data.vocabularies import shipped_path
+from cat_seg.errors import UserError
 
 
 class Benchmark(NamedTuple):
@@ -53,6 +55,10 @@ def _voc_layouts(label_folder: str) -> tuple[Layout, ...]:
     return (Layout(f"{voc}/JPEGImages", f"{voc}/{label_folder}", shared_images=True),)
 
 
+def _made_by(script: str) -> str:
+    return f"run `python datasets/prepare_{script}.py`"
+
+
 def _quickstart(split: str, vocabulary: str) -> DatasetSpec:
     return DatasetSpec(
         f"quickstart_{split}",
@@ -63,8 +69,20 @@ def _quickstart(split: str, vocabulary: str) -> DatasetSpec:
 
 
 DATASETS = (
-    DatasetSpec("coco_2017_train_stuff_all_sem_seg", shipped_path("coco"), _coco_layouts("train")),
-    DatasetSpec("coco_2017_test_stuff_all_sem_seg", shipped_path("coco"), _coco_layouts("val")),
+    DatasetSpec(
+        "coco_2017_train_stuff_all_sem_seg",
+        shipped_path("coco"),
+        _coco_layouts("train"),
+        made_by=_made_by("coco_stuff"),
+        expected=118287,
+    ),
+    DatasetSpec(
+        "coco_2017_test_stuff_all_sem_seg",
+        shipped_path("coco"),
+        _coco_layouts("val"),
+        made_by=_made_by("coco_stuff"),
+        expected=5000,
+    ),
     DatasetSpec(
         "ade20k_150_test_sem_seg",
         shipped_path("ade150"),
@@ -74,6 +92,8 @@ DATASETS = (
                 "ADEChallengeData2016/annotations_detectron2/validation",
             ),
         ),
+        made_by=_made_by("ade20k_150"),
+        expected=2000,
     ),
     DatasetSpec(
         "ade20k_full_sem_seg_freq_val_all",
@@ -86,9 +106,16 @@ DATASETS = (
         ),
         label_suffix=".tif",
         ignore_label=65535,
+        made_by=_made_by("ade20k_full"),
+        expected=2000,
     ),
     DatasetSpec(
-        "voc_2012_test_sem_seg", shipped_path("voc20"), _voc_layouts("annotations_detectron2")
+        "voc_2012_test_sem_seg",
+        shipped_path("voc20"),
+        _voc_layouts("annotations_detectron2"),
+        made_by=_made_by("voc"),
+        expected=1449,
+        drops_unlabelled=True,
     ),
     # Labels are 0 to 20, where 20 is background; names from index 20 on all stand for background.
     DatasetSpec(
@@ -96,14 +123,24 @@ DATASETS = (
         shipped_path("voc20b"),
         _voc_layouts("annotations_detectron2_bg"),
         background_from=20,
+        made_by=_made_by("voc"),
+        expected=1449,
     ),
-    DatasetSpec("context_59_test_sem_seg", shipped_path("pc59"), _context_layouts("pc59_val")),
+    DatasetSpec(
+        "context_59_test_sem_seg",
+        shipped_path("pc59"),
+        _context_layouts("pc59_val"),
+        made_by=_made_by("pascal_context_59"),
+        expected=5105,
+    ),
     DatasetSpec(
         "context_459_test_sem_seg",
         shipped_path("pc459"),
         _context_layouts("pc459_val"),
         label_suffix=".tif",
         ignore_label=65535,
+        made_by=_made_by("pascal_context_459"),
+        expected=5105,
     ),
     _quickstart("train", "quickstart_seen"),
     _quickstart("val_seen", "quickstart"),
@@ -112,3 +149,19 @@ DATASETS = (
 
 for _spec in DATASETS:
     register(_spec)
+
+
+def datasets_named(names: Iterable[str]) -> list[str]:
+    """Return datasets, each once, by their own names or by those of benchmarks ("A-150").
+
+    Raises:
+        UserError: a name is neither.
+    """
+    by_benchmark = dict(BENCHMARKS)
+    chosen = dict.fromkeys(by_benchmark.get(name, name) for name in names)
+    for name in chosen:
+        try:
+            spec_of(name)
+        except UserError as error:
+            raise UserError(f"{error}, and the benchmarks {', '.join(by_benchmark)}") from error
+    return list(chosen)

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
 from fvcore.transforms.transform import Transform
 
-from cat_seg.data.reading import check_label_values, read_image, read_label
+from cat_seg.data.augmentation import ColourAugmentation, ResizeAndCrop
+from cat_seg.data.reading import check_label_size, check_label_values, read_image, read_label
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
 
@@ -47,7 +46,9 @@ class TrainMapper:
         """Build the mapper from its parts, or from a config: `TrainMapper(cfg)`.
 
         Args:
-            augmentations: applied in order to image and labels together.
+            augmentations: applied in order to image and labels together. Labels keep the type of
+                their file, which detectron2's own resizing does not know what to do with: take
+                `cat_seg.data.augmentation.CroppedResize`.
             image_format: the order of the channels, "RGB" or "BGR".
             num_classes: labels are 0 to num_classes - 1, or the ignore label.
             ignore_label: the value of unlabelled and padded pixels.
@@ -92,31 +93,28 @@ class TrainMapper:
         """
         image = read_image(record["file_name"], self.image_format)
         label_path = record["sem_seg_file_name"]
-        label = read_label(label_path)
+        label = read_label(label_path, dtype=None)
         height, width = image.shape[:2]
-        if label.shape != (height, width):
-            raise UserError(
-                f"label {label_path} is {label.shape[1]}x{label.shape[0]} pixels, "
-                f"its image {record['file_name']} is {width}x{height}; make them equal"
-            )
+        check_label_size(label.shape, label_path, (height, width), record["file_name"])
         check_label_values(label, label_path, self.num_classes, self.ignore_label)
 
-        # As float64, detectron2 resizes labels by PyTorch's nearest neighbour (the published
-        # recipe) and loses no 16-bit value.
-        augmented = T.AugInput(image, sem_seg=label.astype(np.float64))
+        augmented = T.AugInput(image, sem_seg=label)
         self.augmentations(augmented)
-        image_tensor = _to_tensor(augmented.image)
-        label_tensor = torch.from_numpy(augmented.sem_seg.astype(np.int64))
-        if self.size_divisibility > 0:
-            padding = _padding(label_tensor.shape, self.size_divisibility)
-            image_tensor = F.pad(image_tensor, padding, value=IMAGE_PADDING)
-            label_tensor = F.pad(label_tensor, padding, value=self.ignore_label)
+        size = self._padded(augmented.sem_seg.shape)
+        padded_image = np.full((3, *size), IMAGE_PADDING, dtype=np.uint8)
+        padded_label = np.full(size, self.ignore_label, dtype=np.int64)
+        _fill(padded_image, augmented.image.transpose(2, 0, 1))
+        _fill(padded_label, augmented.sem_seg)
         return record | {
-            "image": image_tensor,
-            "sem_seg": label_tensor,
+            "image": torch.from_numpy(padded_image),
+            "sem_seg": torch.from_numpy(padded_label),
             "height": height,
             "width": width,
         }
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        divisor = max(self.size_divisibility, 1)
+        return tuple(-(-side // divisor) * divisor for side in size)
 
 
 class InferenceMapper:
@@ -176,19 +174,18 @@ def _train_augmentations(inputs: CfgNode, ignore_label: int) -> list[T.Augmentat
             "INPUT.MIN_SIZE_TRAIN must be two sizes (from, to) where MIN_SIZE_TRAIN_SAMPLING is "
             f"'range', not {tuple(inputs.MIN_SIZE_TRAIN)}"
         )
-    augmentations: list[T.Augmentation | Transform] = [
-        T.ResizeShortestEdge(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
-    ]
-    crop = inputs.CROP
-    if crop.ENABLED:
-        kind = _choice(crop, "TYPE", _CROPS, "INPUT.CROP")
-        augmentations.append(
-            T.RandomCrop_CategoryAreaConstraint(
-                kind, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label
-            )
+    resize = T.ResizeShortestEdge(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
+    crop = None
+    if inputs.CROP.ENABLED:
+        crop = T.RandomCrop_CategoryAreaConstraint(
+            _choice(inputs.CROP, "TYPE", _CROPS, "INPUT.CROP"),
+            inputs.CROP.SIZE,
+            inputs.CROP.SINGLE_CATEGORY_MAX_AREA,
+            ignore_label,
         )
+    augmentations: list[T.Augmentation | Transform] = [ResizeAndCrop(resize, crop)]
     if inputs.COLOR_AUG_SSD:
-        augmentations.append(ColorAugSSDTransform(img_format=inputs.FORMAT))
+        augmentations.append(ColourAugmentation(img_format=inputs.FORMAT))
     flip = _choice(inputs, "RANDOM_FLIP", _FLIPS)
     if flip != "none":
         augmentations.append(
@@ -208,6 +205,7 @@ def _to_tensor(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def _padding(size: Sequence[int], divisor: int) -> tuple[int, int, int, int]:
-    height, width = size
-    return 0, -width % divisor, 0, -height % divisor
+def _fill(padded: np.ndarray, values: np.ndarray) -> None:
+    """Put values (..., H, W) into the upper left corner of a larger array."""
+    height, width = values.shape[-2:]
+    padded[..., :height, :width] = values

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 import numpy as np
 from detectron2.data import detection_utils
 from numpy.typing import DTypeLike
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from cat_seg.errors import UserError
+
+# EXIF orientations of images that are stored with height and width exchanged.
+_LYING = range(5, 9)
 
 
 @contextmanager
@@ -45,14 +48,26 @@ def read_image(path: str, image_format: str) -> np.ndarray:
     raise UserError(f"image {path} has floating-point pixels; save it with 8 or 16 bits")
 
 
-def read_label(path: str, dtype: DTypeLike = np.int64) -> np.ndarray:
+def read_image_size(path: str) -> tuple[int, int]:
+    """Read (H, W) of what `read_image` gives from the header of an image file.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    with _naming("image", path), Image.open(path) as file:
+        width, height = file.size
+        turned = file.getexif().get(ExifTags.Base.Orientation) in _LYING
+    return (width, height) if turned else (height, width)
+
+
+def read_label(path: str, dtype: DTypeLike | None = np.int64) -> np.ndarray:
     """Read a label map of 8 or 16 bits (grey or palette PNG, TIFF) as a writable (H, W) array.
 
     Fits `sem_seg_loading_fn` of detectron2's SemSegEvaluator.
 
     Args:
         path: the label file; palette images give the palette's indices.
-        dtype: integer type of the result.
+        dtype: integer type of the result; None keeps that of the file.
 
     Raises:
         UserError: the file is missing, truncated or no image, or has more than one channel or
@@ -65,7 +80,7 @@ def read_label(path: str, dtype: DTypeLike = np.int64) -> np.ndarray:
             f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
             "store one class index a pixel"
         )
-    return label.astype(dtype)
+    return label.astype(dtype or label.dtype)
 
 
 def check_label_values(label: np.ndarray, path: str, num_classes: int, ignore_label: int) -> None:
@@ -85,4 +100,19 @@ def check_label_values(label: np.ndarray, path: str, num_classes: int, ignore_la
         raise UserError(
             f"label {path} has the value {wrong[0]}, which is neither a class index "
             f"(0 to {num_classes - 1}) nor the ignore label {ignore_label}"
+        )
+
+
+def check_label_size(
+    label_size: tuple[int, int], label_path: str, image_size: tuple[int, int], image_path: str
+) -> None:
+    """Refuse a label map that is not as large as its image; sizes are (H, W).
+
+    Raises:
+        UserError: naming both files and sizes.
+    """
+    if label_size != image_size:
+        raise UserError(
+            f"label {label_path} is {label_size[1]}x{label_size[0]} pixels, "
+            f"its image {image_path} is {image_size[1]}x{image_size[0]}; make them equal"
         )

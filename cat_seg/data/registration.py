@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
@@ -33,7 +34,7 @@ class DatasetSpec:
     """A dataset for semantic segmentation and the layouts it may have on disk."""
 
     name: str
-    # Path of the JSON list of class names, in the order of the label values.
+    # Path of the list of class names, in the order of the label values.
     vocabulary: str
     # The first that is on disk is used.
     layouts: tuple[Layout, ...]
@@ -43,6 +44,35 @@ class DatasetSpec:
     background_from: int | None = None
     # What to do where no layout is on disk.
     made_by: str = "see datasets/README.md"
+    # How many labelled images a complete copy has; None where nobody said.
+    expected: int | None = None
+    # Images without any labelled pixel have no label file, so that `expected` is an upper bound.
+    drops_unlabelled: bool = False
+
+    def classes(self) -> list[str]:
+        """Read the class names, in the order of the label values.
+
+        Raises:
+            UserError: as `cat_seg.data.vocabularies.load_vocabulary`.
+        """
+        return load_vocabulary(self.vocabulary)
+
+    def label_names(self) -> list[str]:
+        """Read the names of the label values: as `classes`, but background is one name."""
+        names = self.classes()
+        if self.background_from is None:
+            return names
+        return [*names[: self.background_from], "background"]
+
+    def missing(self) -> str:
+        """Say in one line where the dataset was looked for, and how to get it."""
+        wanted = " or ".join(
+            f"{layout.images} with {layout.labels}/*{self.label_suffix}" for layout in self.layouts
+        )
+        return (
+            f"dataset {self.name} is not in {datasets_root()} (looked for {wanted}); "
+            f"{self.made_by}, or point DETECTRON2_DATASETS at the folder that has it"
+        )
 
 
 class DatasetMetadata(Metadata):
@@ -56,7 +86,7 @@ class DatasetMetadata(Metadata):
     @property
     def stuff_classes(self) -> list[str]:
         """Class names in the order of the label values."""
-        return load_vocabulary(self.spec.vocabulary)
+        return self.spec.classes()
 
     @property
     def image_root(self) -> str:
@@ -91,29 +121,79 @@ def register(spec: DatasetSpec) -> None:
     )
 
 
+def unregister(name: str) -> None:
+    """Take back what `register` did with the dataset of this name."""
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def spec_of(name: str) -> DatasetSpec:
+    """Return what `register` was given for the dataset of this name.
+
+    Raises:
+        UserError: `register` added no dataset of that name.
+    """
+    # Not MetadataCatalog.get, which adds what it does not find.
+    specs = {name: metadata.get("spec") for name, metadata in MetadataCatalog.items()}
+    spec = specs.get(name)
+    if spec is None:
+        known = ", ".join(sorted(name for name, spec in specs.items() if spec is not None))
+        raise UserError(f"unknown dataset {name!r}; known are {known}")
+    return spec
+
+
 def is_on_disk(name: str) -> bool:
     """Say whether the folders of a dataset added by `register` are there, in any layout.
 
     Raises:
         UserError: `register` added no dataset of that name.
     """
-    spec = MetadataCatalog[name].get("spec") if name in MetadataCatalog else None
-    if spec is None:
-        raise UserError(f"unknown dataset {name!r}")
-    return _find_layout(spec) is not None
+    return _find_layout(spec_of(name)) is not None
+
+
+class Pairs(NamedTuple):
+    """The images of a dataset that have a label, and what does not match.
+
+    records: dicts with file_name and sem_seg_file_name, in the order of the file names.
+    problems: one line for labels without an image, and one for images without a label.
+    """
+
+    records: list[dict[str, str]]
+    problems: list[str]
+
+
+def find_pairs(spec: DatasetSpec) -> Pairs:
+    """Match the images and label maps of a dataset on disk by name without suffix.
+
+    Raises:
+        UserError: no layout is on disk, or two files of a folder differ in the suffix alone.
+    """
+    layout = _present_layout(spec)
+    image_root, label_root = datasets_root() / layout.images, datasets_root() / layout.labels
+    images = _files_by_stem(image_root, IMAGE_SUFFIXES)
+    labels = _files_by_stem(label_root, {spec.label_suffix})
+    problems = _unmatched(labels, images, "label", f"no image of that name in {image_root}")
+    if not layout.shared_images:
+        problems += _unmatched(images, labels, "image", f"no label of that name in {label_root}")
+    records = [
+        {"file_name": images[stem], "sem_seg_file_name": labels[stem]}
+        for stem in sorted(labels.keys() & images.keys())
+    ]
+    return Pairs(records, problems)
 
 
 def _find_layout(spec: DatasetSpec) -> Layout | None:
     root = datasets_root()
     for layout in spec.layouts:
-        if _holds(root / layout.images, IMAGE_SUFFIXES) and _holds(
+        if holds(root / layout.images, IMAGE_SUFFIXES) and holds(
             root / layout.labels, {spec.label_suffix}
         ):
             return layout
     return None
 
 
-def _holds(folder: Path, suffixes: Collection[str]) -> bool:
+def holds(folder: Path, suffixes: Collection[str]) -> bool:
+    """Say whether a folder is there and has a file of one of these suffixes (lower case)."""
     if not folder.is_dir():
         return False
     with os.scandir(folder) as entries:
@@ -123,27 +203,15 @@ def _holds(folder: Path, suffixes: Collection[str]) -> bool:
 def _present_layout(spec: DatasetSpec) -> Layout:
     layout = _find_layout(spec)
     if layout is None:
-        wanted = " or ".join(
-            f"{layout.images} with {layout.labels}/*{spec.label_suffix}" for layout in spec.layouts
-        )
-        raise UserError(
-            f"dataset {spec.name} is not in {datasets_root()} (looked for {wanted}); "
-            f"{spec.made_by}, or point DETECTRON2_DATASETS at the folder that has it"
-        )
+        raise UserError(spec.missing())
     return layout
 
 
 def _load_records(spec: DatasetSpec) -> list[dict[str, str]]:
-    layout = _present_layout(spec)
-    image_root, label_root = datasets_root() / layout.images, datasets_root() / layout.labels
-    images = _files_by_stem(image_root, IMAGE_SUFFIXES)
-    labels = _files_by_stem(label_root, {spec.label_suffix})
-    _refuse_unmatched(labels, images, "label", f"no image of that name in {image_root}")
-    if not layout.shared_images:
-        _refuse_unmatched(images, labels, "image", f"no label of that name in {label_root}")
-    return [
-        {"file_name": images[stem], "sem_seg_file_name": labels[stem]} for stem in sorted(labels)
-    ]
+    records, problems = find_pairs(spec)
+    if problems:
+        raise UserError(problems[0])
+    return records
 
 
 def _files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
@@ -158,12 +226,13 @@ def _files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
     return files
 
 
-def _refuse_unmatched(
+def _unmatched(
     files: dict[str, str], partners: dict[str, str], kind: str, reason: str
-) -> None:
+) -> list[str]:
     unmatched = sorted(files.keys() - partners.keys())
-    if unmatched:
-        raise UserError(
-            f"{kind} {files[unmatched[0]]} has {reason} ({len(unmatched)} such of {len(files)}); "
-            "add what is missing or remove it"
-        )
+    if not unmatched:
+        return []
+    return [
+        f"{kind} {files[unmatched[0]]} has {reason} ({len(unmatched)} such of {len(files)}); "
+        "add what is missing or remove it"
+    ]

@@ -18,19 +18,23 @@ def shipped_path(name: str) -> str:
 
 
 def load_vocabulary(path: str) -> list[str]:
-    """Read the class names of a JSON file, in index order.
+    """Read the class names of a file, in index order.
 
     Args:
-        path: a JSON list of names; a relative path also resolves from the repository root.
-            A name may list synonyms ("road, route"), of which models prompt the first.
+        path: a .txt file with one name a line, or a JSON list of names; a relative path also
+            resolves from the repository root. A name may list synonyms ("road, route"), of which
+            models prompt the first.
 
     Returns:
         The names without surrounding blanks.
 
     Raises:
-        UserError: the file is missing or no JSON, is not a list of non-empty strings, is empty,
-            or has a name twice.
+        UserError: the file is missing, no text or no JSON, is not a list of non-empty strings, is
+            empty, or has a name twice.
     """
+    if Path(path).suffix.lower() == ".txt":
+        lines = _parse_file(path, str.splitlines)
+        return _checked([line for line in lines if line.strip()], str(path))
     return _checked(_parse_file(path, json.loads), str(path))
 
 
@@ -38,8 +42,8 @@ def parse_vocabulary(text: str) -> list[str]:
     """Turn what a user typed into class names.
 
     Args:
-        text: a path ending in .json (a list of names) or .txt (one name a line), the name of a
-            shipped vocabulary ("ade150" for datasets/ade150.json), or names separated by commas.
+        text: a path ending in .json or .txt (see `load_vocabulary`), the name of a shipped
+            vocabulary ("ade150" for datasets/ade150.json), or names separated by commas.
             Synonyms ("road, route") are possible in files only.
 
     Returns:
@@ -49,12 +53,8 @@ def parse_vocabulary(text: str) -> list[str]:
         UserError: as in `load_vocabulary`, or no name at all.
     """
     text = text.strip()
-    suffix = Path(text).suffix.lower()
-    if suffix == ".json":
+    if Path(text).suffix.lower() in (".json", ".txt"):
         return load_vocabulary(text)
-    if suffix == ".txt":
-        lines = _parse_file(text, str.splitlines)
-        return _checked([line for line in lines if line.strip()], text)
     if text in {path.stem for path in SHIPPED.glob("*.json")}:
         return load_vocabulary(shipped_path(text))
     names = [name for name in text.split(",") if name.strip()]

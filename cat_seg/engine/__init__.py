@@ -1,9 +1,10 @@
 """Training and evaluation runs: set-up, processes, the Trainer, checkpoints."""
 
 from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.engine.evaluation import evaluate, load_model, shared_weights_record
 from cat_seg.engine.launch import launch
 from cat_seg.engine.setup import argument_parser, load_config, setup
-from cat_seg.engine.trainer import Trainer, evaluate
+from cat_seg.engine.trainer import Trainer
 
 __all__ = [
     "Checkpointer",
@@ -13,5 +14,7 @@ __all__ = [
     "last_checkpoint",
     "launch",
     "load_config",
+    "load_model",
     "setup",
+    "shared_weights_record",
 ]

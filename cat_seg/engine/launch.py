@@ -18,6 +18,7 @@ from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
 from cat_seg.errors import UserError, fail
 
@@ -79,6 +80,7 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     # This process was spawned, and would spawn its data workers, each with all imports anew.
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+    register_custom(cfg)
     try:
         main(cfg, args)
     except UserError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -22,8 +23,8 @@ class LastingLoader:
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        """Take over `loader` and its `worker_init_fn`."""
-        loader.worker_init_fn = _outlive_signals
+        """Take over `loader`, whose `worker_init_fn` is called first."""
+        loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
         self._loader = loader
 
     def __len__(self) -> int:
@@ -37,7 +38,9 @@ class LastingLoader:
         yield from batches
 
 
-def _outlive_signals(worker_id: int) -> None:
+def _begin_worker(begin: Callable[[int], None] | None, worker_id: int) -> None:
+    if begin is not None:
+        begin(worker_id)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

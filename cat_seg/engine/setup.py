@@ -14,6 +14,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from cat_seg.config import add_cat_seg_config
+from cat_seg.data.build import images_per_process
+from cat_seg.data.custom import register_custom
 from cat_seg.engine.checkpointer import last_checkpoint
 from cat_seg.errors import UserError
 from cat_seg.paths import resolve
@@ -27,15 +29,16 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Build the config of the project from a file and KEY VALUE pairs.
+    """Build the config of the project from a file and KEY VALUE pairs, and register its datasets.
 
     Args:
         config_file: a YAML file; a relative path also resolves from the repository root. "" takes
             the defaults.
-        overrides: KEY VALUE KEY VALUE ...
+        overrides: KEY VALUE KEY VALUE ...; the value of a section is YAML in braces.
 
     Raises:
-        UserError: a missing or malformed file, an unknown key, or a value of the wrong type.
+        UserError: a missing or malformed file, an unknown key, a value of the wrong type, or what
+            `cat_seg.data.custom.register_custom` refuses.
     """
     cfg = add_cat_seg_config(get_cfg())
     if config_file:
@@ -46,15 +49,26 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         try:
-            cfg.merge_from_list([key, value])
-        except (AssertionError, KeyError, ValueError) as error:
+            _merge_value(cfg, key, value)
+        except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"{key} {value}: {_reason(error)}; {_HELP}") from error
         except (AttributeError, TypeError) as error:
             raise UserError(f"{key} {value}: {key} goes on below a value; {_HELP}") from error
+    register_custom(cfg)
     return cfg
 
 
 _HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
+
+
+def _merge_value(cfg: CfgNode, key: str, value: str) -> None:
+    if not value.startswith("{"):
+        cfg.merge_from_list([key, value])
+        return
+    section = yaml.safe_load(value)
+    for part in reversed(key.split(".")):
+        section = {part: section}
+    cfg.merge_from_other_cfg(CfgNode(section))
 
 
 def _merge_file(cfg: CfgNode, path: Path) -> None:
@@ -85,7 +99,8 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Refuse what this machine, or this number of processes, cannot run.
 
     Args:
-        cfg: reads MODEL.DEVICE, SOLVER.IMS_PER_BATCH and SOLVER.CHECKPOINT_PERIOD.
+        cfg: reads MODEL.DEVICE, and CHECKPOINT_PERIOD, IMS_PER_BATCH and ACCUMULATION_STEPS of
+            SOLVER.
         args: of `argument_parser`.
 
     Raises:
@@ -97,11 +112,8 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("--num-machines needs --dist-url tcp://ADDRESS-OF-MACHINE-0:PORT")
     check_device(cfg, args.num_gpus)
     processes = args.num_gpus * args.num_machines
-    if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % processes:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; "
-            f"set it to a multiple of the {processes} processes"
-        )
+    if not args.eval_only:
+        images_per_process(cfg, processes)
     if cfg.SOLVER.CHECKPOINT_PERIOD < 1:
         raise UserError(
             f"SOLVER.CHECKPOINT_PERIOD is {cfg.SOLVER.CHECKPOINT_PERIOD}; set it to 1 or more"

@@ -1,21 +1,22 @@
-"""One training step, in full or in mixed precision, on CUDA or CPU."""
+"""One training step, in full or in mixed precision, at once or in micro-batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-# float16 needs its losses scaled, bfloat16 has float32's range; CPUs compute well in the latter.
-AMP_DTYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}
+Batch = list[dict[str, Any]]
 
 
 class StepTrainer(SimpleTrainer):
-    """detectron2's SimpleTrainer with automatic mixed precision on either device.
+    """detectron2's SimpleTrainer with mixed precision on any device and gradient accumulation.
 
     (detectron2's AMPTrainer needs CUDA.) The optimiser clips gradients in its own step, which
     GradScaler calls after it has unscaled them.
@@ -24,23 +25,26 @@ class StepTrainer(SimpleTrainer):
     def __init__(
         self,
         model: nn.Module,
-        data_loader: Iterable[list[dict[str, Any]]],
+        data_loader: Iterable[Batch],
         optimizer: torch.optim.Optimizer,
         *,
         device_type: str,
-        amp: bool,
+        amp_dtype: torch.dtype | None = None,
+        accumulation_steps: int = 1,
     ) -> None:
         """Train `model`, which returns a dict of scalar losses, on batches of `data_loader`.
 
         Args:
             device_type: "cuda" or "cpu".
-            amp: compute in float16 with scaled losses on CUDA, in bfloat16 on a CPU.
+            amp_dtype: what autocast computes in, None for full precision; float16, whose range is
+                narrow, has its losses scaled.
+            accumulation_steps: equal micro-batches that each batch is split into; the gradient of
+                a step is the mean of theirs.
         """
         super().__init__(model, data_loader, optimizer)
-        self._autocast = torch.autocast(device_type, dtype=AMP_DTYPES.get(device_type), enabled=amp)
-        self.grad_scaler = torch.amp.GradScaler(
-            device_type, enabled=amp and AMP_DTYPES.get(device_type) == torch.float16
-        )
+        self._autocast = torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None)
+        self.grad_scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype == torch.float16)
+        self._accumulation_steps = accumulation_steps
 
     def run_step(self) -> None:
         """Draw a batch, back-propagate the sum of its losses, and take one optimiser step."""
@@ -48,14 +52,32 @@ class StepTrainer(SimpleTrainer):
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
-        with self._autocast:
-            losses = self.model(batch)
         self.optimizer.zero_grad()
-        self.grad_scaler.scale(sum(losses.values())).backward()
+        losses = self._back_propagate(batch)
         self.after_backward()
         self._write_metrics(losses, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    def _back_propagate(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the gradients of all micro-batches; returns the mean of each of their losses."""
+        steps = self._accumulation_steps
+        size = len(batch) // steps
+        means: dict[str, Tensor] = {}
+        for step in range(steps):
+            with self._local_gradients() if step < steps - 1 else nullcontext():
+                with self._autocast:
+                    losses = self.model(batch[step * size : (step + 1) * size])
+                shares = {name: loss / steps for name, loss in losses.items()}
+                self.grad_scaler.scale(sum(shares.values())).backward()
+            for name, share in shares.items():
+                means[name] = means.get(name, 0) + share.detach()
+        return means
+
+    def _local_gradients(self) -> AbstractContextManager[None]:
+        """Processes sum up their gradients once a step, with the last micro-batch."""
+        distributed = isinstance(self.model, DistributedDataParallel)
+        return self.model.no_sync() if distributed else nullcontext()
 
     def end_loading(self) -> None:
         """End the workers that load data; another step starts new ones."""

@@ -11,20 +11,22 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
 from torch import nn
 
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.checkpointer import Checkpointer
+from cat_seg.engine.compiling import compile_aggregator
 from cat_seg.engine.hooks import MetricHistory, StopOnSignal
 from cat_seg.engine.loading import LastingLoader
 from cat_seg.engine.optimizer import build_optimizer
+from cat_seg.engine.precision import amp_dtype
 from cat_seg.engine.radius import radius_loggers
 from cat_seg.engine.rng import rng_state, seed_run, set_rng_state
 from cat_seg.engine.step import StepTrainer
 from cat_seg.errors import UserError
-from cat_seg.evaluation import SemSegEvaluator, using_vocabulary, vocabulary_of
+from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ class Trainer(DefaultTrainer):
         self.seed = seed_run(cfg.SEED)
         self._rng: dict[str, Any] | None = None
 
-        # Before the model, which takes longest: errors in datasets show at once.
+        # Before the model, which takes longest: errors in config and datasets show at once.
+        precision = amp_dtype(cfg)
         check_test_datasets(cfg)
         data_loader = self.build_train_loader(cfg, self.seed)
         model = self.build_model(cfg)
@@ -72,7 +75,10 @@ class Trainer(DefaultTrainer):
             device_ids=[comm.get_local_rank()] if on_gpu else None,
         )
         self._trainer = StepTrainer(
-            model, data_loader, optimizer, device_type=device_type, amp=cfg.SOLVER.AMP.ENABLED
+            *(model, data_loader, optimizer),
+            device_type=device_type,
+            amp_dtype=precision,
+            accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -151,8 +157,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the model and log how many of CLIP's parameters train."""
+        """Build the model, compiled or not, and log how many of CLIP's parameters train."""
         model = super().build_model(cfg)
+        if cfg.MODEL.COMPILE:
+            compile_aggregator(model)
         parameters = list(model.clip_parameters())
         total = sum(p.numel() for p in parameters)
         trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -182,8 +190,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Return the evaluator that writes OUTPUT_DIR/inference/<dataset>/results.json."""
-        return SemSegEvaluator(dataset_name, output_dir=cfg.OUTPUT_DIR)
+        """Return the evaluator for a model in training, whose weights are in no file."""
+        return build_evaluator(cfg, dataset_name, weights=None)
 
     @classmethod
     def test(
@@ -195,6 +203,7 @@ class Trainer(DefaultTrainer):
         """Evaluate on each of DATASETS.TEST with its own classes, or with TEST_CLASS_JSON's.
 
         Args:
+            cfg: with TEST.AUG.ENABLED, test-time augmentation is used.
             model: with `set_vocabulary`; afterwards its vocabulary is what it was.
             evaluators: one for each dataset, in place of `build_evaluator`'s.
 
@@ -204,50 +213,17 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: a dataset that is missing or does not fit TEST_CLASS_JSON.
         """
-        if isinstance(evaluators, DatasetEvaluator):
+        names = cfg.DATASETS.TEST
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in names]
+        elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         model = getattr(model, "module", model)  # ranks evaluate apart, so not through DDP
         results: dict[str, Any] = OrderedDict()
-        for index, name in enumerate(cfg.DATASETS.TEST):
-            one = cfg.clone()
-            one.defrost()
-            one.DATASETS.TEST = (name,)
-            with using_vocabulary(model, vocabulary_of(cfg, name)):
-                given = None if evaluators is None else evaluators[index]
-                results[name] = super().test(one, model, given)
+        for name, evaluator in zip(names, evaluators, strict=True):
+            loader = cls.build_test_loader(cfg, name)
+            results[name] = run_on_dataset(cfg, model, name, loader, evaluator)
+            if comm.is_main_process():
+                logger.info("Results on %s:", name)
+                print_csv_format(results[name])
         return results[name] if len(results) == 1 else results
-
-
-def check_test_datasets(cfg: CfgNode) -> None:
-    """Refuse, before any work, a dataset in DATASETS.TEST that cannot be evaluated on.
-
-    Raises:
-        UserError: it is unknown, missing on disk, or does not fit TEST_CLASS_JSON.
-    """
-    for name in cfg.DATASETS.TEST:
-        Trainer.build_test_loader(cfg, name)
-        vocabulary_of(cfg, name)
-
-
-def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
-    """Build the model, load its weights, and evaluate it on DATASETS.TEST.
-
-    Args:
-        cfg: a whole config.
-        resume: take the last checkpoint in OUTPUT_DIR, where there is one, for MODEL.WEIGHTS.
-
-    Returns:
-        The results of `Trainer.test`; only rank 0 has them.
-
-    Raises:
-        UserError: no dataset, or one that cannot be used, or weights that do not load.
-    """
-    if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty; name the datasets to evaluate on")
-    check_test_datasets(cfg)
-    model = Trainer.build_model(cfg)
-    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results = Trainer.test(cfg, model)
-    if comm.is_main_process():
-        verify_results(cfg, results)
-    return results

@@ -1,6 +1,30 @@
-"""Evaluation of semantic segmentation: which classes to ask for, and the metrics."""
+"""Evaluation of semantic segmentation: which classes to ask for, the metrics, their record."""
 
+from cat_seg.evaluation.record import (
+    finished_results,
+    results_file,
+    run_record,
+    source_commit,
+    weights_record,
+)
+from cat_seg.evaluation.run import ProcessOnly, build_evaluator, run_on_dataset, together
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
-from cat_seg.evaluation.vocabulary import using_vocabulary, vocabulary_of
+from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
+from cat_seg.evaluation.vocabulary import check_test_datasets, using_vocabulary, vocabulary_of
 
-__all__ = ["SemSegEvaluator", "using_vocabulary", "vocabulary_of"]
+__all__ = [
+    "ProcessOnly",
+    "SemSegEvaluator",
+    "SemanticSegmentorWithTTA",
+    "build_evaluator",
+    "check_test_datasets",
+    "finished_results",
+    "results_file",
+    "run_on_dataset",
+    "run_record",
+    "source_commit",
+    "together",
+    "using_vocabulary",
+    "vocabulary_of",
+    "weights_record",
+]

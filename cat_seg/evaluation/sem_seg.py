@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator as _SemSegEvaluator
+from detectron2.utils import comm
 
 from cat_seg.data import check_label_values, read_label
 from cat_seg.errors import UserError
@@ -27,17 +30,27 @@ logging.getLogger(_SemSegEvaluator.__module__).setLevel(logging.ERROR)
 class SemSegEvaluator(_SemSegEvaluator):
     """detectron2's evaluator, which sums one confusion matrix over all images and ranks.
 
-    Left out is what takes longer than the metrics: encoding every prediction as RLE and the
-    boundary IoU. Labels may have 16 bits. Where the metadata has `background_from`, predictions
-    from that index on are all background, the class of that index.
+    Left out is what takes longer than the metrics: the boundary IoU, and, unless asked for,
+    encoding every prediction as RLE. Labels may have 16 bits. Where the metadata has
+    `background_from`, predictions from that index on are all background, the class of that index.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        dataset_name: str,
+        results_file: Path | None = None,
+        *,
+        record: Mapping[str, Any] | None = None,
+        save_predictions: bool = False,
+    ) -> None:
         """Evaluate a registered dataset.
 
         Args:
             dataset_name: its metadata has stuff_classes and ignore_label.
-            output_dir: rank 0 writes inference/<dataset_name>/results.json below it.
+            results_file: where rank 0 writes the metrics.
+            record: further entries of that file, such as those of `run_record`.
+            save_predictions: write sem_seg_predictions.json beside it, COCO's stuff format: a list
+                of {file_name, category_id, segmentation (RLE)} for each class in each prediction.
         """
         super().__init__(dataset_name, sem_seg_loading_fn=read_label)
         self._compute_boundary_iou = False
@@ -45,11 +58,16 @@ class SemSegEvaluator(_SemSegEvaluator):
         if self._background is not None:
             self._class_names = [*self._class_names[: self._background], "background"]
             self._num_classes = len(self._class_names)
-        self._results_file = (
-            None
-            if output_dir is None
-            else Path(output_dir) / "inference" / dataset_name / "results.json"
-        )
+        self._results_file = results_file
+        self._record = dict(record or {})
+        self._save_predictions = save_predictions and results_file is not None
+
+    def reset(self) -> None:
+        """Begin to count, and to measure the time."""
+        super().reset()
+        self._b_conf_matrix = np.zeros((0, 0), dtype=np.int64)  # ranks would send it to each other
+        self._images = 0
+        self._start = time.perf_counter()
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Count the pixels of some images.
@@ -70,26 +88,55 @@ class SemSegEvaluator(_SemSegEvaluator):
             self._conf_matrix += np.bincount(
                 (side * predicted + label).ravel(), minlength=side * side
             ).reshape(side, side)
+            if self._save_predictions:
+                self._predictions += self.encode_json_sem_seg(predicted, item["file_name"])
+            self._images += 1
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return and write the metrics, in percent: mIoU, fwIoU, mACC, pACC, IoU-<class>, ...
 
-        Classes that no label has count nowhere; their own entries are NaN (null in the file).
+        Ignored pixels count nowhere, whatever is predicted for them. IoU-<class> is of all other
+        pixels, those of images without the class too. mIoU and mACC are means over the classes that
+        at least one label has, as published evaluations have it: a class that is only predicted
+        lowers the IoU of the classes it is taken for, and its own IoU (of 0) is not in the mean.
+        Its entries, and those of a class that is nowhere, are NaN (null in the file). fwIoU weights
+        each IoU by the class's share of the labelled pixels; pACC is the share of labelled pixels
+        that are right.
 
         Returns:
             {"sem_seg": {metric: value}} on rank 0, None on the others.
         """
+        images = sum(comm.all_gather(self._images))
         results = super().evaluate()
         if results is not None and self._results_file is not None:
-            finite = {
-                name: None if math.isnan(value) else float(value)
-                for name, value in results["sem_seg"].items()
-            }
-            self._results_file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._results_file, "w") as file:
-                json.dump({"dataset": self._dataset_name, "sem_seg": finite}, file, indent=1)
-            logger.info("The metrics of each class are in %s", self._results_file)
+            self._write(results["sem_seg"], images)
         return results
+
+    def _write(self, metrics: Mapping[str, float], images: int) -> None:
+        labelled = self._conf_matrix[:, :-1].sum(axis=0)  # pixels of each class
+        content = {
+            "dataset": self._dataset_name,
+            "sem_seg": {
+                name: None if math.isnan(value) else float(value) for name, value in metrics.items()
+            },
+            "counts": {
+                "images": images,
+                "labelled_pixels": int(labelled.sum()),
+                "classes": self._num_classes,
+                "classes_present": int((labelled > 0).sum()),
+            },
+            **self._record,
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        folder = self._results_file.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._save_predictions:
+            with replacing(folder / "sem_seg_predictions.json", "w") as file:
+                json.dump(self._predictions, file)
+        with replacing(self._results_file, "w") as file:
+            json.dump(content, file, indent=1)
+        logger.info("The metrics of each class are in %s", self._results_file)
 
     def _label(self, image_file: str, shape: tuple[int, int]) -> np.ndarray:
         path = self.input_file_to_gt_file[image_file]

@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from torch import nn
 
-from cat_seg.data import load_vocabulary
+from cat_seg.data import build_test_loader, load_vocabulary
 from cat_seg.errors import UserError
 
 
@@ -31,6 +31,17 @@ def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
             f'{dataset_name} has {len(own)}; set it to "" to use the list of each dataset'
         )
     return names
+
+
+def check_test_datasets(cfg: CfgNode) -> None:
+    """Refuse, before any work, a dataset in DATASETS.TEST that cannot be evaluated on.
+
+    Raises:
+        UserError: it is unknown, missing on disk, or does not fit TEST_CLASS_JSON.
+    """
+    for name in cfg.DATASETS.TEST:
+        build_test_loader(cfg, name)
+        vocabulary_of(cfg, name)
 
 
 @contextmanager

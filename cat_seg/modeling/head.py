@@ -76,6 +76,7 @@ class CATSegHead(nn.Module):
                 cfg.MODEL.HYPERBOLIC.IMAGE_CURVATURE,
                 cfg.MODEL.HYPERBOLIC.BLOCK_SIZE,
             ),
+            cfg.MODEL.ACTIVATION_CHECKPOINTING,
         )
         width = clip.image.width
         first, second = head.DECODER_GUIDANCE_DIMS
@@ -118,10 +119,16 @@ def _build_aggregator(cfg: CfgNode, clip: CLIP) -> Aggregator:
     head = cfg.MODEL.SEM_SEG_HEAD
     grid, window, channels = tuple(head.FEATURE_RESOLUTION), head.WINDOW_SIZES, head.HIDDEN_DIMS
     train_classes = len(load_vocabulary(head.TRAIN_CLASS_JSON))
+    recompute = cfg.MODEL.ACTIVATION_CHECKPOINTING
     layers = [
         AggregationLayer(
             SpatialAggregation(
-                channels, head.APPEARANCE_GUIDANCE_PROJ_DIM, head.NUM_HEADS, grid, window
+                channels,
+                head.APPEARANCE_GUIDANCE_PROJ_DIM,
+                head.NUM_HEADS,
+                grid,
+                window,
+                recompute,
             ),
             ClassAggregation(
                 channels,
@@ -130,6 +137,7 @@ def _build_aggregator(cfg: CfgNode, clip: CLIP) -> Aggregator:
                 tuple(head.POOLING_SIZES),
                 head.PAD_LEN,
                 train_padding=train_classes < head.PAD_LEN,
+                recompute=recompute,
             ),
         )
         for _ in range(head.NUM_LAYERS)
@@ -145,4 +153,5 @@ def _build_aggregator(cfg: CfgNode, clip: CLIP) -> Aggregator:
         guidance_channels=tuple(head.DECODER_GUIDANCE_DIMS),
         projected_channels=tuple(head.DECODER_GUIDANCE_PROJ_DIMS),
         output_bias=head.OUTPUT_BIAS_INIT,
+        recompute=recompute,
     )

@@ -45,7 +45,7 @@ def in_parts(
     return whole
 
 
-def recomputed(step: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def recomputed(step: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Return step(*inputs); the backward pass computes it again instead of keeping it."""
     if not torch.is_grad_enabled():
         return step(*inputs)

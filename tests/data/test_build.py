@@ -4,6 +4,7 @@ import json
 import random
 from itertools import chain, islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -183,6 +184,18 @@ def test_memory_is_pinned_for_gpus(cfg, device, pinned):
     assert build_test_loader(cfg, "mini").pin_memory is pinned
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_worker_has_one_thread(cfg, training):
+    loader = build_train_loader(cfg, seed=0) if training else build_test_loader(cfg, "mini")
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        loader.worker_init_fn(0)
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_test_loader_gives_every_image_once_in_order(cfg, workers):
     cfg.DATALOADER.NUM_WORKERS = workers
@@ -208,6 +221,26 @@ def test_ranks_share_a_test_dataset(cfg, monkeypatch):
     assert list(chain(*names)) == [record["file_name"] for record in DatasetCatalog.get("mini")]
 
 
+@pytest.mark.parametrize(("batch", "sizes"), [(2, [[2, 1], [2]]), (3, [[3], [2]]), (9, [[3], [2]])])
+def test_test_batches_stay_in_a_ranks_share(cfg, monkeypatch, batch, sizes):
+    cfg.TEST.IMS_PER_BATCH = batch
+    names = []
+    for rank in range(2):
+        as_rank(monkeypatch, rank, 2)
+        loader = build_test_loader(cfg, "mini")
+        assert len(loader) == len(sizes[rank])
+        batches = list(loader)
+        assert [len(batch) for batch in batches] == sizes[rank]
+        names += [sample["file_name"] for sample in chain(*batches)]
+    assert names == [record["file_name"] for record in DatasetCatalog.get("mini")]
+
+
+def test_a_test_batch_holds_at_least_one_image(cfg):
+    cfg.TEST.IMS_PER_BATCH = 0
+    with pytest.raises(UserError, match=r"TEST\.IMS_PER_BATCH is 0; set it to 1 or more"):
+        build_test_loader(cfg, "mini")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, workers, training):
@@ -224,7 +257,15 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["SOLVER.IMS_PER_BATCH", 5], "IMS_PER_BATCH is 5; set it to a multiple of the 2"),
+        (
+            ["SOLVER.IMS_PER_BATCH", 5],
+            r"IMS_PER_BATCH is 5; set it to a multiple of 2, the processes \(2\)",
+        ),
+        (
+            ["SOLVER.IMS_PER_BATCH", 6, "SOLVER.ACCUMULATION_STEPS", 2],
+            r"IMS_PER_BATCH is 6; .* multiple of 4, .*\(2\) times SOLVER\.ACCUMULATION_STEPS \(2\)",
+        ),
+        (["SOLVER.ACCUMULATION_STEPS", 0], r"SOLVER\.ACCUMULATION_STEPS is 0; set it to 1 or more"),
         (["SOLVER.IMS_PER_BATCH", 0], "IMS_PER_BATCH is 0"),
         (["INPUT.DATASET_MAPPER_NAME", "instances"], "DATASET_MAPPER_NAME is 'instances'"),
         (["DATASETS.TRAIN", ()], "DATASETS.TRAIN is empty"),

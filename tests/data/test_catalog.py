@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cat_seg.data import BENCHMARKS, DATASETS, is_on_disk
+from cat_seg.data import BENCHMARKS, DATASETS, datasets_named, is_on_disk
+from cat_seg.data.registration import spec_of
 from cat_seg.errors import UserError
+from cat_seg.paths import REPO_ROOT
 
 VOC10, VOC12 = "VOCdevkit/VOC2010", "VOCdevkit/VOC2012"
 ADE = "ADEChallengeData2016"
@@ -151,3 +153,39 @@ def test_names_behind_the_twenty_classes_are_background_in_pas_20b_alone():
         "voc_2012_test_background_sem_seg"
     }
     assert merged["voc_2012_test_background_sem_seg"] == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "script"),
+    [
+        ("coco_2017_train_stuff_all_sem_seg", 118287, "coco_stuff"),
+        ("coco_2017_test_stuff_all_sem_seg", 5000, "coco_stuff"),
+        ("ade20k_150_test_sem_seg", 2000, "ade20k_150"),
+        ("ade20k_full_sem_seg_freq_val_all", 2000, "ade20k_full"),
+        ("voc_2012_test_sem_seg", 1449, "voc"),
+        ("voc_2012_test_background_sem_seg", 1449, "voc"),
+        ("context_59_test_sem_seg", 5105, "pascal_context_59"),
+        ("context_459_test_sem_seg", 5105, "pascal_context_459"),
+    ],
+)
+def test_how_many_images_there_should_be_and_what_makes_them(root, name, expected, script):
+    spec = spec_of(name)
+    assert spec.expected == expected
+    assert spec.drops_unlabelled == (name == "voc_2012_test_sem_seg")
+    path = f"datasets/prepare_{script}.py"
+    assert (REPO_ROOT / path).is_file()
+    with pytest.raises(UserError, match=f"run `python {path}`") as caught:
+        DatasetCatalog.get(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    for layout in spec.layouts:
+        assert layout.images in message and layout.labels in message
+
+
+def test_benchmarks_and_datasets_by_name():
+    assert datasets_named(["PC-59", "quickstart_train", "context_59_test_sem_seg"]) == [
+        "context_59_test_sem_seg",
+        "quickstart_train",
+    ]
+    with pytest.raises(UserError, match=r"'A-151'; known are .*voc_2012.* the benchmarks A-847,"):
+        datasets_named(["A-150", "A-151"])

@@ -11,6 +11,7 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from PIL import Image
 
 from cat_seg.config import add_cat_seg_config
+from cat_seg.data.augmentation import CroppedResize
 from cat_seg.data.build import fixed_randomness
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
 from cat_seg.errors import UserError
@@ -104,7 +105,7 @@ def test_sixteen_bit_labels_survive_resizing(tmp_path, cfg):
     values = np.array([[0, 300], [846, 65535]], dtype=np.uint16)
     record, _, _ = write_sample(tmp_path, 2, 2, values, suffix="tif")
     mapper = TrainMapper(
-        augmentations=[T.ResizeTransform(2, 2, 4, 4)],
+        augmentations=[CroppedResize((2, 2), (4, 4), T.CropTransform(0, 0, 4, 4))],
         image_format="RGB",
         num_classes=847,
         ignore_label=65535,

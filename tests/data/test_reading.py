@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cat_seg.data.reading import check_label_values, read_image, read_label
+from cat_seg.data.reading import (
+    check_label_size,
+    check_label_values,
+    read_image,
+    read_image_size,
+    read_label,
+)
 from cat_seg.errors import UserError
 
 
@@ -31,6 +37,32 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[274] = 6
     Image.fromarray(pixels).save(path, exif=exif)
     np.testing.assert_array_equal(read_image(path, "RGB"), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_the_size_in_the_header_is_that_of_the_image(tmp_path, orientation, suffix):
+    path, exif = str(tmp_path / f"a.{suffix}"), Image.Exif()
+    if orientation is not None:
+        exif[274] = orientation
+    Image.fromarray(_noise(3, 4)).save(path, exif=exif)
+    assert read_image_size(path) == read_image(path, "RGB").shape[:2]
+
+
+def test_the_size_takes_no_more_than_the_header(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(_noise(300, 400)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert read_image_size(str(path)) == (300, 400)
+    path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"cannot read image .*a\.jpg"):
+        read_image_size(str(path))
+
+
+def test_sizes_that_differ_are_one_line_with_both():
+    check_label_size((3, 4), "label.png", (3, 4), "image.jpg")
+    with pytest.raises(UserError, match=r"label\.png is 4x3 pixels, its image image\.jpg is 3x4"):
+        check_label_size((3, 4), "label.png", (4, 3), "image.jpg")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cat_seg.data.registration import DatasetSpec, Layout, datasets_root, is_on_disk, register
+from cat_seg.data.registration import (
+    DatasetSpec,
+    Layout,
+    datasets_root,
+    find_pairs,
+    is_on_disk,
+    register,
+    spec_of,
+    unregister,
+)
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
 
@@ -18,18 +27,17 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def add():
-    added = []
+    added = set()
 
     def add(*layouts: Layout, **settings) -> str:
         spec = DatasetSpec("sample", "datasets/voc20.json", layouts, **settings)
         register(spec)
-        added.append(spec.name)
+        added.add(spec.name)
         return spec.name
 
     yield add
     for name in added:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        unregister(name)
 
 
 def fill(root, layout: Layout, stems=("a", "b"), image_suffix=".jpg", label_suffix=".png"):
@@ -126,9 +134,12 @@ def test_a_missing_dataset_names_folders_and_remedy(root, add):
     assert is_on_disk(name)
 
 
-def test_is_on_disk_refuses_names_that_nobody_registered():
-    with pytest.raises(UserError, match="unknown dataset 'no_such_set'"):
+def test_is_on_disk_refuses_names_that_nobody_registered(add):
+    name = add(FIRST)
+    with pytest.raises(UserError, match=f"unknown dataset 'no_such_set'; known are .*{name}") as e:
         is_on_disk("no_such_set")
+    one_line(e)
+    assert "coco_2017_val_panoptic" not in str(e.value)  # detectron2's
     assert "no_such_set" not in MetadataCatalog
 
 
@@ -168,3 +179,33 @@ def test_two_images_of_one_name_are_refused(root, add):
     (root / FIRST.images / "a.png").touch()
     with pytest.raises(UserError, match=r"a\.jpg and .*a\.png differ in the suffix alone"):
         DatasetCatalog.get(name)
+
+
+def test_the_spec_of_a_dataset_until_it_is_taken_back(add):
+    name = add(FIRST, expected=7)
+    assert spec_of(name).expected == 7
+    unregister(name)
+    with pytest.raises(UserError, match=f"unknown dataset '{name}'"):
+        spec_of(name)
+    assert name not in DatasetCatalog
+    add(FIRST)
+
+
+def test_pairs_of_an_incomplete_dataset(root, add):
+    spec = spec_of(add(FIRST))
+    fill(root, FIRST, stems=("a", "b", "c", "d"))
+    (root / FIRST.images / "a.jpg").unlink()
+    for stem in ("b", "c"):
+        (root / FIRST.labels / f"{stem}.png").unlink()
+    records, (label, image) = find_pairs(spec)
+    assert [record["file_name"] for record in records] == [str(root / FIRST.images / "d.jpg")]
+    assert "a.png has no image" in label and "1 such of 2" in label
+    assert "b.jpg has no label" in image and "2 such of 3" in image
+
+
+@pytest.mark.parametrize(("index", "names"), [(None, 20), (15, 16)])
+def test_names_of_the_label_values(add, index, names):
+    found = spec_of(add(FIRST, background_from=index)).label_names()
+    assert len(found) == names
+    assert (found[-1] == "background") == (index is not None)
+    assert found[:15] == spec_of("sample").classes()[:15]

@@ -56,8 +56,8 @@ def test_files_by_suffix(tmp_path):
     text, as_json = tmp_path / "names.txt", tmp_path / "names.json"
     text.write_text("road, route\n\n  cat\n")
     as_json.write_text('["road, route", "cat"]')
-    assert parse_vocabulary(str(text)) == ["road, route", "cat"]
-    assert parse_vocabulary(str(as_json)) == ["road, route", "cat"]
+    for read in (load_vocabulary, parse_vocabulary):
+        assert read(str(text)) == read(str(as_json)) == ["road, route", "cat"]
 
 
 @pytest.mark.parametrize(

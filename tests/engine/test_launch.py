@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from cat_seg.data import DatasetSpec, Layout, register
 from cat_seg.engine import Trainer, argument_parser, evaluate, launch
 from cat_seg.engine.launch import _rank_main, _signals_to_children
 from cat_seg.errors import UserError
@@ -44,9 +44,6 @@ def train(cfg, folder, *, stop=False, resume=False):
 
 def train_whole_and_in_parts(cfg, args):
     """In each of two ranks: train; train and be stopped; go on; report the stop by the status."""
-    classes = Path(os.environ["DETECTRON2_DATASETS"]) / "classes.json"
-    layout = Layout("stand_in/images", "stand_in/labels")
-    register(DatasetSpec("stand_in", str(classes), (layout,)))
     assert stand_in.StandIn(cfg).training  # registered by the import
     train(cfg, "whole")
     with pytest.raises(SystemExit) as stopped:
@@ -58,7 +55,10 @@ def train_whole_and_in_parts(cfg, args):
 
 
 def test_two_ranks_stop_together_and_go_on_bit_by_bit(cfg):
-    """Over gloo; SIGTERM to the launching process reaches both."""
+    """Over gloo, on a dataset of DATASETS.CUSTOM; SIGTERM to the launching process reaches both."""
+    root = os.environ["DETECTRON2_DATASETS"]
+    folders = {"IMAGES": f"{root}/stand_in/images", "LABELS": f"{root}/stand_in/labels"}
+    cfg.DATASETS.CUSTOM.stand_in = CfgNode({**folders, "CLASSES": f"{root}/classes.json"})
     cfg.TEST.EVAL_PERIOD = 0
     cfg.SOLVER.MAX_ITER = 40
     before = signal.getsignal(signal.SIGTERM)

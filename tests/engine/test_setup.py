@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -94,7 +96,7 @@ def test_more_gpus_than_there_are(cfg, monkeypatch):
     [
         (["--num-gpus", "0"], {}, "1 or more"),
         (["--num-machines", "2"], {}, "needs --dist-url"),
-        (["--num-gpus", "3"], {}, r"IMS_PER_BATCH is 2; set it to a multiple of the 3 processes"),
+        (["--num-gpus", "3"], {}, r"IMS_PER_BATCH is 2; set it to a multiple of 3"),
         ([], {"MODEL.DEVICE": "gpu"}, "MODEL.DEVICE is 'gpu'"),
         ([], {"SOLVER.CHECKPOINT_PERIOD": 0}, "CHECKPOINT_PERIOD is 0"),
     ],
@@ -150,14 +152,19 @@ def test_train_net_trains_resumes_and_evaluates(config_file, tmp_path, monkeypat
     assert (out / "model_final.pth").exists()
     assert list(out.glob("events.out.tfevents.*"))
     results = out / "inference/stand_in/results.json"
-    trained = results.read_text()
+    trained = json.loads(results.read_text())
     results.unlink()
     run_train_net(monkeypatch, config_file, "--resume", *changes)
-    assert results.read_text() == trained
+    assert json.loads(results.read_text())["sem_seg"] == trained["sem_seg"]
     results.unlink()
-    weights = ("MODEL.WEIGHTS", str(out / "model_final.pth"))
+    final = out / "model_final.pth"
+    weights = ("MODEL.WEIGHTS", str(final))
     run_train_net(monkeypatch, config_file, "--eval-only", *changes, *weights)
-    assert results.read_text() == trained
+    evaluated = json.loads(results.read_text())
+    assert evaluated["sem_seg"] == trained["sem_seg"]
+    assert trained["weights"] is None  # of a training run they are in no file yet
+    digest = hashlib.sha256(final.read_bytes()).hexdigest()
+    assert evaluated["weights"] == {"file": str(final), "sha256": digest}
 
 
 @pytest.mark.parametrize(

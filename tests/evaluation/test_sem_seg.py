@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator as Detectron2Evaluator
 from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
 from cat_seg.data import read_label
 from cat_seg.errors import UserError
@@ -56,26 +59,25 @@ def evaluate(evaluator, predictions, classes, batch=1):
     return evaluator.evaluate()["sem_seg"]
 
 
-def plain_metrics(labels, predictions, ignore_label, classes):
-    """IoU, accuracy and their means, from the definitions."""
+def independent_metrics(labels, predictions, ignore_label):
+    """The metrics as scikit-learn computes them, for the classes that a label has."""
     label, predicted = (np.concatenate([a.ravel() for a in x]) for x in (labels, predictions))
     known = label != ignore_label
     label, predicted = label[known], predicted[known]
-    iou, accuracy = {}, {}
-    for index in range(classes):
-        if not (label == index).any():
-            continue
-        hit = ((label == index) & (predicted == index)).sum()
-        iou[index] = 100 * hit / ((label == index) | (predicted == index)).sum()
-        accuracy[index] = 100 * hit / (label == index).sum()
-    return {
-        "IoU": iou,
-        "ACC": accuracy,
-        "mIoU": np.mean(list(iou.values())),
-        "mACC": np.mean(list(accuracy.values())),
-        "pACC": 100 * (label == predicted).mean(),
-        "fwIoU": sum(iou[i] * (label == i).mean() for i in iou),
+    present = np.unique(label)
+    iou = jaccard_score(label, predicted, labels=present, average=None)
+    accuracy = recall_score(label, predicted, labels=present, average=None)
+    means = {
+        "mIoU": iou.mean(),
+        "fwIoU": jaccard_score(label, predicted, labels=present, average="weighted"),
+        "mACC": accuracy.mean(),
+        "pACC": accuracy_score(label, predicted),
     }
+    each = {
+        metric: dict(zip(present, values, strict=True))
+        for metric, values in (("IoU", iou), ("ACC", accuracy))
+    }
+    return {name: 100 * value for name, value in means.items()}, each
 
 
 def random_case(classes, ignore_label, dtype, absent=()):
@@ -95,17 +97,32 @@ def random_case(classes, ignore_label, dtype, absent=()):
     ("classes", "ignore_label", "dtype", "absent"),
     [(4, 255, np.uint8, (2,)), (300, 65535, np.uint16, ())],
 )
-def test_metrics_follow_their_definitions(dataset, classes, ignore_label, dtype, absent):
+def test_metrics_are_those_of_an_independent_implementation(
+    dataset, classes, ignore_label, dtype, absent
+):
+    """Class 2 of the first case is predicted, but no label has it."""
     labels, predictions = random_case(classes, ignore_label, dtype, absent)
     name = dataset(labels, [f"c{i}" for i in range(classes)], ignore_label)
     results = evaluate(SemSegEvaluator(name), predictions, classes)
-    expected = plain_metrics(labels, predictions, ignore_label, classes)
-    for metric in ("mIoU", "fwIoU", "mACC", "pACC"):
-        assert results[metric] == pytest.approx(expected[metric])
-    for index in range(classes):
-        for metric in ("IoU", "ACC"):
-            value = expected[metric].get(index, np.nan)
+    means, each = independent_metrics(labels, predictions, ignore_label)
+    for metric, value in means.items():
+        assert results[metric] == pytest.approx(value), metric
+    for metric, values in each.items():
+        assert len(values) < classes
+        for index in range(classes):
+            value = 100 * values.get(index, np.nan)
             assert results[f"{metric}-c{index}"] == pytest.approx(value, nan_ok=True)
+
+
+def test_the_confusion_matrix_is_an_independent_one(dataset):
+    labels, predictions = random_case(6, 255, np.uint8, absent=(3,))
+    evaluator = SemSegEvaluator(dataset(labels, list("abcdef")))
+    evaluate(evaluator, predictions, 6, batch=3)
+    label, predicted = (np.concatenate([a.ravel() for a in x]) for x in (labels, predictions))
+    known = label != 255
+    expected = confusion_matrix(predicted[known], label[known], labels=range(6))
+    assert np.array_equal(evaluator._conf_matrix[:6, :6], expected)
+    assert evaluator._conf_matrix[:, 6].sum() == (~known).sum()
 
 
 def test_it_agrees_with_detectron2_and_batches_do_not_matter(dataset):
@@ -124,15 +141,67 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
     caplog.set_level("INFO")
     labels, predictions = random_case(4, 255, np.uint8, absent=(2,))
     name = dataset(labels, ["a", "b", "c, d", "e"])
-    results = evaluate(SemSegEvaluator(name, str(tmp_path / "out")), predictions, 4)
-    folder = tmp_path / "out/inference" / name
-    assert [file.name for file in folder.iterdir()] == ["results.json"]
-    written = json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
+    file = tmp_path / "out/results.json"
+    record = {"backbone": "tiny", "weights": None}
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    results = evaluate(SemSegEvaluator(name, file, record=record), predictions, 4)
+    assert [path.name for path in file.parent.iterdir()] == ["results.json"]
+    written = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert written["dataset"] == name
     assert written["sem_seg"]["mIoU"] == results["mIoU"]
     assert written["sem_seg"]["IoU-c, d"] is None
     assert written["sem_seg"].keys() == results.keys()
-    assert caplog.messages == [f"The metrics of each class are in {folder}/results.json"]
+    labelled = sum(int((label != 255).sum()) for label in labels)
+    assert written["counts"] == {
+        "images": 4,
+        "labelled_pixels": labelled,
+        "classes": 4,
+        "classes_present": 3,
+    }
+    assert {key: written[key] for key in record} == record
+    assert 0 <= written["seconds"] < 60
+    assert before <= datetime.fromisoformat(written["finished"]) <= datetime.now(timezone.utc)
+    assert caplog.messages == [f"The metrics of each class are in {file}"]
+
+
+def test_predictions_are_written_on_request_in_the_format_of_detectron2(dataset, tmp_path):
+    labels, predictions = random_case(4, 255, np.uint8)
+    name = dataset(labels, list("abcd"))
+    file = tmp_path / "ours/results.json"
+    evaluate(SemSegEvaluator(name, file, save_predictions=True), predictions, 4, batch=3)
+    theirs = Detectron2Evaluator(
+        name, output_dir=str(tmp_path / "theirs"), sem_seg_loading_fn=read_label
+    )
+    evaluate(theirs, predictions, 4)
+    ours, theirs = (
+        json.loads((tmp_path / folder / "sem_seg_predictions.json").read_text())
+        for folder in ("ours", "theirs")
+    )
+    assert ours == theirs
+    decoded = np.zeros(SIZE, int)
+    for entry in ours:
+        if entry["file_name"] == "2.jpg":
+            decoded[mask_util.decode(entry["segmentation"]) > 0] = entry["category_id"]
+    assert np.array_equal(decoded, predictions[2])
+    assert not list(file.parent.glob("*.partial"))
+
+
+def test_written_predictions_have_one_background(dataset, tmp_path):
+    name = dataset([np.zeros((1, 3), np.uint8)], list("abcd"), background_from=2)
+    file = tmp_path / "results.json"
+    evaluate(SemSegEvaluator(name, file, save_predictions=True), [np.array([[0, 2, 3]])], 4)
+    written = json.loads((tmp_path / "sem_seg_predictions.json").read_text())
+    assert {
+        entry["category_id"]: mask_util.decode(entry["segmentation"]).tolist() for entry in written
+    } == {0: [[1, 0, 0]], 2: [[0, 1, 1]]}
+
+
+def test_nobody_encodes_predictions_that_are_not_kept(dataset, tmp_path, monkeypatch):
+    labels, predictions = random_case(4, 255, np.uint8)
+    name = dataset(labels, list("abcd"))
+    monkeypatch.setattr(SemSegEvaluator, "encode_json_sem_seg", pytest.fail)
+    monkeypatch.setattr(SemSegEvaluator, "_mask_to_boundary", pytest.fail)
+    evaluate(SemSegEvaluator(name, tmp_path / "results.json"), predictions, 4)
 
 
 def test_from_the_background_index_on_all_is_background(dataset):
@@ -167,7 +236,7 @@ def test_ranks_are_summed_and_only_the_first_reports(dataset, monkeypatch, tmp_p
     labels, predictions = random_case(4, 255, np.uint8)
     name = dataset(labels, list("abcd"))
     whole = evaluate(SemSegEvaluator(name), predictions, 4)
-    evaluators = [SemSegEvaluator(name, str(tmp_path)) for _ in range(2)]
+    evaluators = [SemSegEvaluator(name, tmp_path / "out/results.json") for _ in range(2)]
     for rank, evaluator in enumerate(evaluators):
         evaluator.reset()
         for index in (rank, rank + 2):
@@ -180,6 +249,6 @@ def test_ranks_are_summed_and_only_the_first_reports(dataset, monkeypatch, tmp_p
     monkeypatch.setattr(f"{module}.all_gather", lambda data: own.get(id(data), [data]))
     monkeypatch.setattr(f"{module}.is_main_process", lambda: False)
     assert evaluators[1].evaluate() is None
-    assert not (tmp_path / "inference").exists()
+    assert not (tmp_path / "out").exists()
     monkeypatch.setattr(f"{module}.is_main_process", lambda: True)
     assert evaluators[0].evaluate()["sem_seg"] == whole

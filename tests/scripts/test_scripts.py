@@ -10,14 +10,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN, EVALUATE = "train_net.py", "tools/evaluate_benchmarks.py"
+TRAIN, EVALUATE, COLLECT = (
+    "train_net.py",
+    "tools/evaluate_benchmarks.py",
+    "tools/collect_results.py",
+)
+VARIANTS = ["oft", "hpa_only", "afr_only", "enhanced"]
 
-# Stands in for Python: notes its arguments, and does what the files beside it say.
+# Stands in for Python: notes its arguments, and does what the files beside it say. `wait` holds
+# a part of the commands that do not end, `status` an exit status and a part of its commands.
 FAKE_PYTHON = """#!/usr/bin/env bash
 here=$(dirname "$0")
+if [[ $1 == -c ]]; then
+    [[ ! -e $here/no_benchmarks ]] || exit 2
+    exit 0
+fi
 printf '%s\\n' "$*" >> "$here/calls"
-if [[ -e $here/wait ]]; then
-    trap 'touch "$here/stopped"; exit 143' TERM
+if [[ -e $here/wait && "$*" == *"$(cat "$here/wait")"* ]]; then
+    trap 'touch "$here/stopped"; exit "$(cat "$here/stop_status" 2>/dev/null || echo 143)"' TERM
     touch "$here/started"
     while :; do sleep 0.05; done
 fi
@@ -25,7 +35,10 @@ if [[ $1 == */train_net.py && "$*" =~ OUTPUT_DIR\\ ([^ ]+) ]]; then
     mkdir -p "${BASH_REMATCH[1]}"
     touch "${BASH_REMATCH[1]}/model_final.pth"
 fi
-if [[ -e $here/status ]]; then exit "$(cat "$here/status")"; fi
+if [[ -e $here/status ]]; then
+    read -r status part < "$here/status"
+    [[ "$*" != *"$part"* ]] || exit "$status"
+fi
 """
 
 
@@ -77,13 +90,29 @@ def test_train_enhanced(run, tmp_path):
 
 
 def test_defaults(run, python):
-    (python / "status").write_text("1")  # nothing is trained: the default folder is a real one
-    done, calls = run("train_enhanced.sh", "OUTPUT_DIR", python / "out", "SOLVER.MAX_ITER", "5")
+    (python / "status").write_text("1\n")  # nothing is trained: the default folder is a real one
+    done, calls = run("train_enhanced.sh", "SOLVER.MAX_ITER", "5")
     assert done.returncode == 1
     assert calls == [
-        train_call(4, "configs/vitb_384_enhanced.yaml", "output/enhanced")
-        + f" OUTPUT_DIR {python}/out SOLVER.MAX_ITER 5"
+        train_call(4, "configs/vitb_384_enhanced.yaml", "output/enhanced", " SOLVER.MAX_ITER 5")
     ]
+
+
+def test_output_dir_among_the_pairs_names_the_folder(run, tmp_path):
+    out, given = tmp_path / "out", ("OUTPUT_DIR", tmp_path / "out", "SEED", "3")
+    config = "configs/vitb_384_enhanced.yaml"
+    _, calls = run("train_enhanced.sh", "1", *given)
+    assert calls == [train_call(1, config, out, " SEED 3")]
+    _, calls = run("run_train_test.sh", "1", *given)  # trained by the call before
+    assert calls == [evaluate_call(1, config, out / "model_final.pth", more=" SEED 3")]
+    _, calls = run("train_ablation.sh", "1", *given)
+    assert calls[0] == train_call(1, "configs/vitb_384_oft.yaml", out / "oft", " SEED 3")
+
+
+def evaluate_call(gpus, config, weights, output=None, more=""):
+    output = output or f"{weights.parent}/eval"
+    ending = f"MODEL.WEIGHTS {weights} OUTPUT_DIR {output}"
+    return f"{EVALUATE} --num-gpus {gpus} --config-file {config}{more} {ending}"
 
 
 def test_eval_enhanced(run, tmp_path):
@@ -91,48 +120,86 @@ def test_eval_enhanced(run, tmp_path):
     weights.parent.mkdir()
     weights.touch()
     config = "configs/vitb_384_oft.yaml"
-    ending = f"--config-file {config} MODEL.WEIGHTS {weights} OUTPUT_DIR {weights.parent}/eval"
     done, calls = run("eval_enhanced.sh", config, weights)
     assert done.returncode == 0, done.stderr
-    assert calls == [f"{EVALUATE} --num-gpus 1 {ending}"]
-    _, calls = run("eval_enhanced.sh", config, weights, 3, "MODEL.DEVICE", "cpu")
-    assert calls == [f"{EVALUATE} --num-gpus 3 {ending} MODEL.DEVICE cpu"]
-    _, calls = run("eval_enhanced.sh", config, weights, "MODEL.DEVICE", "cpu")
-    assert calls == [f"{EVALUATE} --num-gpus 1 {ending} MODEL.DEVICE cpu"]
+    assert calls == [evaluate_call(1, config, weights)]
+    cpu = ("MODEL.DEVICE", "cpu")
+    _, calls = run("eval_enhanced.sh", config, weights, 3, *cpu)
+    assert calls == [evaluate_call(3, config, weights, more=" MODEL.DEVICE cpu")]
+    _, calls = run("eval_enhanced.sh", config, weights, *cpu, "OUTPUT_DIR", "elsewhere")
+    assert calls == [evaluate_call(1, config, weights, "elsewhere", " MODEL.DEVICE cpu")]
+
+
+def test_weights_below_the_repository_are_found_from_any_folder(run):
+    # Any file will do.
+    done, calls = run("eval_enhanced.sh", "configs/vitb_384_oft.yaml", "docs/install.md")
+    assert done.returncode == 0, done.stderr
+    weights = Path("docs/install.md")
+    assert calls == [evaluate_call(1, "configs/vitb_384_oft.yaml", weights)]
 
 
 def test_run_train_test_trains_once_then_evaluates(run, tmp_path):
     out, config = tmp_path / "out", "configs/vitb_384_oft.yaml"
-    evaluation = (
-        f"{EVALUATE} --num-gpus 1 --config-file {config} MODEL.WEIGHTS {out}/model_final.pth "
-        f"OUTPUT_DIR {out}/eval"
-    )
+    evaluation = evaluate_call(1, config, out / "model_final.pth")
     _, calls = run("run_train_test.sh", 1, config, out)
     assert calls == [train_call(1, config, out), evaluation]
     _, calls = run("run_train_test.sh", 1, config, out)
     assert calls == [evaluation]
 
 
-def test_train_ablation_trains_what_is_missing_then_evaluates_all(run, tmp_path):
-    names = ["oft", "hpa_only", "afr_only", "enhanced"]
-    (tmp_path / "root/hpa_only").mkdir(parents=True)
-    (tmp_path / "root/hpa_only/model_final.pth").touch()
-    done, calls = run("train_ablation.sh", 1, tmp_path / "root", "SEED", "3")
+def test_what_training_starts_from_is_not_what_is_evaluated(run, tmp_path):
+    start = ("MODEL.WEIGHTS", "start.pth")
+    _, calls = run("run_train_test.sh", 1, "configs/vitb_384_oft.yaml", tmp_path / "out", *start)
+    assert calls[0].endswith("MODEL.WEIGHTS start.pth")
+    assert calls[1].split("MODEL.WEIGHTS ")[-1].startswith(f"{tmp_path}/out/model_final.pth")
+
+
+def test_train_ablation_trains_what_is_missing_and_evaluates_all(run, tmp_path):
+    root = tmp_path / "root"
+    (root / "hpa_only").mkdir(parents=True)
+    (root / "hpa_only/model_final.pth").touch()
+    done, calls = run("train_ablation.sh", 1, root, "SEED", "3")
     assert done.returncode == 0, done.stderr
-    trained, evaluated = calls[:3], calls[3:]
-    assert trained == [
-        train_call(1, f"configs/vitb_384_{name}.yaml", tmp_path / "root" / name, " SEED 3")
-        for name in names
-        if name != "hpa_only"
-    ]
-    assert [call.split()[4] for call in evaluated] == [
-        f"configs/vitb_384_{name}.yaml" for name in names
-    ]
-    assert all(call.startswith(EVALUATE) and call.endswith("SEED 3") for call in evaluated)
+    expected = []
+    for name in VARIANTS:
+        config = f"configs/vitb_384_{name}.yaml"
+        if name != "hpa_only":
+            expected.append(train_call(1, config, root / name, " SEED 3"))
+        final = root / name / "model_final.pth"
+        expected.append(evaluate_call(1, config, final, more=" SEED 3"))
+    table = f"{COLLECT} {root} --output {root}/results.md --chart {root}/results.png"
+    assert calls == [*expected, table]
+    assert "variant afr_only (3 of 4)" in done.stdout
+    assert done.stderr == ""
+
+
+def test_an_ablation_whose_training_fails_says_where_and_what_to_do(run, python, tmp_path):
+    (python / "status").write_text("7 hpa_only.yaml OUTPUT_DIR\n")
+    done, calls = run("train_ablation.sh", 1, tmp_path / "root")
+    assert done.returncode == 7
+    assert len(calls) == 3
+    (line,) = done.stderr.splitlines()
+    assert re.match(r"unfinished: variant hpa_only \(2 of 4\); .*the same command goes on", line)
+
+
+def test_an_evaluation_that_fails_does_not_keep_an_ablation_from_training(run, python, tmp_path):
+    (python / "status").write_text("2 hpa_only.yaml MODEL.WEIGHTS\n")
+    done, calls = run("train_ablation.sh", 1, tmp_path / "root")
+    assert done.returncode == 1
+    assert [call.split()[0] for call in calls] == [*[TRAIN, EVALUATE] * 4, COLLECT]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("unfinished: the evaluation of hpa_only; ")
+
+
+@pytest.mark.parametrize("script", ["run_train_test.sh", "train_ablation.sh"])
+def test_without_a_benchmark_nothing_is_trained(run, python, tmp_path, script):
+    (python / "no_benchmarks").touch()
+    done, calls = run(script, 1, "OUTPUT_DIR", tmp_path / "out")
+    assert (done.returncode, calls) == (2, [])
 
 
 def test_the_first_failure_ends_a_script_with_its_status(run, python, tmp_path):
-    (python / "status").write_text("7")
+    (python / "status").write_text("7\n")
     done, calls = run("run_train_test.sh", 1, "configs/vitb_384_oft.yaml", tmp_path / "out")
     assert done.returncode == 7
     assert len(calls) == 1
@@ -171,17 +238,49 @@ def test_help(run, script):
     assert done.stdout.startswith(f"usage: {script}")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_signals_reach_python(python, tmp_path, signum):
-    (python / "wait").touch()
-    script = subprocess.Popen(
-        [str(ROOT / "train_enhanced.sh"), "1", "OUTPUT_DIR", str(tmp_path / "out")],
+def start(python: Path, part: str, script: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a script and wait until it runs the command with that part, which does not end."""
+    (python / "wait").write_text(part)
+    process = subprocess.Popen(
+        [str(ROOT / script), *arguments],
         env=os.environ | {"PYTHON": str(python / "python")},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     for _ in range(500):
         if (python / "started").exists():
             break
         time.sleep(0.02)
-    script.send_signal(signum)
-    assert script.wait(timeout=30) == 143
+    return process
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_python(python, tmp_path, signum):
+    process = start(python, TRAIN, "train_enhanced.sh", "1", "OUTPUT_DIR", str(tmp_path / "out"))
+    process.send_signal(signum)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
     assert (python / "stopped").exists()
+
+
+def test_a_signal_stops_the_script_also_where_the_command_was_just_done(python, tmp_path):
+    (python / "stop_status").write_text("0")
+    process = start(python, TRAIN, "train_ablation.sh", "1", str(tmp_path))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert len((python / "calls").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("part", ["hpa_only.yaml OUTPUT_DIR", "hpa_only.yaml MODEL.WEIGHTS"])
+def test_an_interrupted_ablation_ends_and_goes_on(python, run, tmp_path, part):
+    process = start(python, part, "train_ablation.sh", "1", str(tmp_path))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "unfinished: variant hpa_only (2 of 4)" in errors
+    (python / "wait").unlink()
+    (python / "calls").unlink()
+    done, calls = run("train_ablation.sh", "1", tmp_path)
+    assert done.returncode == 0
+    assert sum(TRAIN in call for call in calls) == (3 if "OUTPUT_DIR" in part else 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -98,6 +99,13 @@ class Aggregator(nn.Module):
         Returns:
             Logits (B, T, 4H, 4W).
         """
+        if torch.is_grad_enabled():
+            return self._aggregate(cost, text, guidance)
+        # Images are independent; one at a time needs least memory.
+        images = zip(cost.split(1), text.split(1), *(g.split(1) for g in guidance), strict=True)
+        return torch.cat([self._aggregate(c, t, Guidance(*levels)) for c, t, *levels in images])
+
+    def _aggregate(self, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
         image_guidance = F.relu(self.image_guidance(guidance.res3)).permute(0, 2, 3, 1)
         text_guidance = F.relu(self.text_guidance(text))
         x = self.cost_embedding(cost.flatten(0, 1)).permute(0, 2, 3, 1)

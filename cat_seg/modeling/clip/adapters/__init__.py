@@ -67,7 +67,7 @@ class FineTuning:
             transformer: Transformer = tower.transformer
             for block in transformer.resblocks:
                 for name, parameter in block.named_parameters():
-                    parameter.requires_grad_(name.startswith(prefixes) if prefixes else False)
+                    parameter.requires_grad_(name.startswith(prefixes))
         # The dense last image block has no use for queries and keys.
         last = image.transformer.resblocks[-1].attn
         last.q_proj.requires_grad_(False)

@@ -1,0 +1,196 @@
+"""Check datasets on disk: complete, label values in range, sizes equal; draw a few samples.
+
+Looks at every label map, and at the headers of the images. Exits with 0 if all that is there is
+sound (what is not there does not count), with 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
+from cat_seg.data.contact_sheet import Sample, draw_sheet
+from cat_seg.data.custom import CustomSpec
+from cat_seg.data.reading import read_image, read_label
+from cat_seg.data.registration import DatasetSpec, datasets_root, is_on_disk, spec_of
+from cat_seg.data.soundness import DatasetReport, check_dataset
+from cat_seg.engine import load_config
+from cat_seg.errors import UserError, one_line_errors
+from cat_seg.files import replacing
+from cat_seg.paths import REPO_ROOT, resolve
+
+UNSOUND, INTERRUPTED = 1, 130
+PROBLEMS_SHOWN = 10
+IGNORED = -1  # in pictures; a dataset may ignore one of its classes
+HEADINGS = ("Dataset", "Benchmark", "Images", "Expected", "Classes", "Result")
+
+COLUMNS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
+
+
+def write_sheet(report: DatasetReport, samples: int, path: Path) -> bool:
+    """Draw evenly spread samples of a dataset; samples that cannot be read are left out.
+
+    Returns:
+        Whether there was one to draw.
+    """
+    path.unlink(missing_ok=True)
+    count = len(report.records)
+    picked = np.linspace(0, count - 1, min(samples, count)).round().astype(int)
+    read = [sample for index in picked if (sample := _read_sample(report, index))]
+    if not read:
+        return False
+    spec = report.spec
+    whole = "" if spec.expected is None else f" of {spec.expected}"
+    remark = (
+        f"{count}{whole} labelled images  ·  {report.seen} of {len(report.names)} classes occur"
+        f"  ·  ignored pixels are {spec.ignore_label}"
+    )
+    title = "  ·  ".join(filter(None, (COLUMNS.get(spec.name), spec.name)))
+    sheet = draw_sheet(title, remark, read, report.names)
+    with replacing(path) as file:
+        sheet.save(file, format="PNG")
+    return True
+
+
+def _read_sample(report: DatasetReport, index: int) -> Sample | None:
+    record = report.records[index]
+    try:
+        image = read_image(record["file_name"], "RGB")
+        label = read_label(record["sem_seg_file_name"])
+    except UserError as error:
+        if str(error) not in report.problems:  # an image that is damaged behind its header
+            report.problems.append(str(error))
+        return None
+    if label.shape != image.shape[:2]:
+        return None
+    label[label == report.spec.ignore_label] = IGNORED
+    return Sample(Path(record["file_name"]).name, image, label)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the datasets asked for and print the table; returns the exit status."""
+    reports = []
+    for spec in _specs(args):
+        if not (is_on_disk(spec.name) or isinstance(spec, CustomSpec)):
+            print(spec.missing())
+            reports.append(DatasetReport(spec))
+            continue
+        report = check_dataset(spec, args.jobs)
+        sheet = args.output / f"{spec.name}.png"
+        if write_sheet(report, args.samples, sheet):
+            print(f"{spec.name}: samples in {sheet}")
+        _list_problems(report, args.output / f"{spec.name}.problems.txt")
+        reports.append(report)
+    print(tabulate(map(row, reports), HEADINGS, "github", missingval="-"))
+    if all(report.missing for report in reports):
+        print(f"no dataset is in {datasets_root()}; datasets/README.md says how to get them")
+    return UNSOUND if any(report.problems for report in reports) else 0
+
+
+def row(report: DatasetReport) -> tuple[str | int | None, ...]:
+    """Return a dataset's line of the table."""
+    spec, count = report.spec, len(report.problems)
+    result = f"{count} problem{'s' * (count > 1)}" if count else "sound"
+    return (
+        spec.name,
+        COLUMNS.get(spec.name),
+        None if report.missing else len(report.records),
+        spec.expected and f"{'at most ' * spec.drops_unlabelled}{spec.expected}",
+        f"{report.seen} of {len(report.names)}" if report.records else None,
+        "not there" if report.missing else result,
+    )
+
+
+def _list_problems(report: DatasetReport, path: Path) -> None:
+    """Write all problems to a file, which is not there without any, and print the first."""
+    path.unlink(missing_ok=True)
+    if not report.problems:
+        return
+    for problem in report.problems[:PROBLEMS_SHOWN]:
+        print(f"{report.spec.name}: {problem}", file=sys.stderr)
+    with replacing(path, "w") as file:
+        file.writelines(f"{problem}\n" for problem in report.problems)
+    print(f"{report.spec.name}: all problems are listed in {path}", file=sys.stderr)
+
+
+def _specs(args: argparse.Namespace) -> list[DatasetSpec]:
+    specs = [spec for spec in DATASETS if spec.expected is not None]
+    if args.config_file:
+        specs += [spec_of(name) for name in load_config(args.config_file).DATASETS.CUSTOM]
+    if args.datasets is None:
+        return specs
+    return [spec_of(name) for name in datasets_named(args.datasets)]
+
+
+def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m cat_seg.data.check", description=__doc__)
+    parser.add_argument(
+        "--root",
+        help="folder of all datasets (default: $DETECTRON2_DATASETS, else this repository's "
+        "datasets/)",
+    )
+    parser.add_argument(
+        "--datasets",
+        nargs="+",
+        metavar="NAME",
+        help="names or columns of the results table (A-150); default: all benchmarks, COCO-Stuff, "
+        "and those of --config-file",
+    )
+    parser.add_argument("--config-file", help="a config whose DATASETS.CUSTOM to add")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that work at once (default: one for each core, here %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=REPO_ROOT / "output/dataset_check",
+        help="folder for pictures and lists of problems (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images to draw of each dataset (default: %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the check; returns the exit status."""
+    args = _parse_args(argv)
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: give 1 or more")
+    if args.samples < 0:
+        raise UserError(f"--samples {args.samples}: give 0 or more")
+    if args.root:
+        root = resolve(args.root)
+        if not root.is_dir():
+            raise UserError(f"--root {root}: no such folder; give the one that holds the datasets")
+        os.environ["DETECTRON2_DATASETS"] = str(root.absolute())
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        return run(args)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}; mend its permissions or choose another --output"
+        ) from error
+    except KeyboardInterrupt:
+        print("interrupted; --datasets goes on with those that are left", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

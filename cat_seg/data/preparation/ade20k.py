@@ -1,0 +1,113 @@
+"""ADE20K: the 150 classes of the scene parsing challenge, and the 847 of the full dataset."""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image
+
+from cat_seg.data.preparation.jobs import Conversion, Job
+from cat_seg.data.preparation.sources import (
+    class_table,
+    find_raw,
+    list_files,
+    load_raw_ids,
+    one_less,
+)
+from cat_seg.data.reading import check_label_size, read_image, read_label
+from cat_seg.data.registration import spec_of
+
+SHORTER_SIDE = 512  # at most, in the full dataset
+DOWNLOAD_150 = (
+    "download ADEChallengeData2016.zip (sceneparsing.csail.mit.edu) and unpack it in that folder"
+)
+DOWNLOAD_FULL = (
+    "download ADE20K_2021_17_01.zip (groups.csail.mit.edu/vision/datasets/ADE20K, after "
+    "registration) and unpack it in that folder"
+)
+
+
+def find_challenge(root: Path) -> list[Conversion]:
+    """Return the conversion to A-150.
+
+    Raises:
+        UserError: there are no raw label maps.
+    """
+    spec = spec_of("ade20k_150_test_sem_seg")
+    place = find_raw(root, spec, ("annotations/validation",), DOWNLOAD_150)
+    jobs = tuple(
+        Job(
+            label=place.labels / raw.name,
+            image=place.image(f"{raw.stem}.jpg"),
+            sources=(raw,),
+            make_label=partial(_challenge_label, raw, spec.ignore_label),
+        )
+        for raw in list_files(place.raw, ".png")
+    )
+    return [Conversion(spec, place.labels, jobs, place.warnings)]
+
+
+def _challenge_label(raw: Path, ignore_label: int) -> np.ndarray:
+    return one_less(read_label(str(raw)), ignore_label)
+
+
+def find_full(root: Path) -> list[Conversion]:
+    """Return the conversion to A-847, which makes images too.
+
+    Raises:
+        UserError: there are no raw images.
+    """
+    spec = spec_of("ade20k_full_sem_seg_freq_val_all")
+    place = find_raw(root, spec, ("images/ADE/validation",), DOWNLOAD_FULL)
+    table = class_table(load_raw_ids("ade847"), spec.ignore_label)
+    jobs = []
+    for image in list_files(place.raw, ".jpg"):
+        segments = image.with_name(f"{image.stem}_seg.png")
+        jobs.append(
+            Job(
+                label=place.labels / f"{image.stem}{spec.label_suffix}",
+                image=place.images / image.name,
+                sources=(image, segments),
+                make_label=partial(_full_label, segments, image, table),
+                make_image=partial(_full_image, image),
+            )
+        )
+    return [Conversion(spec, place.labels, tuple(jobs))]
+
+
+def _full_label(segments: Path, image_path: Path, table: np.ndarray) -> np.ndarray:
+    colours = read_image(str(segments), "RGB").astype(np.uint16)
+    # The number of the object class as raw_ids/ade847.json lists it; 0 is unlabelled.
+    label = np.take(table, colours[..., 0] // 10 * 256 + colours[..., 1])
+    with Image.open(image_path) as image:
+        check_label_size(label.shape, str(segments), image.size[::-1], str(image_path))
+    size = _reduced_size(*label.shape[::-1])
+    return cv2.resize(label, size, interpolation=cv2.INTER_NEAREST) if size else label
+
+
+def _full_image(path: Path) -> bytes:
+    with Image.open(path) as file:
+        turned = file.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        size = _reduced_size(*file.size)
+        pixels = np.asarray(file.convert("RGB"))
+    if size:
+        # Not PIL, which smooths before it reduces.
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+    elif not turned:
+        return path.read_bytes()
+    # Segments are drawn on the stored pixels: without EXIF data, readers leave them as they are.
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, format="JPEG")
+    return content.getvalue()
+
+
+def _reduced_size(width: int, height: int) -> tuple[int, int] | None:
+    """Size (width, height) with the shorter side reduced; None where it is short enough."""
+    shorter = min(width, height)
+    if shorter <= SHORTER_SIDE:
+        return None
+    return round(width / shorter * SHORTER_SIDE), round(height / shorter * SHORTER_SIDE)

@@ -1,0 +1,129 @@
+"""The command line that all preparation scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
+from cat_seg.data.preparation.pool import run_in_processes
+from cat_seg.data.registration import DatasetSpec, datasets_root
+from cat_seg.errors import UserError, one_line_errors
+from cat_seg.files import PARTIAL
+from cat_seg.paths import resolve
+
+INTERRUPTED = 130
+PROBLEMS_SHOWN = 10
+LOG_INTERVAL = 15.0  # seconds between redraws of the bar where each is a line of a log
+
+
+@one_line_errors
+def prepare(
+    find: Callable[[Path], list[Conversion]], description: str, argv: Sequence[str] | None = None
+) -> None:
+    """Convert raw datasets: what is not there yet, in parallel, with a check of the result.
+
+    Exits with 2 if a file could not be converted, and with 130 after Ctrl-C or SIGTERM; the same
+    command then goes on.
+
+    Args:
+        find: gives the conversions of the raw data below the datasets root.
+        description: of the script.
+        argv: arguments in place of those of the process.
+    """
+    args = _parse_args(description, argv)
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: give 1 or more")
+    root = resolve(args.root) if args.root else datasets_root()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+    try:
+        problems = [problem for made in find(root) for problem in _convert(made, args.jobs)]
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except OSError as error:
+        raise UserError(f"{error}; mend that, and run it again") from error
+    if root.resolve() != datasets_root().resolve():
+        print(f"to use them: export DETECTRON2_DATASETS={root.resolve()}")
+    if problems:
+        for problem in problems[:PROBLEMS_SHOWN]:
+            print(problem, file=sys.stderr)
+        if len(problems) > PROBLEMS_SHOWN:
+            print(f"... and {len(problems) - PROBLEMS_SHOWN} more", file=sys.stderr)
+        raise UserError(f"{len(problems)} of the files failed; mend them and run it again")
+
+
+def _parse_args(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--root",
+        help="folder of all datasets, raw and converted "
+        "(default: $DETECTRON2_DATASETS, else this repository's datasets/)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=_cores(),
+        metavar="N",
+        help="processes that work at once (default: one for each core, here %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _convert(conversion: Conversion, processes: int) -> list[str]:
+    """Run the jobs of a conversion, say what came out, and return what went wrong."""
+    spec, jobs = conversion.spec, conversion.jobs
+    for warning in conversion.warnings:
+        _warn(spec, warning)
+    folders = {target.parent for job in jobs for target in job.targets}
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(f"*{PARTIAL}"):
+            left_over.unlink()
+    quiet = (
+        {} if sys.stderr.isatty() else dict.fromkeys(("mininterval", "maxinterval"), LOG_INTERVAL)
+    )
+    states: Counter[State] = Counter()
+    problems = {}
+    with (
+        closing(run_in_processes(partial(run_job, LabelRules.of(spec)), jobs, processes)) as done,
+        tqdm(desc=spec.name, total=len(jobs), unit="file", dynamic_ncols=True, **quiet) as bar,
+    ):
+        for job, outcome in done:
+            bar.update()
+            states[outcome.state] += 1
+            if outcome.problem:
+                problems[job.label] = outcome.problem
+    _report(conversion, states)
+    return [problems[label] for label in sorted(problems)]
+
+
+def _report(conversion: Conversion, states: Counter[State]) -> None:
+    spec = conversion.spec
+    count = sum(1 for _ in conversion.labels.glob(f"*{spec.label_suffix}"))
+    parts = ", ".join(f"{states[state]} {state.value}" for state in State if states[state])
+    print(f"{spec.name}: {count} labels in {conversion.labels} ({parts})", flush=True)
+    count += states[State.UNLABELLED]
+    if spec.expected is not None and count != spec.expected:
+        verdict = "incomplete" if count < spec.expected else "files too many"
+        _warn(spec, f"{count} of {spec.expected} expected labels: {verdict}")
+
+
+def _warn(spec: DatasetSpec, message: str) -> None:
+    print(f"warning: {spec.name}: {message}", file=sys.stderr, flush=True)

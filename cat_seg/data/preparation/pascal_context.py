@@ -1,0 +1,152 @@
+"""PASCAL Context: 59 classes of trainval_merged.json, 459 of the LabelMaps in trainval/*.mat."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+from scipy.io import loadmat
+
+from cat_seg.data.preparation.jobs import Conversion, Job
+from cat_seg.data.preparation.sources import (
+    class_table,
+    find_raw,
+    load_raw_ids,
+    one_less,
+    read_names,
+)
+from cat_seg.data.registration import spec_of
+from cat_seg.errors import UserError
+
+MERGED = "trainval_merged.json"
+VALIDATION_LISTS = ("ImageSets/Main/val.txt", "VOCdevkit/VOC2010/ImageSets/Main/val.txt")
+DOWNLOAD_59 = (
+    "unpack VOCtrainval_03-May-2010.tar (host.robots.ox.ac.uk/pascal/VOC/voc2010), and put "
+    "trainval_merged.json of the Detail API (github.com/zhanghang1989/detail-api) into "
+    "VOCdevkit/VOC2010"
+)
+DOWNLOAD_459 = (
+    "unpack VOCtrainval_03-May-2010.tar (host.robots.ox.ac.uk/pascal/VOC/voc2010), and "
+    "trainval.tar.gz of PASCAL Context (cs.stanford.edu/~roozbeh/pascal-context) in "
+    "VOCdevkit/VOC2010"
+)
+
+Entry = dict[str, Any]
+
+
+def find_59(root: Path) -> list[Conversion]:
+    """Return the conversion to PC-59.
+
+    Raises:
+        UserError: trainval_merged.json is missing, or is not what it should be.
+    """
+    spec = spec_of("context_59_test_sem_seg")
+    place = find_raw(root, spec, (MERGED,), DOWNLOAD_59)
+    table = class_table(load_raw_ids("pc59"), spec.ignore_label)
+    merged = _load_merged(place.raw)
+    by_image = defaultdict(list)
+    for annotation in merged["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    jobs = []
+    for image in merged["images"]:
+        name = Path(image["file_name"])
+        jobs.append(
+            Job(
+                label=place.labels / f"{name.stem}{spec.label_suffix}",
+                image=place.image(name.name),
+                sources=(place.raw,),
+                make_label=partial(_draw, place.raw, image, by_image[image["id"]], table),
+            )
+        )
+    return [Conversion(spec, place.labels, tuple(jobs), place.warnings)]
+
+
+def find_459(root: Path) -> list[Conversion]:
+    """Return the conversion to PC-459.
+
+    Raises:
+        UserError: there is no folder trainval, or nothing says which images are for validation.
+    """
+    spec = spec_of("context_459_test_sem_seg")
+    place = find_raw(root, spec, ("trainval",), DOWNLOAD_459)
+    jobs = []
+    for stem in _validation_names(root, place.base):
+        raw = place.raw / f"{stem}.mat"
+        jobs.append(
+            Job(
+                label=place.labels / f"{stem}{spec.label_suffix}",
+                image=place.image(f"{stem}.jpg"),
+                sources=(raw,),
+                make_label=partial(_label_map, raw, spec.ignore_label),
+            )
+        )
+    return [Conversion(spec, place.labels, tuple(jobs), place.warnings)]
+
+
+def _validation_names(root: Path, base: Path) -> list[str]:
+    if (base / MERGED).exists():
+        return [Path(image["file_name"]).stem for image in _load_merged(base / MERGED)["images"]]
+    lists = [base / VALIDATION_LISTS[0], root / VALIDATION_LISTS[1]]
+    for path in lists:
+        if path.exists():
+            return read_names(path)
+    raise UserError(
+        f"nothing says which images of {base} are for validation (looked for {base / MERGED}, "
+        f"{' and '.join(map(str, lists))}); {DOWNLOAD_459}"
+    )
+
+
+def _load_merged(path: Path) -> dict[str, list[Entry]]:
+    """Read the validation images and all annotations, under the keys of COCO's format.
+
+    The Detail API says image_id and annos_segmentation for the id and the annotations.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        images = [
+            {**image, "id": image["image_id"] if "image_id" in image else image["id"]}
+            for image in content["images"]
+            if image["phase"] == "val"
+        ]
+        key = "annos_segmentation" if "annos_segmentation" in content else "annotations"
+        merged = {"images": images, "annotations": content[key]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not {MERGED} of the Detail API ({error!r}); replace it"
+        ) from error
+    if not images:
+        raise UserError(f"{path} has no images of phase val; replace it")
+    return merged
+
+
+def _draw(path: Path, image: Entry, annotations: list[Entry], table: np.ndarray) -> np.ndarray:
+    """Draw the masks of an image in their order, later ones over earlier ones."""
+    height, width = image["height"], image["width"]
+    ids = np.zeros((height, width), np.uint16)
+    for number, annotation in enumerate(annotations):
+        try:
+            ids[_decode(annotation["segmentation"], height, width)] = annotation["category_id"]
+        except Exception as error:  # a broken mask raises anything
+            raise UserError(
+                f"{path}: annotation {number} of {image['file_name']} is broken ({error}); "
+                "replace the file"
+            ) from error
+    return np.take(table, ids)
+
+
+def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Return the (height, width) mask of an RLE, packed or as a list, or of polygons."""
+    if isinstance(segmentation, list):
+        segmentation = rle.merge(rle.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = rle.frPyObjects(segmentation, height, width)
+    return rle.decode(segmentation).astype(bool)
+
+
+def _label_map(path: Path, ignore_label: int) -> np.ndarray:
+    return one_less(loadmat(path)["LabelMap"], ignore_label)

@@ -1,0 +1,91 @@
+"""Running a function over many items in processes that end in order, however they are ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection, parent_process
+from typing import TypeVar
+
+import cv2
+
+from cat_seg.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+# Items that a process takes at once: few enough to stop within a second, many enough to hide the
+# cost of handing them over.
+BATCH = 16
+
+
+def run_in_processes(
+    function: Callable[[T], R], items: Sequence[T], processes: int
+) -> Iterator[tuple[T, R]]:
+    """Give every item with its result, in the order in which they are done.
+
+    Close the iterator (`contextlib.closing`) if it may be left early: items that have begun are
+    then finished and the others dropped, so that no file is left half-written.
+
+    Args:
+        function: picklable; an exception that it raises ends the iteration.
+        items: picklable.
+        processes: with 1, everything runs in this process.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    if processes == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    size = max(1, min(BATCH, len(items) // (4 * processes)))
+    batches = [items[start : start + size] for start in range(0, len(items), size)]
+    # There are processes enough, and OpenCV's threads do not survive a fork.
+    cv2.setNumThreads(0)
+    executor = ProcessPoolExecutor(processes, initializer=_start_worker)
+    try:
+        with _held(STOPPING):
+            futures = {executor.submit(_run_batch, function, batch): batch for batch in batches}
+        for future in as_completed(futures):
+            yield from zip(futures[future], future.result(), strict=True)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, most likely for want of memory; "
+            "run the same command with fewer --jobs"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _run_batch(function: Callable[[T], R], batch: Sequence[T]) -> list[R]:
+    return [function(item) for item in batch]
+
+
+@contextmanager
+def _held(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Hold back signals, here and in processes started meanwhile, until these let them in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
+    # Ctrl-C goes to all processes of a terminal; the main one decides what happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the main one has been killed; it would wait for work for ever."""
+    connection.wait([parent_process().sentinel])
+    os._exit(1)

@@ -1,0 +1,113 @@
+"""Whether a dataset on disk is complete, and its labels and sizes are right."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from cat_seg.data.preparation.pool import run_in_processes
+from cat_seg.data.reading import (
+    check_label_size,
+    check_label_values,
+    read_image_size,
+    read_label,
+)
+from cat_seg.data.registration import DatasetSpec, find_pairs
+from cat_seg.errors import UserError
+
+Record = dict[str, str]
+
+
+class PairReport(NamedTuple):
+    """The label values of one image other than the ignore label, and what is wrong with it."""
+
+    values: list[int]
+    problems: list[str]
+
+
+@dataclass
+class DatasetReport:
+    """What was found of one dataset.
+
+    names: of the label values.
+    records: the images with a label.
+    seen: how many of the names some label has.
+    problems: a line each.
+    """
+
+    spec: DatasetSpec
+    names: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    seen: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def missing(self) -> bool:
+        """Nothing of it is on disk."""
+        return not (self.records or self.problems)
+
+
+def check_pair(num_values: int, ignore_label: int, record: Record) -> PairReport:
+    """Check one label map and the size of its image.
+
+    Args:
+        num_values: labels are 0 to num_values - 1, or the ignore label.
+        ignore_label: the value of unlabelled pixels.
+        record: file_name and sem_seg_file_name.
+    """
+    image_path, label_path = record["file_name"], record["sem_seg_file_name"]
+    values, problems = np.empty(0, dtype=np.int64), []
+    try:
+        label = read_label(label_path)
+        values = np.unique(label)
+        check_label_values(values, label_path, num_values, ignore_label)
+    except UserError as error:
+        problems.append(str(error))
+        label = None
+    try:
+        size = read_image_size(image_path)
+        if label is not None:
+            check_label_size(label.shape, label_path, size, image_path)
+    except UserError as error:
+        problems.append(str(error))
+    known = (values >= 0) & (values < num_values) & (values != ignore_label)
+    return PairReport(values[known].tolist(), problems)
+
+
+def check_dataset(spec: DatasetSpec, jobs: int) -> DatasetReport:
+    """Check all of a dataset that is on disk, in `jobs` processes, with a progress bar."""
+    report = DatasetReport(spec)
+    try:
+        report.names = spec.label_names()
+        report.records, report.problems = find_pairs(spec)
+    except UserError as error:
+        report.problems.append(str(error))
+        return report
+    if not _is_complete(spec, len(report.records)):
+        report.problems.append(
+            f"{len(report.records)} labelled images in place of {spec.expected}; {spec.made_by}"
+        )
+    check = partial(check_pair, len(report.names), spec.ignore_label)
+    seen, problems = set(), {}
+    with (
+        closing(run_in_processes(check, report.records, jobs)) as done,
+        tqdm(desc=spec.name, total=len(report.records), unit="image", dynamic_ncols=True) as bar,
+    ):
+        for record, pair in done:
+            bar.update()
+            seen.update(pair.values)
+            problems[record["sem_seg_file_name"]] = pair.problems
+    report.seen = len(seen)
+    report.problems += [line for path in sorted(problems) for line in problems[path]]
+    return report
+
+
+def _is_complete(spec: DatasetSpec, count: int) -> bool:
+    if spec.expected is None or count == spec.expected:
+        return True
+    return spec.drops_unlabelled and count < spec.expected

@@ -1,0 +1,58 @@
+"""Evaluation of trained weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from torch import nn
+
+from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.engine.trainer import Trainer
+from cat_seg.errors import UserError
+from cat_seg.evaluation import build_evaluator, check_test_datasets, weights_record
+
+
+def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
+    """Build the model, load its weights, and evaluate it on DATASETS.TEST.
+
+    Args:
+        cfg: a whole config.
+        resume: take the last checkpoint in OUTPUT_DIR, where there is one, for MODEL.WEIGHTS.
+
+    Returns:
+        The results of `Trainer.test`; only rank 0 has them.
+
+    Raises:
+        UserError: no dataset, or one that cannot be used, or weights that do not load.
+    """
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name the datasets to evaluate on")
+    check_test_datasets(cfg)
+    last = last_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    weights = cfg.MODEL.WEIGHTS if last is None else str(last)
+    model = load_model(cfg, weights)
+    record = shared_weights_record(weights)
+    evaluators = [build_evaluator(cfg, name, record) for name in cfg.DATASETS.TEST]
+    results = Trainer.test(cfg, model, evaluators)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def load_model(cfg: CfgNode, weights: str) -> nn.Module:
+    """Build the model and load `weights`, a file; "" leaves it as it was initialised.
+
+    Raises:
+        UserError: the config does not make a model, or the weights do not load.
+    """
+    model = Trainer.build_model(cfg)
+    Checkpointer(model, cfg.OUTPUT_DIR).load(weights, checkpointables=[])
+    return model
+
+
+def shared_weights_record(weights: str) -> dict[str, str] | None:
+    """Return `weights_record(weights)` in every process; rank 0 alone reads the file."""
+    return comm.all_gather(weights_record(weights) if comm.is_main_process() else None)[0]

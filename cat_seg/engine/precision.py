@@ -1,0 +1,33 @@
+"""The type that mixed precision computes in."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+
+from cat_seg.errors import UserError
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+# CPUs compute well in bfloat16; on GPUs float16 is the published choice, and older ones have no
+# other.
+AUTO = {"cuda": torch.float16, "cpu": torch.bfloat16}
+
+
+def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """Return the type that training autocasts to, or None for full precision.
+
+    Args:
+        cfg: reads SOLVER.AMP.ENABLED, SOLVER.AMP.DTYPE and MODEL.DEVICE.
+
+    Raises:
+        UserError: the type is unknown, or the GPU does not compute in it.
+    """
+    name, device = cfg.SOLVER.AMP.DTYPE, torch.device(cfg.MODEL.DEVICE).type
+    if name != "auto" and name not in DTYPES:
+        raise UserError(f"SOLVER.AMP.DTYPE is {name!r}; set it to one of auto, {', '.join(DTYPES)}")
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    dtype = AUTO[device] if name == "auto" else DTYPES[name]
+    if device == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        raise UserError("SOLVER.AMP.DTYPE is 'bfloat16', which this GPU lacks; set it to float16")
+    return dtype

@@ -1,0 +1,130 @@
+"""What results.json says of an evaluation, and whether it still holds for another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from cat_seg.data import BENCHMARKS
+from cat_seg.evaluation.vocabulary import vocabulary_of
+from cat_seg.model_files import local_file
+from cat_seg.paths import REPO_ROOT
+
+Json = dict[str, Any]
+
+# The parts of a config that decide the metrics, and the keys in them that do not, or that change
+# no more than the rounding.
+DECISIVE = {
+    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING"},  # the file has a hash
+    "INPUT": set(),
+    "TEST": {"IMS_PER_BATCH", "EVAL_PERIOD", "EXPECTED_RESULTS", "SAVE_PREDICTIONS"},
+}
+
+
+def results_file(output_dir: str, dataset_name: str) -> Path:
+    """Where the results of a dataset are, below a run's OUTPUT_DIR."""
+    return Path(output_dir) / "inference" / dataset_name / "results.json"
+
+
+def weights_record(weights: str) -> dict[str, str] | None:
+    """Return path and SHA-256 of the file that MODEL.WEIGHTS names; None where it names none.
+
+    Raises:
+        UserError: there is no such file, or it cannot be fetched.
+    """
+    if not weights:
+        return None
+    digest = hashlib.sha256()
+    with open(local_file(weights), "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return {"file": weights, "sha256": digest.hexdigest()}
+
+
+@cache
+def source_commit() -> str | None:
+    """Return the commit of this code, with -dirty where files differ from it; None without git."""
+    command = ["git", "-C", str(REPO_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    # Not the commit of a repository that this code merely lies in.
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(REPO_ROOT.parent)}
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, env=environment, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, str] | None) -> Json:
+    """Describe an evaluation before it runs.
+
+    Args:
+        cfg: the whole config.
+        dataset_name: a registered dataset.
+        weights: of `weights_record`, or None for a model that is in no file, as in training.
+
+    Returns:
+        benchmark (its heading in tables, None for other datasets), dataset, vocabulary (the names
+        asked for), backbone, config, weights and commit.
+
+    Raises:
+        UserError: TEST_CLASS_JSON does not fit the dataset.
+    """
+    headings = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
+    return {
+        "benchmark": headings.get(dataset_name),
+        "dataset": dataset_name,
+        "vocabulary": vocabulary_of(cfg, dataset_name),
+        "backbone": cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED,
+        "config": json.loads(json.dumps(cfg)),  # as it will be read back: lists, no tuples
+        "weights": weights,
+        "commit": source_commit(),
+    }
+
+
+def finished_results(file: Path, record: Json, images: int) -> Json | None:
+    """Return the content of a results file that stands for the evaluation asked for, else None.
+
+    Weights (by their hash), vocabulary, number of images and every decisive part of the config
+    have to be the same, and predictions saved where they are asked for.
+
+    Args:
+        file: results.json, which may be missing or damaged.
+        record: of `run_record`.
+        images: how many the dataset has.
+    """
+    try:
+        found = json.loads(file.read_text())
+        same = (
+            record["weights"] is not None
+            and found["weights"]["sha256"] == record["weights"]["sha256"]
+            and found["vocabulary"] == record["vocabulary"]
+            and found["counts"]["images"] == images
+            and _decisive(found) == _decisive(record)
+            and _predictions_wanted(found) >= _predictions_wanted(record)
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return found if same else None
+
+
+def _predictions_wanted(record: Json) -> bool:
+    return record["config"]["TEST"]["SAVE_PREDICTIONS"]
+
+
+def _decisive(record: Json) -> Json:
+    config = record["config"]
+    parts = {
+        name: {key: value for key, value in config[name].items() if key not in without}
+        for name, without in DECISIVE.items()
+    }
+    return parts | {"CUSTOM": config["DATASETS"]["CUSTOM"].get(record["dataset"])}

@@ -1,0 +1,93 @@
+"""Running a model over a dataset, in one process or in several that agree on errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.utils import comm
+from torch import nn
+
+from cat_seg.errors import UserError
+from cat_seg.evaluation.record import results_file, run_record
+from cat_seg.evaluation.sem_seg import SemSegEvaluator
+from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
+from cat_seg.evaluation.vocabulary import using_vocabulary, vocabulary_of
+
+R = TypeVar("R")
+
+
+def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, str] | None) -> SemSegEvaluator:
+    """Return the evaluator that writes OUTPUT_DIR/inference/<name>/results.json.
+
+    Args:
+        cfg: the whole config; with TEST.SAVE_PREDICTIONS, the predictions are written too.
+        name: a registered dataset.
+        weights: of `weights_record`; None for a model that is in no file.
+
+    Raises:
+        UserError: the dataset is missing, or TEST_CLASS_JSON does not fit it.
+    """
+    return SemSegEvaluator(
+        name,
+        results_file(cfg.OUTPUT_DIR, name),
+        record=run_record(cfg, name, weights),
+        save_predictions=cfg.TEST.SAVE_PREDICTIONS,
+    )
+
+
+def run_on_dataset(
+    cfg: CfgNode, model: nn.Module, name: str, loader: Iterable, evaluator: DatasetEvaluator
+) -> dict[str, Any]:
+    """Evaluate on a dataset with its own classes, or with TEST_CLASS_JSON's; logs an ETA.
+
+    Args:
+        cfg: reads TEST.AUG.* and MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON.
+        model: with `set_vocabulary`, not wrapped in DDP; its vocabulary is put back afterwards.
+        name: the registered dataset that `loader` loads.
+        loader: has a length.
+        evaluator: gets every batch and answer; afterwards its `evaluate` is called.
+
+    Returns:
+        What the evaluator's `evaluate` returns, {} for None.
+
+    Raises:
+        UserError: TEST_CLASS_JSON does not fit the dataset; an image or label is wrong.
+    """
+    if cfg.TEST.AUG.ENABLED:
+        model = SemanticSegmentorWithTTA(cfg, model)
+    with using_vocabulary(model, vocabulary_of(cfg, name)):
+        return inference_on_dataset(model, loader, evaluator)
+
+
+class ProcessOnly(DatasetEvaluator):
+    """The part of an evaluator that each process does alone; `evaluate` is left to the caller.
+
+    Processes can then agree that all have come so far before any waits for the others' counts.
+    """
+
+    def __init__(self, evaluator: DatasetEvaluator) -> None:
+        """Pass images on to `evaluator`."""
+        self.reset = evaluator.reset
+        self.process = evaluator.process
+
+
+def together(work: Callable[[], R]) -> R:
+    """Do `work` in every process and return its result, or raise in all what one met.
+
+    Every process has to call it, and `work` must not wait for other processes.
+
+    Raises:
+        UserError: the first, by rank, that `work` raised in any process.
+    """
+    result = error = None
+    try:
+        result = work()
+    except UserError as found:
+        error = str(found)
+    error = next(filter(None, comm.all_gather(error)), None)
+    if error is not None:
+        raise UserError(error)
+    return result

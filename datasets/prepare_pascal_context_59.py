@@ -1,0 +1,15 @@
+#!/usr/bin/env python
+"""Make the label maps of the benchmark PC-59: PASCAL Context, validation.
+
+datasets/README.md says what to download and where it goes.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cat_seg.data.preparation import pascal_context, prepare
+
+if __name__ == "__main__":
+    prepare(pascal_context.find_59, __doc__)

@@ -1,0 +1,210 @@
+"""What all preparation scripts do: resuming, naming bad files, stopping, saying what came out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cat_seg.paths import REPO_ROOT
+from tests.data.preparation import miniatures as mini
+
+ADE_150 = "ADE_val_00000001"
+SCENE = f"{mini.FULL}/images/ADE/validation/kind_0/scene"
+MAT = "VOCdevkit/VOC2010/trainval/2008_000001.mat"
+LABELS = "coco-stuff/annotations_detectron2/val2017"
+
+
+def label(number: int) -> str:
+    return f"{LABELS}/{number:012d}.png"
+
+
+def raw(root: Path, number: int) -> Path:
+    return root / f"coco-stuff/annotations/val2017/{number:012d}.png"
+
+
+def times(root: Path, expected: mini.Expected) -> dict[str, int]:
+    return {name: (root / name).stat().st_mtime_ns for name in expected}
+
+
+def assert_equal(root: Path, expected: mini.Expected) -> None:
+    for name, wanted in expected.items():
+        with Image.open(root / name) as file:
+            np.testing.assert_array_equal(np.asarray(file), wanted)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 10)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def wrong_size(path: Path) -> None:
+    mini.save(path, np.zeros((3, 3), np.uint8))
+
+
+def wrong_type(path: Path) -> None:
+    mini.save(path, np.zeros((8, 32), np.uint16))
+
+
+def wrong_value(path: Path) -> None:
+    mini.save(path, np.full((8, 32), 171, np.uint8))
+
+
+def flipped_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def older_than_source(path: Path) -> None:
+    mini.save(path, np.zeros((8, 32), np.uint8))
+    os.utime(path, (0, 0))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, empty, wrong_size, wrong_type, wrong_value, flipped_bit, older_than_source, os.unlink],
+)
+def test_a_second_run_makes_only_what_is_missing_or_damaged(root, prepare, capsys, damage):
+    expected = mini.write_coco(root)
+    assert prepare("coco_stuff") == 0
+    assert "(3 converted)" in capsys.readouterr().out
+    before = times(root, expected)
+    damage(root / label(4))
+    left_over = root / LABELS / "000000000005.png.partial"
+    left_over.write_bytes(b"half")
+    assert prepare("coco_stuff") == 0
+    printed = capsys.readouterr().out
+    assert "(3 kept as they were)" in printed and "(1 converted, 2 kept as they were)" in printed
+    after = times(root, expected)
+    assert {name for name in expected if before[name] != after[name]} == {label(4)}
+    assert not left_over.exists()
+    assert_equal(root, expected)
+
+
+def test_damaged_images_of_ade20k_full_are_made_anew(root, prepare):
+    [(name, wanted)] = mini.write_ade_full(root).items()
+    prepare("ade20k_full")
+    made = root / mini.FULL / "images_detectron2/validation" / f"{Path(name).stem}.jpg"
+    for damaged in (made, root / name):
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[: len(content) // 2])
+        assert prepare("ade20k_full") == 0
+        assert damaged.read_bytes() == content
+    assert_equal(root, {name: wanted})
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_corrupt_file_is_named_and_the_rest_is_done(root, prepare, capsys, jobs):
+    expected = mini.write_coco(root)
+    cut(raw(root, 4))
+    assert prepare("coco_stuff", jobs=jobs) == 2
+    printed = capsys.readouterr()
+    assert "2 labels in" in printed.out and "(2 converted, 1 failed)" in printed.out
+    named = [line for line in printed.err.splitlines() if str(raw(root, 4)) in line]
+    assert len(named) == 1
+    assert printed.err.splitlines()[-1].startswith("error: 1 of the files failed")
+    assert "Traceback" not in printed.err
+    del expected[label(4)]
+    assert not (root / label(4)).exists()
+    assert_equal(root, expected)
+
+
+def test_only_the_first_of_many_bad_files_are_named(root, prepare, capsys):
+    mini.write_coco(root, images=12)
+    for number in range(12, 24):
+        raw(root, number).write_bytes(b"no image")
+    assert prepare("coco_stuff") == 2
+    lines = capsys.readouterr().err.splitlines()
+    named = [line for line in lines if "cannot convert" in line]
+    for number, line in zip(range(12, 22), named, strict=True):
+        assert str(raw(root, number)) in line
+    assert "... and 2 more" in lines
+    assert lines[-1].startswith("error: 12 of the files failed")
+
+
+@pytest.mark.parametrize(
+    ("script", "write", "bad"),
+    [
+        ("ade20k_150", mini.write_ade150, f"{mini.ADE}/annotations/validation/{ADE_150}.png"),
+        ("voc", mini.write_voc, f"{mini.VOC}/SegmentationClassAug/2007_000001.png"),
+        ("pascal_context_459", mini.write_context_459, MAT),
+        ("ade20k_full", mini.write_ade_full, f"{SCENE}/ADE_val_00000000.jpg"),
+        ("ade20k_full", mini.write_ade_full, f"{SCENE}/ADE_val_00000000_seg.png"),
+    ],
+)
+@pytest.mark.parametrize("damage", [cut, empty])
+def test_every_script_names_a_corrupt_file(root, prepare, capsys, script, write, bad, damage):
+    write(root)
+    damage(root / bad)
+    assert prepare(script) == 2
+    error = capsys.readouterr().err
+    assert str(root / bad) in error and "Traceback" not in error
+
+
+def test_images_are_compared_where_there_are_any(root, prepare, capsys):
+    mini.write_coco(root)
+    images = root / "coco-stuff/images/val2017"
+    mini.save_image(images / "000000000003.jpg", 9, 32)
+    (images / "000000000004.jpg").unlink()
+    assert prepare("coco_stuff") == 2
+    error = capsys.readouterr().err
+    assert "is 32x9" in error and "000000000004.jpg" in error
+    assert os.listdir(root / LABELS) == ["000000000005.png"]
+    for path in images.iterdir():
+        path.unlink()
+    assert prepare("coco_stuff") == 0
+    assert f"no images in {images} yet" in capsys.readouterr().err
+    assert len(os.listdir(root / LABELS)) == 3
+
+
+def test_processes_give_the_same_as_one(root, prepare):
+    expected = mini.write_coco(root, images=40)
+    assert prepare("coco_stuff", jobs=3) == 0
+    assert_equal(root, expected)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(root, prepare, capsys):
+    mini.write_coco(root)
+    (root / "coco-stuff/annotations_detectron2").write_text("in the way")
+    assert prepare("coco_stuff") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "annotations_detectron2" in lines[-1] and lines[-1].startswith("error: ")
+
+
+def test_jobs_must_be_positive(root, prepare, capsys):
+    assert prepare("voc", jobs=0) == 2
+    assert capsys.readouterr().err == "error: --jobs 0: give 1 or more\n"
+
+
+def test_too_many_files_are_no_complete_dataset(root, prepare, capsys, monkeypatch):
+    mini.write_voc(root)
+    prepare("voc")
+    for number in range(1450):
+        (root / mini.VOC / f"annotations_detectron2_bg/{number}.png").touch()
+    capsys.readouterr()
+    prepare("voc")
+    assert "1453 of 1449 expected labels: files too many" in capsys.readouterr().err
+
+
+def test_as_a_user_runs_it(tmp_path):
+    expected = mini.write_voc(tmp_path)
+    done = subprocess.run(
+        [sys.executable, REPO_ROOT / "datasets/prepare_voc.py", "--root", tmp_path, "--jobs", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"to use them: export DETECTRON2_DATASETS={tmp_path}"
+    assert "voc_2012_test_sem_seg: 100%" in done.stderr
+    assert_equal(tmp_path, expected)

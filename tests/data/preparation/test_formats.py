@@ -1,0 +1,257 @@
+"""Every script on a miniature of its raw format, in every layout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from PIL import ExifTags, Image
+from torch.nn.functional import interpolate
+
+from cat_seg.data.preparation.sources import load_raw_ids
+from cat_seg.data.vocabularies import load_vocabulary, shipped_path
+from tests.data.preparation import miniatures as mini
+
+ADE_150 = "ADE_val_00000001"
+CASES = {
+    **{
+        f"coco_stuff-{layout}": ("coco_stuff", mini.write_coco, {"layout": layout})
+        for layout in mini.COCO_LAYOUTS
+    },
+    "ade20k_150": ("ade20k_150", mini.write_ade150, {}),
+    "ade20k_full": ("ade20k_full", mini.write_ade_full, {}),
+    "voc": ("voc", mini.write_voc, {}),
+    **{
+        f"{name}-{layout}-{option}-{given}": (name, write, {"layout": layout, option: given})
+        for name, write, option in (
+            ("pascal_context_59", mini.write_context_59, "as_detail"),
+            ("pascal_context_459", mini.write_context_459, "with_json"),
+        )
+        for layout in mini.CONTEXT_LAYOUTS
+        for given in (False, True)
+    },
+}
+DATASETS = {
+    "coco_stuff": [mini.COCO.format("train"), mini.COCO.format("test")],
+    "ade20k_150": ["ade20k_150_test_sem_seg"],
+    "ade20k_full": ["ade20k_full_sem_seg_freq_val_all"],
+    "voc": ["voc_2012_test_sem_seg", "voc_2012_test_background_sem_seg"],
+    "pascal_context_59": ["context_59_test_sem_seg"],
+    "pascal_context_459": ["context_459_test_sem_seg"],
+}
+
+
+def converted(root: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and "annotations_detectron2" in str(path)
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_labels_are_as_expected_where_the_registration_looks(case, root, prepare, capsys):
+    script, write, options = CASES[case]
+    expected = write(root, **options)
+    assert prepare(script) == 0
+    assert converted(root) == sorted(expected)
+    for name, label in expected.items():
+        with Image.open(root / name) as file:
+            found = np.asarray(file)
+        assert found.dtype == label.dtype
+        np.testing.assert_array_equal(found, label)
+    records = [record for name in DATASETS[script] for record in DatasetCatalog.get(name)]
+    assert {record["sem_seg_file_name"] for record in records} == {
+        str(root / name) for name in expected
+    }
+    printed = capsys.readouterr()
+    for name in DATASETS[script]:
+        assert f"{name}: {len(DatasetCatalog.get(name))} labels in {root}" in printed.out
+        assert f"warning: {name}: " in printed.err and "incomplete" in printed.err
+
+
+def test_unlabelled_images_are_counted_in_pas_20_alone(root, prepare, capsys):
+    mini.write_voc(root)
+    stale = root / mini.VOC / "annotations_detectron2/2007_000003.png"
+    mini.save(stale, np.zeros((4, 6), np.uint8))
+    os.utime(stale, (0, 0))  # of a source that has changed
+    prepare("voc")
+    assert not stale.exists()
+    printed = capsys.readouterr()
+    assert "(2 converted, 1 not written, having no labelled pixel)" in printed.out
+    assert printed.err.count("3 of 1449 expected labels: incomplete") == 2
+
+
+def test_the_first_layout_with_raw_data_wins(root, prepare):
+    mini.write_coco(root, "cat_seg")
+    expected = mini.write_coco(root, "hps_seg")
+    assert prepare("coco_stuff") == 0
+    assert converted(root) == sorted(expected)
+
+
+def test_one_split_of_coco_stuff_is_enough(root, prepare, capsys):
+    expected = mini.write_coco(root)
+    (root / "coco-stuff/annotations/train2017").rename(root / "elsewhere")
+    assert prepare("coco_stuff") == 0
+    assert converted(root) == sorted(name for name in expected if "val2017" in name)
+    assert "no raw labels for coco_2017_train_stuff_all_sem_seg" in capsys.readouterr().err
+
+
+def full_pair(root: Path, number: int = 0) -> tuple[Path, Path]:
+    name = f"ADE_val_{number:08d}"
+    folder = root / mini.FULL / "images/ADE/validation" / f"kind_{number}" / "scene"
+    return folder / f"{name}.jpg", root / mini.FULL / f"images_detectron2/validation/{name}.jpg"
+
+
+def test_small_images_of_ade20k_full_are_copied_as_they_are(root, prepare):
+    mini.write_ade_full(root, ((512, 530), (20, 30)))
+    assert prepare("ade20k_full") == 0
+    for number in range(2):
+        raw, made = full_pair(root, number)
+        assert raw.read_bytes() == made.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("shape", "reduced"),
+    [((600, 800), (512, 683)), ((800, 600), (683, 512)), ((1024, 1025), (512, 512))],
+)
+def test_large_images_of_ade20k_full_are_reduced(root, prepare, shape, reduced):
+    [(name, label)] = mini.write_ade_full(root, (shape,)).items()
+    raw, made = full_pair(root)
+    noise = np.random.default_rng(0).integers(0, 256, (shape[0], shape[1], 1), np.uint8)
+    mini.save(raw, noise.repeat(3, 2), quality=100)
+    assert prepare("ade20k_full") == 0
+
+    # Nearest: the raw pixel in which the upper left corner of the new one lies.
+    rows, columns = (np.arange(n) * o // n for n, o in zip(reduced, shape, strict=True))
+    with Image.open(root / name) as file:
+        np.testing.assert_array_equal(np.asarray(file), label[rows][:, columns])
+
+    # Bilinear without smoothing; far closer than what is smoothed, though JPEG loses some.
+    pixels = torch.from_numpy(np.array(Image.open(raw))).permute(2, 0, 1)[None].float()
+    found = torch.from_numpy(np.array(Image.open(made))).permute(2, 0, 1)[None].float()
+    assert found.shape[-2:] == reduced
+    exact, smooth = (
+        (found - interpolate(pixels, reduced, mode="bilinear", antialias=antialias)).abs().mean()
+        for antialias in (False, True)
+    )
+    assert exact < 0.8 * smooth
+
+
+def test_segments_of_ade20k_full_fit_the_pixels_as_stored(root, prepare):
+    mini.write_ade_full(root)
+    raw, made = full_pair(root)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(raw) as image:
+        image.load()
+    image.save(raw, exif=exif)
+    assert prepare("ade20k_full") == 0
+    with Image.open(made) as image:
+        assert image.size == (30, 20)
+        assert ExifTags.Base.Orientation not in image.getexif()
+
+
+def test_unequal_raw_sizes_of_ade20k_full_are_refused(root, prepare, capsys):
+    mini.write_ade_full(root)
+    raw, made = full_pair(root)
+    mini.save_image(raw, 40, 60)
+    assert prepare("ade20k_full") == 2
+    assert f"its image {raw} is 60x40" in capsys.readouterr().err
+    assert not made.exists() and converted(root) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "write", "raw"),
+    [
+        (
+            "ade20k_150",
+            mini.write_ade150,
+            f"{mini.ADE}/annotations/validation/{ADE_150}.png",
+        ),
+        (
+            "pascal_context_459",
+            mini.write_context_459,
+            "VOCdevkit/VOC2010/trainval/2008_000001.mat",
+        ),
+    ],
+)
+def test_values_outside_the_classes_are_refused(root, prepare, capsys, script, write, raw):
+    write(root)
+    if raw.endswith(".png"):
+        mini.save(root / raw, np.full((8, 19), 151, np.uint8))
+    else:
+        mini.savemat(root / raw, {"LabelMap": np.full((20, 23), 460, np.uint16)})
+    assert prepare(script) == 2
+    assert f"{root / raw} has the value" in capsys.readouterr().err
+    assert not [name for name in converted(root) if Path(raw).stem in name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["annos_segmentation"][0].update(segmentation=None), "broken"),
+        (lambda content: content.pop("images"), "KeyError"),
+        (lambda content: content.update(images=content["images"][1:2]), "no images of phase val"),
+    ],
+)
+def test_a_broken_merged_json_is_one_line(root, prepare, capsys, change, message):
+    mini.write_context_59(root)
+    path = root / "VOCdevkit/VOC2010/trainval_merged.json"
+    content = mini.merged_json()
+    change(content)
+    path.write_text(mini.json.dumps(content))
+    assert prepare("pascal_context_59") == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if message in line]
+    assert len(error) == 1 and str(path) in error[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "write", "names"),
+    [
+        ("voc", mini.write_voc, f"{mini.VOC}/ImageSets/Segmentation/val.txt"),
+        (
+            "pascal_context_459",
+            mini.write_context_459,
+            "VOCdevkit/VOC2010/ImageSets/Main/val.txt",
+        ),
+    ],
+)
+def test_a_missing_list_of_validation_images_is_one_line(
+    root, prepare, capsys, script, write, names
+):
+    write(root)
+    (root / names).unlink()
+    assert prepare(script) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(root / names) in line
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "some"),
+    [
+        ("coco_stuff", "coco", {0: 0, 11: 12, 170: 181}),
+        ("ade847", "ade847", {0: 2978, 1: 312, 2: 2420}),
+        ("pc59", "pc59", {0: 2, 58: 458}),
+    ],
+)
+def test_raw_ids_are_as_many_as_the_classes(name, vocabulary, some):
+    ids = load_raw_ids(name)
+    assert len(ids) == len(set(ids)) == len(load_vocabulary(shipped_path(vocabulary)))
+    assert {index: ids[index] for index in some} == some
+
+
+@pytest.mark.parametrize("script", DATASETS)
+def test_missing_raw_data_is_one_line_with_folders_and_download(script, root, prepare, capsys):
+    assert prepare(script) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no raw labels for ") and f"in {root} (looked for " in line
+    assert "unpack" in line and "--root" in line
+    if script in ("coco_stuff", "pascal_context_59", "pascal_context_459"):
+        assert "coco-stuff/" in line or "VOCdevkit/VOC2010/" in line
+        assert "coco/coco_stuff/" in line or "pcontext/" in line
+    assert os.listdir(root) == []

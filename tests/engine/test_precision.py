@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from itertools import repeat
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from cat_seg.engine import Trainer
+from cat_seg.engine.precision import amp_dtype
+from cat_seg.engine.step import StepTrainer
+from cat_seg.errors import UserError
+from cat_seg.modeling.losses import sem_seg_loss
+from tests.tiny import batch, tiny_model
+
+STEPS = 6
+
+
+def losses_of(dtype: torch.dtype | None) -> list[float]:
+    """The total loss of every step of a short training on one batch."""
+    model = tiny_model("MODEL.SEM_SEG_HEAD.CLIP_FINETUNE", "oft_both")
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    trainer = StepTrainer(model, repeat(batch()), optimizer, device_type="cpu", amp_dtype=dtype)
+    assert trainer.grad_scaler.is_enabled() == (dtype == torch.float16)
+    found = []
+    with EventStorage() as storage:
+        for _ in range(STEPS):
+            trainer.run_step()
+            found.append(storage.latest()["total_loss"][0])
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    return found
+
+
+@pytest.fixture(scope="module")
+def full_precision() -> list[float]:
+    return losses_of(None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_trains_to_the_same_loss(full_precision, dtype):
+    assert full_precision[-1] < 0.9 * full_precision[0]
+    mixed = losses_of(dtype)
+    assert mixed != full_precision
+    assert mixed == pytest.approx(full_precision, rel=0.01)
+
+
+def test_the_segmentation_loss_is_computed_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 4, generator=generator).bfloat16()
+    labels = torch.randint(3, (2, 16, 16), generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = sem_seg_loss(logits, labels)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, sem_seg_loss(logits.float(), labels))
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "dtype"),
+    [
+        ("cpu", "auto", torch.bfloat16),
+        ("cuda", "auto", torch.float16),
+        ("cuda:1", "bfloat16", torch.bfloat16),
+        ("cpu", "float16", torch.float16),
+    ],
+)
+def test_the_type_follows_the_config(cfg, monkeypatch, device, name, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = device, name
+    assert amp_dtype(cfg) is None
+    cfg.SOLVER.AMP.ENABLED = True
+    assert amp_dtype(cfg) == dtype
+
+
+def test_a_gpu_without_bfloat16_is_named(cfg, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    cfg.merge_from_list(["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16"])
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(UserError, match=r"SOLVER\.AMP\.DTYPE is 'bfloat16', .* set it to float16"):
+        amp_dtype(cfg)
+
+
+def test_an_unknown_type_is_found_before_the_model_is_built(cfg, monkeypatch):
+    monkeypatch.setattr(Trainer, "build_model", lambda *_: pytest.fail("built a model"))
+    cfg.SOLVER.AMP.DTYPE = "half"
+    with pytest.raises(UserError, match=r"SOLVER\.AMP\.DTYPE is 'half'; set it to one of auto, fl"):
+        Trainer(cfg)

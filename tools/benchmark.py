@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Measure time, arithmetic and memory of a model, by stage; see --help and docs/performance.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cat_seg.errors import one_line_errors
+from tools.benchmarking import report
+from tools.benchmarking.dataload import run_loader
+from tools.benchmarking.experiment import run_model
+from tools.benchmarking.options import Options, parse
+from tools.benchmarking.start import run_start
+from tools.benchmarking.sweep import run_sweep
+
+EXPERIMENTS = {"dataload": run_loader, "start": run_start}  # of other modes: run_model
+INTERRUPTED = 130
+
+
+def note(line: str) -> None:
+    """Say on stderr what goes on."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(options: Options) -> None:
+    """Measure, print, and write --output."""
+    if options.compare:
+        print(report.comparison(*map(report.read, options.compare)))
+        return
+    if options.sweep:
+        run_sweep(options)
+        return
+    experiment = EXPERIMENTS.get(options.mode, run_model)
+    result = {
+        "options": report.described(options),
+        "environment": report.environment(options),
+        **experiment(options, note),
+    }
+    if options.output is not None:
+        report.write(result, options.output)
+    print(report.text(result))
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and do what it says."""
+    try:
+        run(parse(argv))
+    except KeyboardInterrupt:
+        note("stopped; --sweep goes on from here")
+        raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()

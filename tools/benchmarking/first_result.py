@@ -1,0 +1,43 @@
+"""A process from its start to its first result; tools.benchmarking.start runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import torch
+from detectron2.modeling import build_model
+
+from cat_seg.engine import Checkpointer, load_config
+from tools.benchmarking.memory import resident
+
+
+def main(config: str, height: str, width: str, started: str) -> None:
+    """Print the seconds of every phase, and the peak of resident memory, as JSON.
+
+    Args:
+        config: a config file with MODEL.WEIGHTS.
+        height, width: of the image.
+        started: time.time() when the process was asked for.
+    """
+    stamps = {"": float(started), "import": time.time()}
+    cfg = load_config(config)
+    model = build_model(cfg).eval()
+    stamps["build"] = time.time()
+    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    stamps["load"] = time.time()
+    with torch.no_grad():
+        clip = model.sem_seg_head.clip
+        clip.encode_text(model.vocabulary, clip.attention_weights())
+        stamps["encode classes"] = time.time()
+        (answer,) = model([{"image": torch.zeros(3, int(height), int(width), dtype=torch.uint8)}])
+        answer["sem_seg"].argmax(dim=0).cpu()
+    stamps["image"] = time.time()
+    names, times = list(stamps), list(stamps.values())
+    phases = {name: times[i + 1] - times[i] for i, name in enumerate(names[1:])}
+    print(json.dumps({"phases": phases, "peak": resident("VmHWM")}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""Peak memory of a part of a program."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # see proc_pid_clear_refs(5)
+
+
+class PeakMemory:
+    """Peak memory from `start` on.
+
+    CUDA: what PyTorch allocated and reserved. CPU: resident memory of this process (VmHWM), whose
+    peak Linux lets a process reset; where it does not, the peak is that since the process began,
+    and `since` says so.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._since = "start"
+        self._before = 0
+
+    def start(self) -> None:
+        """Forget earlier peaks."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before = torch.cuda.memory_allocated(self._device)
+            return
+        try:
+            _CLEAR_REFS.write_text(_RESET_PEAK)
+        except OSError:
+            self._since = "process"
+        self._before = resident("VmRSS")
+
+    def read(self) -> dict[str, int | str]:
+        """Bytes: `peak`, and `before`, what was in use at `start`; on CUDA `reserved`, too."""
+        if self._device.type == "cuda":
+            return {
+                "kind": "CUDA allocated",
+                "before": self._before,
+                "peak": torch.cuda.max_memory_allocated(self._device),
+                "reserved": torch.cuda.max_memory_reserved(self._device),
+            }
+        peak = resident("VmHWM")
+        return {"kind": "resident", "since": self._since, "before": self._before, "peak": peak}
+
+
+def resident(field: str, status: Path = _STATUS) -> int:
+    """Resident memory in bytes: now ("VmRSS") or at its peak ("VmHWM")."""
+    if not status.exists():  # no Linux: only the peak is known
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    for line in status.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise ValueError(f"{status} has no {field}")

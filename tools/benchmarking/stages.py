@@ -1,0 +1,189 @@
+"""Where a step spends its time or its arithmetic: by stage of the model, forward and backward."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+OTHER = "other"
+
+# The stages of a model: name and path of the modules, the first that fits counts. A stage has what
+# its modules do less what other stages inside of them do; {} is what the path's * stands for.
+MODULES = (
+    ("adapters", "sem_seg_head.clip.adapter"),
+    ("text tower", "sem_seg_head.clip.text"),
+    ("image tower", "sem_seg_head.clip.image"),
+    ("guidance", "sem_seg_head.upsample*"),
+    ("guidance", "sem_seg_head.aggregator.image_guidance"),
+    ("guidance", "sem_seg_head.aggregator.text_guidance"),
+    ("guidance", "sem_seg_head.aggregator.decoder_guidance.*"),
+    ("AFR", "afr"),
+    ("cost volume", "sem_seg_head"),
+    ("cost embedding", "sem_seg_head.aggregator.cost_embedding"),
+    ("layer {}: spatial", "sem_seg_head.aggregator.layers.*.spatial"),
+    ("layer {}: classes", "sem_seg_head.aggregator.layers.*.classes"),
+    ("decoder 1", "sem_seg_head.aggregator.decoder1"),
+    ("decoder 2", "sem_seg_head.aggregator.decoder2"),
+    ("output convolution", "sem_seg_head.aggregator.head"),
+    ("aggregator, rest", "sem_seg_head.aggregator"),
+    ("HPA", "hpa"),
+)
+# Further stages are functions: name, module, and the name that the module calls it by.
+FUNCTIONS = (
+    ("loss", "cat_seg.cat_seg_model", "sem_seg_loss"),
+    ("windows", "cat_seg.cat_seg_model", "sliding_window"),
+    ("answer size", "cat_seg.cat_seg_model", "restore"),
+)
+
+
+class Part(NamedTuple):
+    """One share of a step."""
+
+    phase: str
+    stage: str
+
+
+class Trace:
+    """A clock read wherever a step goes from one phase or stage to another.
+
+    Args:
+        read: reads the clock: seconds, CUDA events, operations counted so far.
+        difference: what lies between two readings.
+    """
+
+    def __init__(self, read: Callable[[], Any], difference: Callable[[Any, Any], float]) -> None:
+        self.stage = OTHER
+        self._phase = ""
+        self._read = read
+        self._difference = difference
+        self._marks: list[tuple[Part | None, Any]] = []
+
+    def begin(self, phase: str) -> None:
+        """Enter a phase, outside of every stage."""
+        self._phase, self.stage = phase, OTHER
+        self._marks.append((Part(phase, OTHER), self._read()))
+
+    def enter(self, stage: str) -> str:
+        """Enter a stage; returns the one that was left."""
+        left = self.stage
+        if stage != left:
+            self.stage = stage
+            self._marks.append((Part(self._phase, stage), self._read()))
+        return left
+
+    def end(self) -> None:
+        """Leave the last phase."""
+        self._marks.append((None, self._read()))
+
+    def spent(self) -> dict[Part, float]:
+        """What each part took; the sum is what lies between the first `begin` and `end`."""
+        total: dict[Part, float] = defaultdict(float)
+        for (part, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
+            if part is not None:
+                total[part] += self._difference(start, stop)
+        return dict(total)
+
+
+@contextmanager
+def observed(model: nn.Module, trace: Trace) -> Iterator[None]:
+    """Tell `trace` which stage runs while the block lasts, in the backward pass, too.
+
+    Nodes of the autograd graph belong to the stage that made them. A stage that is computed again
+    within the backward pass (activation checkpointing) counts there.
+    """
+    nodes = _Nodes(trace)
+    with ExitStack() as undo:
+        for name, module in model.named_modules():
+            stage = stage_of(name)
+            if stage is not None:
+                for handle in _hook(module, stage, trace, nodes):
+                    undo.callback(handle.remove)
+        for stage, path, function in FUNCTIONS:
+            module = import_module(path)
+            original = getattr(module, function, None)
+            if original is not None:
+                undo.callback(setattr, module, function, original)
+                setattr(module, function, _wrapped(original, stage, trace, nodes))
+        undo.callback(nodes.release)
+        yield
+
+
+def stage_of(module_name: str) -> str | None:
+    """The stage of a module of that name, None where it is none."""
+    for stage, path in MODULES:
+        match = re.fullmatch(re.escape(path).replace(r"\*", "([^.]*)"), module_name)
+        if match:
+            return stage.format(*match.groups())
+    return None
+
+
+class _Nodes:
+    """The nodes of the autograd graph whose stage is known; each reports when it is run."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._known: set[Any] = set()
+
+    def claim(self, values: Any, stage: str) -> None:
+        """Give `stage` all unclaimed nodes that the tensors in `values` come from."""
+        found = [tensor.grad_fn for tensor in _tensors(values)]
+        while found:
+            node = found.pop()
+            if node is None or node in self._known:
+                continue
+            self._known.add(node)
+            node.register_prehook(lambda _: self._run(stage))
+            found.extend(source for source, _ in node.next_functions)
+
+    def release(self) -> None:
+        """Forget the graph, which otherwise would stay: its hooks know this object."""
+        self._known.clear()
+
+    def _run(self, stage: str) -> None:
+        self._trace.enter(stage)
+
+
+def _hook(module: nn.Module, stage: str, trace: Trace, nodes: _Nodes) -> Iterator[Any]:
+    left: list[str] = []
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        nodes.claim((args, kwargs), trace.stage)
+        left.append(trace.enter(stage))
+
+    def after(module: nn.Module, args: Any, result: Any) -> None:
+        nodes.claim(result, stage)
+        trace.enter(left.pop())
+
+    yield module.register_forward_pre_hook(before, with_kwargs=True)
+    # Checkpointing ends a computation by an exception once it has what it lacked.
+    yield module.register_forward_hook(after, always_call=True)
+
+
+def _wrapped(function: Callable, stage: str, trace: Trace, nodes: _Nodes) -> Callable:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nodes.claim((args, kwargs), trace.stage)
+        left = trace.enter(stage)
+        try:
+            result = function(*args, **kwargs)
+            nodes.claim(result, stage)
+            return result
+        finally:
+            trace.enter(left)
+
+    return call
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _tensors(value)

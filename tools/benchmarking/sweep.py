@@ -1,0 +1,136 @@
+"""One mode at several values, each in a process of its own; curves of time and memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from cat_seg.errors import UserError
+from cat_seg.files import replacing
+from cat_seg.paths import REPO_ROOT
+from tools.benchmarking import report
+from tools.benchmarking.options import SWEEPS, Options, arguments
+from tools.quickstart.progress import bar
+
+TOOL = REPO_ROOT / "tools" / "benchmark.py"
+# What one of the swept things is, and how many a result has.
+PER = {
+    "classes": ("class that goes on", lambda work: work["aggregated"]),
+    "batch": ("image", lambda work: work["batch"]),
+    "size": ("megapixel", lambda work: work["image_size"][0] * work["image_size"][1] / 1e6),
+}
+AXES = {"classes": "classes", "batch": "images a batch", "size": "side of the image, pixels"}
+COLOUR = "#0072b2"
+
+Points = Mapping[str, Mapping[str, Any]]
+
+
+def run_sweep(options: Options) -> None:
+    """Measure every point that --output lacks; write it after each, then draw the picture.
+
+    Raises:
+        UserError: --output is of another sweep, or a point failed (those before it are kept).
+    """
+    wanted = sorted(options.points or SWEEPS[options.sweep])
+    content = {
+        "sweep": options.sweep,
+        "command": [*arguments(options), *options.opts],
+        "points": {},
+    }
+    if options.output.exists():
+        found = report.read(options.output)
+        if any(found.get(key) != content[key] for key in ("sweep", "command")):
+            raise UserError(f"--output {options.output} is of another sweep; give another name")
+        content = found
+    missing = [value for value in wanted if str(value) not in content["points"]]
+    for value in bar(iterable=missing, desc=f"--sweep {options.sweep}", unit="point"):
+        content["points"][str(value)] = measure_point(options, value)
+        content["points"] = dict(sorted(content["points"].items(), key=lambda item: int(item[0])))
+        report.write(content, options.output)
+    picture = options.output.with_suffix(".png")
+    with replacing(picture) as file:
+        draw(options.sweep, content["points"], title(content["points"])).savefig(file, format="png")
+    print(table(options.sweep, content["points"]))
+    print(f"\ndrawn in {picture}, numbers in {options.output}")
+
+
+def measure_point(options: Options, value: int) -> dict[str, Any]:
+    """The result at one value, of a process of its own, so that its peak of memory is its own."""
+    flag = {"classes": "--classes", "batch": "--batch", "size": "--image-size"}[options.sweep]
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / "point.json"
+        own = [flag, str(value), "--no-stages", "--output", str(output)]
+        command = [sys.executable, str(TOOL), *arguments(options), *own, *options.opts]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise UserError(f"{flag} {value} failed: {last}; the points before it are kept")
+        return report.read(output)
+
+
+def curves(kind: str, points: Points) -> list[dict[str, float]]:
+    """Units and GiB of every point, whole and per swept thing.
+
+    "GiB" is what the steps took beside the model, "peak GiB" is all.
+    """
+    rows = []
+    for value, result in points.items():
+        number = PER[kind][1](result["work"])
+        memory = result["memory"]
+        units = result["time"]["units"]["median"]
+        gib = (memory["peak"] - memory["before"]) / report.GIB
+        row = {"value": int(value), "units": units, "units each": units / number, "GiB": gib}
+        rows.append(row | {"GiB each": gib / number, "peak GiB": memory["peak"] / report.GIB})
+    return rows
+
+
+def table(kind: str, points: Points) -> str:
+    """The curves as a table."""
+    each = PER[kind][0]
+    names = {"units each": f"units per {each}", "GiB each": f"GiB per {each}", "value": AXES[kind]}
+    rows = [{names.get(key, key): v for key, v in row.items()} for row in curves(kind, points)]
+    return tabulate(rows, "keys", "github", floatfmt=".4g")
+
+
+def draw(kind: str, points: Points, title: str) -> Figure:
+    """Time above, memory below; the whole on the left, per swept thing on the right."""
+    rows = curves(kind, points)
+    each = PER[kind][0]
+    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize="medium")
+    panels = figure.subplots(2, 2, sharex=True)
+    for axes, key, name in (
+        (panels[0, 0], "units", "time, units"),
+        (panels[0, 1], "units each", f"units per {each}"),
+        (panels[1, 0], "GiB", "memory of a step, GiB"),
+        (panels[1, 1], "GiB each", f"GiB per {each}"),
+    ):
+        axes.plot([row["value"] for row in rows], [row[key] for row in rows], "o-", color=COLOUR)
+        axes.set_title(name, loc="left", fontsize="medium")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[1]:
+        axes.set_xlabel(AXES[kind])
+    return figure
+
+
+def title(points: Points) -> str:
+    """What was measured, and where."""
+    result = next(iter(points.values()))
+    options, unit = result["options"], result["unit"]
+    machine = result["environment"]["gpu"] or result["environment"]["cpu"]
+    return (
+        f"{options['mode']}, {Path(options['config_file']).name}, {machine}\n"
+        f"1 unit = one {unit['side']}x{unit['side']} product in {unit['dtype']}"
+        f" ({unit['seconds']['median']:.3g} s here)"
+    )

@@ -1,0 +1,126 @@
+"""The steps of a model that are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from cat_seg.data.build import images_per_process
+from cat_seg.engine import Checkpointer, Trainer
+from cat_seg.engine.precision import amp_dtype
+from tools.benchmarking.options import IMAGE_SIZES, Options
+from tools.benchmarking.stages import Trace
+from tools.benchmarking.timing import APART
+
+FORWARD, BACKWARD = "forward", "backward"
+BLOCK = 16  # pixels, side of the squares of one label
+
+
+class Workload:
+    """A model with inputs; called, it takes one step and tells the trace its phases."""
+
+    def __init__(self, cfg: CfgNode, options: Options) -> None:
+        """Build model and inputs.
+
+        Raises:
+            UserError: a config or weights that cannot be used.
+        """
+        images_per_process(cfg, processes=1)  # refuses micro-batches that do not fill the batch
+        torch.manual_seed(0)
+        self.mode = options.mode
+        self.model: nn.Module = Trainer.build_model(cfg).train(options.mode in ("train", "text"))
+        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.clip = self.model.sem_seg_head.clip
+        size = options.image_size or IMAGE_SIZES.get(self.mode) or self.clip.image.input_size
+        classes = len(self.model.vocabulary)
+        self.inputs = random_batch(
+            options.batch, size, classes, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        )
+        self.described = {
+            "classes": classes,
+            "aggregated": min(classes, self.model.sem_seg_head.most_classes),
+            "batch": options.batch,
+            "image_size": list(size),
+        }
+        self._accumulation = cfg.SOLVER.ACCUMULATION_STEPS
+        device, dtype = self.model.device.type, amp_dtype(cfg)
+        self.dtype = dtype or torch.float32
+        self._autocast = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
+        self._scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+        self._optimiser = None
+        if self.mode == "train":
+            self._optimiser = Trainer.build_optimizer(cfg, self.model)
+
+    def __call__(self, trace: Trace) -> None:
+        """Take one step."""
+        if self.mode == "train":
+            self._train(trace)
+        elif self.mode == "text":
+            self._encode_text(trace)
+        else:
+            with torch.no_grad(), self._autocast:
+                trace.begin(FORWARD)
+                self.model(self.inputs)
+
+    def _train(self, trace: Trace) -> None:
+        self._optimiser.zero_grad()
+        size = len(self.inputs) // self._accumulation
+        for start in range(0, len(self.inputs), size):
+            trace.begin(FORWARD)
+            with self._autocast:
+                losses = self.model(self.inputs[start : start + size])
+                loss = sum(losses.values()) / self._accumulation
+            trace.begin(BACKWARD)
+            self._scaler.scale(loss).backward()
+        trace.begin(APART)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+
+    def _encode_text(self, trace: Trace) -> None:
+        self.model.zero_grad()
+        trace.begin(FORWARD)
+        with self._autocast:
+            weights = self.clip.attention_weights()
+            features = self.clip.embed_text(self.model.vocabulary, weights)
+        if features.requires_grad:
+            trace.begin(BACKWARD)
+            features.sum().backward()
+
+
+def random_batch(
+    number: int, size: Sequence[int], classes: int, ignored: int
+) -> list[dict[str, Tensor]]:
+    """Noise images, uint8 (3, *size), with blocks of random labels, a tenth of them ignored."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    blocks = (-(-height // BLOCK), -(-width // BLOCK))
+
+    def sample() -> dict[str, Tensor]:
+        image = torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8)
+        labels = torch.randint(classes, blocks, generator=generator)
+        labels[torch.rand(blocks, generator=generator) < 0.1] = ignored
+        labels = labels.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+        return {"image": image, "sem_seg": labels[:height, :width].contiguous()}
+
+    return [sample() for _ in range(number)]
+
+
+@contextmanager
+def machine_settings(options: Options, cfg: CfgNode) -> Iterator[None]:
+    """Threads and the precision of float32 on CUDA as asked for, as they were afterwards."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    torch.set_num_threads(options.threads or threads)
+    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = options.tf32
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = cudnn

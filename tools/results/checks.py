@@ -1,0 +1,91 @@
+"""What makes results hard to compare: a line for each doubt, for the reader to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tools.results.read import Config, Run
+from tools.results.table import group
+
+PROTOCOL = {"TEST.SLIDING_WINDOW": True, "MODEL.SEM_SEG_HEAD.POOLING_SIZES": [1, 1]}
+# What runs of one method may differ in, beside the sections that have no part in the outcome.
+SECTIONS = ("MODEL.", "INPUT.", "SOLVER.", "DATASETS.TRAIN", "TEST.AUG.")
+FREE = ("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.COMPILE", "SOLVER.CHECKPOINT_PERIOD")
+
+
+def doubts(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield one line for each reason to doubt the table."""
+    for run in runs:
+        yield from _mixed(run)
+        yield from _off_protocol(run)
+    yield from _counted_twice(runs)
+    for (backbone, method), members in group(runs).items():
+        for key, values in _differences(members).items():
+            yield f"the runs of {method}, {backbone}, differ in {key}: {' and '.join(values)}"
+
+
+def _mixed(run: Run) -> Iterator[str]:
+    """Results of several weights, or of several states of the code, in one folder."""
+    for name in ("weights", "commit"):
+        labels: dict[str, list[str]] = {}
+        for label, result in run.results.items():
+            value = getattr(result, name)
+            if value is not None:
+                labels.setdefault(value, []).append(label)
+        if len(labels) > 1:
+            parts = [f"{', '.join(found)} of {value[:12]}" for value, found in labels.items()]
+            what = "weights" if name == "weights" else "commits"
+            yield f"{run.folder} mixes results of different {what}: {'; '.join(parts)}"
+
+
+def _off_protocol(run: Run) -> Iterator[str]:
+    for label, result in run.results.items():
+        config = leaves(result.config or {})
+        for key, value in PROTOCOL.items():
+            if config.get(key, value) != value:
+                yield (
+                    f"{run.folder} has {label} with {key} {config[key]}, not by the published "
+                    f"protocol, which has {value}"
+                )
+
+
+def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:
+    owner: dict[str, Run] = {}
+    for run in runs:
+        for weights in {result.weights for result in run.results.values()} - {None}:
+            if weights in owner:
+                yield (
+                    f"{owner[weights].folder} and {run.folder} are results of the same weights; "
+                    "they count as two runs"
+                )
+            else:
+                owner[weights] = run
+
+
+def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """What the recipes of runs differ in: the values, by each key that all have."""
+    configs = [
+        leaves(result.config)
+        for run in runs
+        for result in list(run.results.values())[:1]
+        if result.config is not None
+    ]
+    found = {}
+    for key in set[str]().union(*configs):
+        if key.startswith(SECTIONS) and key not in FREE and all(key in c for c in configs):
+            values = list(dict.fromkeys(str(config[key]) for config in configs))
+            if len(values) > 1:
+                found[key] = values
+    return dict(sorted(found.items()))
+
+
+def leaves(config: Config, prefix: str = "") -> dict[str, Any]:
+    """Every value of nested dicts by its dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

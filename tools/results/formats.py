@@ -1,0 +1,96 @@
+"""The results table as text: Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from tools.results.table import COLUMNS, Cell, Row
+
+MISSING = "-"
+
+
+def as_markdown(rows: Sequence[Row], metric: str) -> str:
+    """A Markdown table that also reads well in a terminal, and what its figures are."""
+    return f"{_tabulate(rows, 'github')}\n\n{_note(rows, metric)}\n"
+
+
+def as_latex(rows: Sequence[Row], metric: str) -> str:
+    """A tabular for LaTeX's booktabs, below a comment that says what its figures are."""
+    table = _tabulate(rows, "latex_booktabs")
+    return f"% {_note(rows, metric)}\n{table}\n".replace("±", r"$\pm$").replace("(-", "($-$")
+
+
+def as_csv(rows: Sequence[Row], metric: str) -> str:
+    """The table's columns with the plain means, then deviation, runs and difference of each."""
+    extra = [f"{column} {name}" for column in COLUMNS for name in ("std", "n", "difference")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "backbone", "runs", *COLUMNS, *extra])
+    for row in rows:
+        cells = [row.cells.get(column) for column in COLUMNS]
+        means = [_number(cell and cell.mean) for cell in cells]
+        rest = [
+            _number(value)
+            for cell in cells
+            for value in ((cell.std, cell.count, cell.difference) if cell else (None, None, None))
+        ]
+        writer.writerow([row.method, row.backbone, row.runs, *means, *rest])
+    return text.getvalue()
+
+
+FORMATS = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}
+
+
+def _tabulate(rows: Sequence[Row], style: str) -> str:
+    several = any(row.runs > 1 for row in rows)
+    lines = [
+        [
+            row.method,
+            row.backbone,
+            *([str(row.runs)] if several else []),
+            *(_text(row.cells.get(column), row.runs) for column in COLUMNS),
+        ]
+        for row in rows
+    ]
+    headers = ["method", "backbone", *(["runs"] if several else []), *COLUMNS]
+    align = ["left", "left", *["right"] * (len(headers) - 2)]
+    return tabulate(lines, headers, tablefmt=style, disable_numparse=True, colalign=align)
+
+
+def _text(cell: Cell | None, runs: int) -> str:
+    if cell is None:
+        return MISSING
+    text = f"{cell.mean:.1f}"
+    if cell.std is not None:
+        text += f" ± {cell.std:.1f}"
+    if cell.count != runs:
+        text += f" [n={cell.count}]"
+    if cell.difference is not None:
+        text += f" ({signed(cell.difference)})"
+    return text
+
+
+def signed(points: float) -> str:
+    """A difference with its sign and one digit; what rounds to 0 is +0.0."""
+    return f"{round(points, 1) + 0.0:+.1f}"
+
+
+def _number(value: float | None) -> float | str:
+    return MISSING if value is None else round(value, 4)
+
+
+def _note(rows: Sequence[Row], metric: str) -> str:
+    text = f"{metric} in percent"
+    cells = [(row, cell) for row in rows for cell in row.cells.values()]
+    baselines = dict.fromkeys(row.baseline for row, cell in cells if cell.difference is not None)
+    if baselines:
+        text += f"; in brackets the difference to {' or '.join(baselines)} of the same backbone"
+    if any(cell.std is not None for _, cell in cells):
+        text += "; mean and sample standard deviation over the runs"
+    if any(cell.count != row.runs for row, cell in cells):
+        text += ", of which n were measured"
+    return f"{text}."

@@ -1,0 +1,121 @@
+"""Runs and their results, read back from the files that training and evaluation left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cat_seg.data import BENCHMARKS
+from cat_seg.errors import UserError
+from cat_seg.paths import resolve
+from tools.results.methods import Method, backbone_of, method_of
+
+# Where a run has results; those of the later place, the whole protocol, count.
+PLACES = ("inference", "eval/inference")
+CONFIGS = ("config.yaml", "eval/config.yaml")
+LABELS = {dataset: label for label, dataset in BENCHMARKS}
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one benchmark gave.
+
+    metrics: percent by name; None where no pixel counted.
+    config, weights, commit: what was evaluated (the weights by their SHA-256) and by which code;
+        None where the file does not say.
+    """
+
+    file: Path
+    metrics: Mapping[str, float | None]
+    config: Config | None
+    weights: str | None
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that training or evaluation wrote; results by the benchmark's label."""
+
+    folder: Path
+    method: Method
+    backbone: str
+    results: Mapping[str, Result]
+
+
+def read_runs(folders: Iterable[str]) -> list[Run]:
+    """Read runs, each once; a folder that is none itself stands for the runs in it.
+
+    Raises:
+        UserError: a folder that is missing or holds no run, or a file that cannot be read.
+    """
+    found = [run for folder in folders for run in _runs_in(resolve(folder))]
+    return [_read_run(folder) for folder in dict.fromkeys(path.resolve() for path in found)]
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; give the output folders of runs")
+    found = [path for path in (folder, *sorted(folder.iterdir())) if _is_run(path)]
+    if not found:
+        raise UserError(
+            f"{folder} holds no run: neither it nor a folder in it has a config.yaml or results"
+        )
+    return found[:1] if found[0] == folder else found
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (*CONFIGS, *PLACES))
+
+
+def _read_run(folder: Path) -> Run:
+    results = {}
+    for place in PLACES:
+        for file in sorted((folder / place).glob("*/results.json")):
+            label, result = _read_result(file)
+            if label is not None:
+                results[label] = result
+    source, config = _config_of(folder, results)
+    try:
+        return Run(folder, method_of(config), backbone_of(config), results)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source} holds no whole config of this project") from error
+
+
+def _read_result(file: Path) -> tuple[str | None, Result]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        label = content.get("benchmark") or LABELS.get(content.get("dataset"))
+        weights = (content.get("weights") or {}).get("sha256")
+        metrics = {
+            name: None if value is None else float(value)
+            for name, value in content["sem_seg"].items()
+        }
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{file} is no results file: evaluate that benchmark again") from error
+    return label, Result(file, metrics, content.get("config"), weights, content.get("commit"))
+
+
+def _config_of(folder: Path, results: Mapping[str, Result]) -> tuple[Path, Config]:
+    """The config of a run, and where it stands: in a result, or where there is none in a file."""
+    for result in results.values():
+        if result.config is not None:
+            return result.file, result.config
+    for name in CONFIGS:
+        file = folder / name
+        try:
+            return file, yaml.safe_load(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot read the config {file}: {reason}") from error
+    raise UserError(f"{folder} does not say which method it is of: it has no config.yaml")

@@ -1,0 +1,113 @@
+"""The results table: rows of methods, columns of benchmarks, differences to a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from cat_seg.errors import UserError
+from tools.results.methods import BASELINE
+from tools.results.read import Run
+
+COLUMNS = ("A-847", "A-150", "PC-459", "PC-59", "PAS-20", "PAS-20b")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric on one benchmark, in percent.
+
+    std: sample standard deviation over the runs, None of a single one.
+    count: number of runs that were measured.
+    difference: of the mean to the baseline's, in points; None of the baseline, or without one.
+    """
+
+    mean: float
+    std: float | None
+    count: int
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """All runs of one method with one backbone.
+
+    baseline: the method that the differences are to.
+    cells: by benchmark, those that were measured.
+    """
+
+    method: str
+    backbone: str
+    runs: int
+    baseline: str
+    cells: Mapping[str, Cell]
+
+
+def group(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+    """The runs by backbone and method, in the order of the table."""
+    backbones = list(dict.fromkeys(run.backbone for run in runs))
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (backbones.index(run.backbone), run.method)):
+        groups.setdefault((run.backbone, run.method.name), []).append(run)
+    return groups
+
+
+def summarise(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = None) -> list[Row]:
+    """Make a row of the runs of each method and backbone.
+
+    Args:
+        metric: a name in the results.
+        baseline: the method to compare with, among those of the same backbone; by default
+            H-CLIP, or where that is not there the first.
+
+    Raises:
+        UserError: no run has that metric, or is of that baseline.
+    """
+    _check_metric(runs, metric)
+    groups = group(runs)
+    methods = list(dict.fromkeys(method for _, method in groups))
+    if baseline is not None and baseline not in methods:
+        raise UserError(f"--baseline {baseline}: the runs are of {', '.join(methods)}")
+    rows = []
+    for (backbone, method), members in groups.items():
+        rivals = [name for other, name in groups if other == backbone]
+        chosen = baseline or (BASELINE if BASELINE in rivals else rivals[0])
+        rows.append(Row(method, backbone, len(members), chosen, _cells(members, metric)))
+    return [_compared(row, rows) for row in rows]
+
+
+def _check_metric(runs: Sequence[Run], metric: str) -> None:
+    known = {name for run in runs for result in run.results.values() for name in result.metrics}
+    if known and metric not in known:
+        overall = sorted(name for name in known if not name.startswith(("IoU-", "ACC-")))
+        raise UserError(
+            f"--metric {metric}: the results have {', '.join(overall)}, and IoU-CLASS and "
+            "ACC-CLASS of each class"
+        )
+
+
+def _cells(runs: Sequence[Run], metric: str) -> dict[str, Cell]:
+    cells = {}
+    for column in COLUMNS:
+        values = [run.results[column].metrics.get(metric) for run in runs if column in run.results]
+        known = [value for value in values if value is not None]
+        if known:
+            std = stdev(known) if len(known) > 1 else None
+            cells[column] = Cell(fmean(known), std, len(known))
+    return cells
+
+
+def _compared(row: Row, rows: Sequence[Row]) -> Row:
+    if row.method == row.baseline:
+        return row
+    reference: Mapping[str, Cell] = {}
+    for other in rows:
+        if (other.method, other.backbone) == (row.baseline, row.backbone):
+            reference = other.cells
+    cells = {
+        column: replace(cell, difference=cell.mean - reference[column].mean)
+        if column in reference
+        else cell
+        for column, cell in row.cells.items()
+    }
+    return replace(row, cells=cells)
