@@ -46,7 +46,7 @@ def run_in_processes(
         return
     size = max(1, min(BATCH, len(items) // (4 * processes)))
     batches = [items[start : start + size] for start in range(0, len(items), size)]
-    # There are processes enough, and OpenCV's threads do not survive a fork.
+    # There are processes enough. Not in the workers: after a fork this can wait for ever.
     cv2.setNumThreads(0)
     executor = ProcessPoolExecutor(processes, initializer=_start_worker)
     try:

@@ -42,16 +42,13 @@ def find(root: Path) -> list[Conversion]:
     return [Conversion(spec_of("ade20k_150_test_sem_seg"), labels, jobs)]
 
 
-def reduce(number: int) -> int:
-    label = np.zeros((2000, 2000), np.uint16)
-    cv2.resize(label, (900, 900), interpolation=cv2.INTER_NEAREST)
-    return number
+def opencv_threads(_: int) -> int:
+    return cv2.getNumThreads()
 
 
-def reduce_in_processes() -> None:
-    cv2.setNumThreads(2)
-    reduce(0)
-    assert len(list(run_in_processes(reduce, range(8), 2))) == 8
+def signals_left_alone(_: int) -> tuple[object, object, set]:
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    return *handlers, signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def run_command(root: Path, jobs: int) -> None:
@@ -160,10 +157,14 @@ def test_a_killed_worker_is_one_line(tmp_path, command):
     assert last.startswith("error: a worker process was killed")
 
 
-def test_opencv_works_in_processes_after_it_worked_in_this_one(fork):
-    process = fork(reduce_in_processes)
-    process.join(30)
-    assert process.exitcode == 0
+def test_processes_do_not_start_threads_of_opencv():
+    cv2.setNumThreads(2)
+    assert {threads for _, threads in run_in_processes(opencv_threads, range(8), 2)} == {1}
+
+
+def test_processes_leave_ctrl_c_to_the_main_one_and_hold_back_nothing():
+    for _, found in run_in_processes(signals_left_alone, range(8), 2):
+        assert found == (signal.SIG_IGN, signal.SIG_DFL, set())
 
 
 def test_every_item_comes_with_its_result():

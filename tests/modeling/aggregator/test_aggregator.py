@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cat_seg.modeling import parts
 from cat_seg.modeling.aggregator import (
     AggregationLayer,
     Aggregator,
@@ -118,3 +119,21 @@ def test_every_parameter_gets_a_gradient():
 
 def test_the_output_bias_starts_where_it_is_told():
     assert make(output_bias=-2.5, noise=0).head.bias.item() == -2.5
+
+
+def test_parts_change_neither_logits_nor_gradients(monkeypatch):
+    module = make()
+    given = inputs()
+
+    def run():
+        logits = module(*given)
+        return logits, torch.autograd.grad(logits.square().sum(), list(module.parameters()))
+
+    whole, expected = run()
+    monkeypatch.setitem(parts.PART_ELEMENTS, "cpu", 1)  # a class or a row at a time
+    found, gradients = run()
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(module(*given), whole, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,96 @@
+"""Steps run in parts against the same steps run at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from cat_seg.modeling import parts
+from cat_seg.modeling.parts import in_parts, recomputed
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setitem(parts.PART_ELEMENTS, "cpu", 24)
+
+
+class Counted(nn.Module):
+    """A step that notes the size of each part that it is given."""
+
+    def __init__(self, dim):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 5)
+        self.dim = dim
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(x.shape[self.dim])
+        return self.linear(x).sin()
+
+
+# 2 * 7 * 4 * 3 = 168 elements in parts of at most 24
+@pytest.mark.parametrize(("dim", "sizes"), [(0, [1, 1]), (1, [1] * 7), (2, [1] * 4)])
+@pytest.mark.parametrize("grad", [True, False])
+def test_parts_make_up_the_whole(dim, sizes, grad):
+    step = Counted(dim)
+    x = torch.randn(2, 7, 4, 3)
+    with torch.set_grad_enabled(grad):
+        found = in_parts(step, x, dim)
+    assert step.sizes == sizes
+    torch.testing.assert_close(found, step.linear(x).sin())
+
+
+def test_the_last_part_may_be_smaller():
+    step = Counted(0)
+    x = torch.randn(10, 2, 3)
+    for grad in (True, False):
+        step.sizes.clear()
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(in_parts(step, x, 0), step.linear(x).sin())
+        assert step.sizes == [4, 4, 2]
+
+
+def test_what_fits_is_one_part():
+    step = Counted(0)
+    in_parts(step, torch.randn(8, 3), 0)
+    assert step.sizes == [8]
+
+
+def kept_elements(compute):
+    """Elements of the distinct tensors that autograd keeps for the backward pass."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = compute()
+    return sum(kept.values()), result
+
+
+@pytest.mark.parametrize("in_one", [True, False])
+def test_recomputing_gives_the_same_gradients_and_keeps_less(monkeypatch, in_one):
+    monkeypatch.setitem(parts.PART_ELEMENTS, "cpu", 10**6 if in_one else 24)
+    torch.manual_seed(0)
+    step = nn.Sequential(nn.Linear(3, 50), nn.GELU(), nn.Linear(50, 3))
+    x = torch.randn(16, 3, requires_grad=True)
+
+    def gradients(recompute):
+        kept, y = kept_elements(lambda: in_parts(step, x, 0, recompute))
+        return kept, torch.autograd.grad(y.square().sum(), [x, *step.parameters()])
+
+    plain, expected = gradients(False)
+    lean, found = gradients(True)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert lean < plain / 4
+
+
+def test_without_gradients_nothing_is_computed_twice():
+    step = Counted(0)
+    with torch.no_grad():
+        recomputed(step, torch.randn(2, 3))
+    assert len(step.sizes) == 1
