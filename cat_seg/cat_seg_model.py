@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from .data.vocabularies import load_vocabulary
 from .errors import UserError
 from .inference import pad, padded_size, resize, restore, sliding_window
 from .modeling.aggregator import Guidance
+from .modeling.clip import ImageFeatures
+from .modeling.clip.adapters import TowerWeights
 from .modeling.head import CATSegHead
 from .modeling.losses import sem_seg_loss
 
@@ -139,6 +142,15 @@ class CATSeg(nn.Module):
         segment = self._segment_windows if self.sliding else self._segment_whole
         return [{"sem_seg": maps} for maps in segment(images, outputs)]
 
+    @contextmanager
+    def joint_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
+        """Within this, `parts` of one training batch are forwarded one by one.
+
+        What a loss computes from the whole batch is computed here, so that the mean of the parts'
+        losses is the loss of the batch. CATSeg's own losses are means already.
+        """
+        yield
+
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
         """Change the guidance before the aggregation; returns it with losses of its own."""
         return guidance, {}
@@ -156,23 +168,35 @@ class CATSeg(nn.Module):
         """Logits of normalised images (B, 3, H, W), the guidance used and its losses."""
         clip = self.sem_seg_head.clip
         weights = clip.attention_weights()
-        features = clip.encode_image(resize(images, clip.image.input_size), weights)
+        features, guidance, losses = self._guidance(images, weights)
         text = clip.encode_text(self.vocabulary, weights)
-        guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
         return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
 
-    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _guidance(
+        self, images: Tensor, weights: TowerWeights
+    ) -> tuple[ImageFeatures, Guidance, dict[str, Tensor]]:
+        """Features of normalised images (B, 3, H, W), their rectified guidance and its losses."""
+        clip = self.sem_seg_head.clip
+        features = clip.encode_image(resize(images, clip.image.input_size), weights)
+        return features, *self.rectify_guidance(self.sem_seg_head.guidance(features))
+
+    def _training_inputs(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, 3, H, W) and labels (B, H, W), padded to one size."""
         images = [self._normalise(entry["image"]) for entry in batched_inputs]
         labels = [self._mark_unlabelled(entry["sem_seg"]) for entry in batched_inputs]
         common = tuple(max(image.shape[axis] for image in images) for axis in (1, 2))
         common = padded_size(common, self.size_divisibility)
         targets = torch.stack([pad(label, common, UNLABELLED) for label in labels])
-        logits, guidance, losses = self._logits(torch.stack([pad(i, common) for i in images]))
+        return torch.stack([pad(image, common) for image in images]), targets
+
+    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        images, targets = self._training_inputs(batched_inputs)
+        logits, guidance, losses = self._logits(images)
         losses["loss_sem_seg"] = sem_seg_loss(logits, targets)
         return losses | self.auxiliary_losses(guidance, targets)
 
     def _mark_unlabelled(self, labels: Tensor) -> Tensor:
-        labels = labels.to(self.device)
+        labels = labels.to(self.device).long()
         return labels.masked_fill(labels == self.ignore_value, UNLABELLED)
 
     def _normalise(self, image: Tensor) -> Tensor:

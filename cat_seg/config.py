@@ -127,8 +127,8 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     # Learning rate of CLIP's parameters, relative to BASE_LR.
     cfg.SOLVER.CLIP_MULTIPLIER = 0.01
     # Micro-batches that each process splits its share of SOLVER.IMS_PER_BATCH into, one after the
-    # other, their gradients averaged: the memory of one for the step of all. Each is a batch of its
-    # own, as that of another process would be, with its own padding and its own HPA update.
+    # other, their gradients averaged: the memory of one for the step of all. Each is padded on
+    # its own, as that of another process would be.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Type of mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto" for float16
     # on a GPU and bfloat16 on a CPU.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
@@ -63,6 +66,22 @@ class EnhancedCATSeg(CATSeg):
         if node.USE_AFR:
             afr = AdaptiveFeatureRectification(channels, node.AFR_REDUCTION)
         return arguments | {"hpa": hpa, "afr": afr, "loss_weight": node.LOSS_WEIGHT}
+
+    @contextmanager
+    def joint_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
+        """HPA's prototypes follow the whole batch: the image tower encodes it for that first."""
+        if self.hpa is None:
+            yield
+            return
+        sums = 0
+        weights = self.sem_seg_head.clip.attention_weights()  # with gradients, none are kept
+        with torch.no_grad():
+            for part in parts:
+                images, labels = self._training_inputs(part)
+                guidance = self._guidance(images, weights)[1]
+                sums = sums + self.hpa.class_sums(guidance.res3, labels)
+        with self.hpa.joint_batch(sums, len(parts)):
+            yield
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
         """Rectify res3; the cost volume keeps the plain features."""

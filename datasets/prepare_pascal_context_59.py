@@ -4,6 +4,8 @@
 datasets/README.md says what to download and where it goes.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

@@ -221,20 +221,19 @@ class _RaisingLoader(DataLoader):
 
 
 def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Any) -> DataLoader:
+    if cfg.DATALOADER.NUM_WORKERS:
+        # Workers with a thread for every core would wait for one another. Set here, since setting
+        # it after a fork can wait for ever.
+        cv2.setNumThreads(0)
     return _RaisingLoader(
         dataset,
         **sampling,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        worker_init_fn=_begin_worker,
         collate_fn=trivial_batch_collator,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         # Otherwise DataLoader draws from the global generator, which belongs to the training.
         generator=torch.Generator(),
     )
-
-
-def _begin_worker(worker_id: int) -> None:
-    cv2.setNumThreads(0)  # workers with a thread for every core would wait for one another
 
 
 def _load(names: Sequence[str]) -> list[Record]:

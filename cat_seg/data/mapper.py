@@ -60,6 +60,8 @@ class TrainMapper:
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.size_divisibility = size_divisibility
+        # What goes through pipes and to the device: 8 bits wherever they are enough.
+        self.label_type = np.uint8 if max(num_classes - 1, ignore_label) < 256 else np.int32
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -84,8 +86,8 @@ class TrainMapper:
             record: file_name and sem_seg_file_name; further entries are passed on.
 
         Returns:
-            The record with image, uint8 (3, H, W); sem_seg, int64 (H, W); height and width of
-            the image on disk.
+            The record with image, uint8 (3, H, W); sem_seg (H, W), uint8, or int32 where that
+            is too small; height and width of the image on disk.
 
         Raises:
             UserError: naming the file that is unreadable, holds a wrong label value, or differs
@@ -102,7 +104,7 @@ class TrainMapper:
         self.augmentations(augmented)
         size = self._padded(augmented.sem_seg.shape)
         padded_image = np.full((3, *size), IMAGE_PADDING, dtype=np.uint8)
-        padded_label = np.full(size, self.ignore_label, dtype=np.int64)
+        padded_label = np.full(size, self.ignore_label, dtype=self.label_type)
         _fill(padded_image, augmented.image.transpose(2, 0, 1))
         _fill(padded_label, augmented.sem_seg)
         return record | {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -61,18 +62,26 @@ class StepTrainer(SimpleTrainer):
 
     def _back_propagate(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradients of all micro-batches; returns the mean of each of their losses."""
-        steps = self._accumulation_steps
-        size = len(batch) // steps
-        means: dict[str, Tensor] = {}
-        for step in range(steps):
-            with self._local_gradients() if step < steps - 1 else nullcontext():
-                with self._autocast:
-                    losses = self.model(batch[step * size : (step + 1) * size])
-                shares = {name: loss / steps for name, loss in losses.items()}
-                self.grad_scaler.scale(sum(shares.values())).backward()
-            for name, share in shares.items():
-                means[name] = means.get(name, 0) + share.detach()
-        return means
+        size = len(batch) // self._accumulation_steps
+        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+        if len(parts) == 1:
+            return self._add_gradients(batch, 1)
+        means: Counter[str] = Counter()
+        with ExitStack() as whole:
+            with self._autocast:
+                model = getattr(self.model, "module", self.model)
+                whole.enter_context(model.joint_batch(parts))
+            for part in parts:
+                with nullcontext() if part is parts[-1] else self._local_gradients():
+                    means.update(self._add_gradients(part, len(parts)))
+        return dict(means)
+
+    def _add_gradients(self, part: Batch, parts: int) -> dict[str, Tensor]:
+        """Forward and backward of one of so many parts; returns its share of the mean losses."""
+        with self._autocast:
+            losses = {name: loss / parts for name, loss in self.model(part).items()}
+        self.grad_scaler.scale(sum(losses.values())).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _local_gradients(self) -> AbstractContextManager[None]:
         """Processes sum up their gradients once a step, with the last micro-batch."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -63,7 +65,7 @@ class AdaptiveFeatureRectification(nn.Module):
         certainty = 1 - self.uncertainty_estimator(features)
         mix = (self.mix_weight.sigmoid() * certainty)[:, :, None, None]
         rectified = (1 - mix) * features + mix * features * gate
-        return rectified, self._regulariser(gate, spatial)
+        return rectified, self._regulariser(gate.float(), spatial.float())
 
     @staticmethod
     def _regulariser(gate: Tensor, spatial: Tensor) -> Tensor:
@@ -107,6 +109,34 @@ class HypersphericalPrototypeAlignment(nn.Module):
         self.log_temperatures = nn.Parameter(torch.zeros(classes), separation_weight > 0)
         self.register_buffer("prototypes", torch.zeros(classes, channels))
         self.register_buffer("prototype_initialized", torch.zeros(classes, dtype=torch.bool))
+        self._share: Tensor | None = None  # of one feature in a joint batch's loss
+
+    @contextmanager
+    def joint_batch(self, sums: Tensor, parts: int) -> Iterator[None]:
+        """Update the prototypes once for a batch whose parts are then forwarded one by one.
+
+        Within this, the mean of the parts' losses is the loss of the batch.
+
+        Args:
+            sums: `class_sums` of all parts together.
+            parts: their number.
+        """
+        self._share = parts * self._update_prototypes(sums)
+        try:
+            yield
+        finally:
+            self._share = None
+
+    @torch.no_grad()
+    def class_sums(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Sums (T, C) of the aligned features by class, and their numbers, as (T, C + 1).
+
+        Args:
+            features: (B, C, H, W).
+            labels: class indices (B, h, w); what is outside 0..T-1 counts as unlabelled.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self._sums(*self._labelled(features.float(), labels))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Update the prototypes and return the alignment loss.
@@ -122,12 +152,14 @@ class HypersphericalPrototypeAlignment(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             aligned, targets = self._labelled(features.float(), labels)
-            count = self._update_prototypes(aligned.detach(), targets)
+            share = self._share
+            if share is None:
+                share = self._update_prototypes(self._sums(aligned.detach(), targets))
             own = self.prototypes[targets]
             loss = angle((aligned * own).sum(dim=1)).sum()
             if self.separation_weight > 0:
                 loss = loss + self.separation_weight * self._separation(aligned, targets)
-            return loss * (_world_size() / count.clamp(min=1))
+            return loss * share
 
     def align(self, features: Tensor) -> Tensor:
         """Unit features (N, C) from features (N, C) of any norm."""
@@ -142,11 +174,13 @@ class HypersphericalPrototypeAlignment(nn.Module):
         known = (targets >= 0) & (targets < len(self.prototypes))
         return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)[known]), targets[known]
 
-    @torch.no_grad()
-    def _update_prototypes(self, aligned: Tensor, targets: Tensor) -> Tensor:
-        """Move the prototypes of the classes present; returns the global number of features."""
+    def _sums(self, aligned: Tensor, targets: Tensor) -> Tensor:
         members = F.one_hot(targets, len(self.prototypes)).to(aligned.dtype)
-        sums = torch.cat([members.T @ aligned, members.sum(dim=0)[:, None]], dim=1)
+        return torch.cat([members.T @ aligned, members.sum(dim=0)[:, None]], dim=1)
+
+    @torch.no_grad()
+    def _update_prototypes(self, sums: Tensor) -> Tensor:
+        """Move the prototypes of the classes present; returns a feature's share in the loss."""
         if _world_size() > 1:
             dist.all_reduce(sums)
         means, counts = F.normalize(sums[:, :-1], dim=1), sums[:, -1]
@@ -156,7 +190,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
         present = counts > 0
         self.prototypes.copy_(torch.where(present[:, None], updated, self.prototypes))
         self.prototype_initialized |= present
-        return counts.sum()
+        return _world_size() / counts.sum().clamp(min=1)
 
     def _separation(self, aligned: Tensor, targets: Tensor) -> Tensor:
         """Summed cross-entropy of every feature over all known prototypes."""

@@ -57,7 +57,7 @@ def test_nothing_asked_for_changes_nothing(tmp_path, cfg):
     sample = TrainMapper(cfg)(record)
     np.testing.assert_array_equal(as_hwc(sample), image)
     np.testing.assert_array_equal(sample["sem_seg"], label)
-    assert (sample["image"].dtype, sample["sem_seg"].dtype) == (torch.uint8, torch.int64)
+    assert (sample["image"].dtype, sample["sem_seg"].dtype) == (torch.uint8, torch.uint8)
     assert (sample["height"], sample["width"]) == (5, 7)
     assert record == before
     assert {key: sample[key] for key in record} == record

@@ -17,7 +17,6 @@ from cat_seg.engine.step import StepTrainer
 from tests.tiny import batch, tiny_model
 
 RANKS, IMAGES = 2, 8
-SIZES = [(64, 64)] * IMAGES
 FINE_TUNING = "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE"
 AFR = (
     *("MODEL.META_ARCHITECTURE", "EnhancedCATSeg", "MODEL.HYPERSPHERICAL.AFR_REDUCTION", 4),
@@ -27,16 +26,37 @@ CASES = {
     "CAT-Seg": (FINE_TUNING, "attention"),
     "H-CLIP": (FINE_TUNING, "oft_both"),
     "AFR": (*AFR, FINE_TUNING, "oft_both"),
+    "HPA": (*AFR, "MODEL.HYPERSPHERICAL.USE_HPA", True, FINE_TUNING, "oft_both"),
+    "HPA with separation": (
+        *(*AFR, "MODEL.HYPERSPHERICAL.USE_HPA", True, FINE_TUNING, "attention"),
+        *("MODEL.HYPERSPHERICAL.HPA_SEPARATION_WEIGHT", 0.5),
+    ),
 }
 # What several processes do takes longer to try.
-RANK_CASES = ("H-CLIP", "AFR")
+RANK_CASES = ("H-CLIP", "HPA")
 # In float64, since rounding decides on which side of 0 some ReLUs begin: 1e-3 in float32.
 TOLERANCE = 1e-9
+HPA_TOLERANCE = 1e-5  # it computes in float32
+
+
+def joint_batch() -> list[dict]:
+    """Inputs of a step; the micro-batches hold unequal numbers of labelled pixels."""
+    inputs = batch(*[(64, 64)] * IMAGES)
+    inputs[0]["sem_seg"][16:] = 255
+    inputs[1]["sem_seg"][:] = 255
+    return inputs
 
 
 def double_model(case: str) -> nn.Module:
     """The tiny model of a case in float64."""
-    return tiny_model(*CASES[case]).double()
+    model = tiny_model(*CASES[case]).double()
+    if getattr(model, "hpa", None):
+        model.hpa.float()  # what it computes in
+    return model
+
+
+def tolerance_of(case: str) -> float:
+    return HPA_TOLERANCE if "HPA" in case else TOLERANCE
 
 
 def step(model: nn.Module, inputs: list[dict], steps: int, **arguments) -> dict:
@@ -74,15 +94,15 @@ def assert_same(found: dict, expected: dict, tolerance: float) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_micro_batches_give_the_step_of_the_joint_batch(case):
-    inputs = batch(*SIZES[:4])
+    inputs = joint_batch()[:4]
     expected = step(double_model(case), inputs, 1)
     assert all(gradient.norm() > 0 for gradient in expected["gradients"].values())
     for steps in (2, 4):
-        assert_same(step(double_model(case), inputs, steps), expected, TOLERANCE)
+        assert_same(step(double_model(case), inputs, steps), expected, tolerance_of(case))
 
 
 def test_a_scaled_loss_is_accumulated_under_one_scale():
-    inputs = batch(*SIZES[:4])
+    inputs = joint_batch()[:4]
     expected = step(tiny_model(*CASES["H-CLIP"]), inputs, 1)
     found = step(tiny_model(*CASES["H-CLIP"]), inputs, 2, amp_dtype=torch.float16)
     assert_same(found, expected, 0.05)
@@ -95,7 +115,7 @@ def run_rank(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS
     )
     local = IMAGES // RANKS
-    inputs = batch(*SIZES)[rank * local : (rank + 1) * local]
+    inputs = joint_batch()[rank * local : (rank + 1) * local]
     found = {}
     for case in RANK_CASES:
         for steps in (1, 2):
@@ -127,11 +147,11 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("case", RANK_CASES)
 def test_processes_with_micro_batches_give_the_step_of_the_joint_batch(ranks, case):
-    expected = step(double_model(case), batch(*SIZES), 1)
+    expected = step(double_model(case), joint_batch(), 1)
     first, second = (rank[f"{case} 2"] for rank in ranks)
-    assert_same(first, expected, TOLERANCE)
+    assert_same(first, expected, tolerance_of(case))
     second["logged"] = first["logged"]  # rank 0 logs for all
-    assert_same(second, expected, TOLERANCE)
+    assert_same(second, expected, tolerance_of(case))
 
 
 @pytest.mark.parametrize("case", RANK_CASES)

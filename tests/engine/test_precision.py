@@ -54,6 +54,17 @@ def test_the_segmentation_loss_is_computed_in_float32():
     assert torch.equal(found, sem_seg_loss(logits.float(), labels))
 
 
+def test_every_loss_is_float32_and_outlives_the_first_loss_scale():
+    model = tiny_model(
+        *("MODEL.META_ARCHITECTURE", "EnhancedCATSeg", "MODEL.HYPERSPHERICAL.AFR_REDUCTION", 4)
+    )
+    with torch.autocast("cpu", dtype=torch.float16):
+        losses = model(batch())
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    torch.amp.GradScaler("cpu").scale(sum(losses.values())).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize(
     ("device", "name", "dtype"),
     [
