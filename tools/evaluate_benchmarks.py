@@ -13,7 +13,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from torch import nn
 
-from cat_seg.data import BENCHMARKS, datasets_root, is_on_disk
+from cat_seg.data import BENCHMARKS, datasets_named, datasets_root, is_on_disk
 from cat_seg.engine import (
     Trainer,
     argument_parser,
@@ -55,7 +55,6 @@ PROTOCOL = (
 )
 METRICS = ("mIoU", "mACC", "pACC")
 LABELS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
-DATASETS = {benchmark.label: benchmark.dataset for benchmark in BENCHMARKS}
 
 logger = logging.getLogger("cat_seg.evaluate_benchmarks")
 
@@ -162,21 +161,6 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("; ".join(reasons(unmet)))
 
 
-def datasets_of(names: Iterable[str]) -> list[str]:
-    """Return the datasets behind names of benchmarks or datasets.
-
-    Raises:
-        UserError: a name is unknown.
-    """
-    chosen = dict.fromkeys(DATASETS.get(name, name) for name in names)
-    for dataset in chosen:
-        try:
-            is_on_disk(dataset)
-        except UserError as error:
-            raise UserError(f"--benchmarks: {error}, and {', '.join(DATASETS)}") from error
-    return list(chosen)
-
-
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argument_parser(epilog=__doc__)
@@ -185,7 +169,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="NAME",
-        help=f"some of {', '.join(DATASETS)}, or names of datasets; all benchmarks by default",
+        help=f"some of {', '.join(LABELS.values())}, or names of datasets (default: all these)",
     )
     args = parser.parse_args()
     args.eval_only = True
@@ -203,7 +187,10 @@ def main() -> None:
     """Read the command line and start the processes."""
     args = parse_arguments()
     cfg = load_config(args.config_file, [*PROTOCOL, *args.opts])
-    args.datasets = datasets_of(args.benchmarks or DATASETS)
+    try:
+        args.datasets = datasets_named(args.benchmarks or [b.dataset for b in BENCHMARKS])
+    except UserError as error:
+        raise UserError(f"--benchmarks: {error}") from error
     cfg.DATASETS.TEST = tuple(filter(is_on_disk, args.datasets))
     if not cfg.DATASETS.TEST:
         raise UserError(f"no benchmark is in {datasets_root()}; see datasets/README.md")

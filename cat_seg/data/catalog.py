@@ -19,8 +19,8 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = (
     Benchmark("A-847", "ade20k_full_sem_seg_freq_val_all"),
-    Benchmark("PC-459", "context_459_test_sem_seg"),
     Benchmark("A-150", "ade20k_150_test_sem_seg"),
+    Benchmark("PC-459", "context_459_test_sem_seg"),
     Benchmark("PC-59", "context_59_test_sem_seg"),
     Benchmark("PAS-20", "voc_2012_test_sem_seg"),
     Benchmark("PAS-20b", "voc_2012_test_background_sem_seg"),

@@ -25,6 +25,7 @@ from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.files import replacing
 from cat_seg.paths import REPO_ROOT, resolve
+from cat_seg.pool import cores
 
 UNSOUND, INTERRUPTED = 1, 130
 PROBLEMS_SHOWN = 10
@@ -147,7 +148,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=os.cpu_count() or 1,
+        default=cores(),
         metavar="N",
         help="processes that work at once (default: one for each core, here %(default)s)",
     )

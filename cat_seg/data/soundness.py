@@ -8,9 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from cat_seg.data.preparation.pool import run_in_processes
 from cat_seg.data.reading import (
     check_label_size,
     check_label_values,
@@ -19,6 +17,8 @@ from cat_seg.data.reading import (
 )
 from cat_seg.data.registration import DatasetSpec, find_pairs
 from cat_seg.errors import UserError
+from cat_seg.pool import run_in_processes
+from cat_seg.progress import bar
 
 Record = dict[str, str]
 
@@ -96,10 +96,10 @@ def check_dataset(spec: DatasetSpec, jobs: int) -> DatasetReport:
     seen, problems = set(), {}
     with (
         closing(run_in_processes(check, report.records, jobs)) as done,
-        tqdm(desc=spec.name, total=len(report.records), unit="image", dynamic_ncols=True) as bar,
+        bar(desc=spec.name, total=len(report.records), unit="image") as progress,
     ):
         for record, pair in done:
-            bar.update()
+            progress.update()
             seen.update(pair.values)
             problems[record["sem_seg_file_name"]] = pair.problems
     report.seen = len(seen)

@@ -21,6 +21,7 @@ from torch.multiprocessing import ProcessExitedException
 from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
 from cat_seg.errors import UserError, fail
+from cat_seg.pool import cores
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
@@ -59,7 +60,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
         # Each would otherwise start as many threads as there are cores.
-        threads = max(1, (os.cpu_count() or 1) // args.num_gpus)
+        threads = max(1, cores() // args.num_gpus)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     with _signals_to_children() as received:
         try:

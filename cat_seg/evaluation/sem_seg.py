@@ -16,8 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator as _SemSegEvaluator
 from detectron2.utils import comm
 
-from cat_seg.data import check_label_values, read_label
-from cat_seg.errors import UserError
+from cat_seg.data.reading import check_label_size, check_label_values, read_label
 from cat_seg.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -142,10 +141,6 @@ class SemSegEvaluator(_SemSegEvaluator):
         path = self.input_file_to_gt_file[image_file]
         label = self.sem_seg_loading_fn(path)
         check_label_values(label, path, self._num_classes, self._ignore_label)
-        if label.shape != shape:
-            raise UserError(
-                f"label {path} is {label.shape[1]}x{label.shape[0]} pixels, "
-                f"its image {image_file} is {shape[1]}x{shape[0]}; make them equal"
-            )
+        check_label_size(label.shape, path, shape, image_file)
         label[label == self._ignore_label] = self._num_classes
         return label

@@ -16,9 +16,9 @@ from tabulate import tabulate
 from cat_seg.errors import UserError
 from cat_seg.files import replacing
 from cat_seg.paths import REPO_ROOT
+from cat_seg.progress import bar
 from tools.benchmarking import report
 from tools.benchmarking.options import SWEEPS, Options, arguments
-from tools.quickstart.progress import bar
 
 TOOL = REPO_ROOT / "tools" / "benchmark.py"
 # What one of the swept things is, and how many a result has.

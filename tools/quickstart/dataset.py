@@ -10,9 +10,9 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
+from cat_seg.progress import bar
 from tools.quickstart.classes import Classes
 from tools.quickstart.drawing import Shape, draw_scene
-from tools.quickstart.progress import bar
 
 SPLITS = ("train", "val_seen", "val_unseen")
 SHAPES = (2, 4)  # fewest and most of a scene

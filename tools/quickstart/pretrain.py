@@ -16,9 +16,9 @@ from torch import Tensor
 
 from cat_seg.files import replacing
 from cat_seg.modeling.clip.prompts import TEMPLATES
+from cat_seg.progress import bar
 from tools.quickstart.classes import Classes
 from tools.quickstart.drawing import Shape, draw_scene
-from tools.quickstart.progress import bar
 
 CAPTIONS: tuple[Callable[[str], str], ...] = (
     *TEMPLATES["single"],  # what the segmentation asks with

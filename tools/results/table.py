@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
+from cat_seg.data import BENCHMARKS
 from cat_seg.errors import UserError
 from tools.results.methods import BASELINE
 from tools.results.read import Run
 
-COLUMNS = ("A-847", "A-150", "PC-459", "PC-59", "PAS-20", "PAS-20b")
+COLUMNS = tuple(benchmark.label for benchmark in BENCHMARKS)
 
 
 @dataclass(frozen=True)

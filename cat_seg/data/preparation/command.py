@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections import Counter
@@ -12,18 +11,16 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
-from cat_seg.data.preparation.pool import run_in_processes
 from cat_seg.data.registration import DatasetSpec, datasets_root
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.files import PARTIAL
 from cat_seg.paths import resolve
+from cat_seg.pool import cores, run_in_processes
+from cat_seg.progress import bar
 
 INTERRUPTED = 130
 PROBLEMS_SHOWN = 10
-LOG_INTERVAL = 15.0  # seconds between redraws of the bar where each is a line of a log
 
 
 @one_line_errors
@@ -72,18 +69,11 @@ def _parse_args(description: str, argv: Sequence[str] | None) -> argparse.Namesp
     parser.add_argument(
         "--jobs",
         type=int,
-        default=_cores(),
+        default=cores(),
         metavar="N",
         help="processes that work at once (default: one for each core, here %(default)s)",
     )
     return parser.parse_args(argv)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _convert(conversion: Conversion, processes: int) -> list[str]:
@@ -96,17 +86,14 @@ def _convert(conversion: Conversion, processes: int) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob(f"*{PARTIAL}"):
             left_over.unlink()
-    quiet = (
-        {} if sys.stderr.isatty() else dict.fromkeys(("mininterval", "maxinterval"), LOG_INTERVAL)
-    )
     states: Counter[State] = Counter()
     problems = {}
     with (
         closing(run_in_processes(partial(run_job, LabelRules.of(spec)), jobs, processes)) as done,
-        tqdm(desc=spec.name, total=len(jobs), unit="file", dynamic_ncols=True, **quiet) as bar,
+        bar(desc=spec.name, total=len(jobs), unit="file") as progress,
     ):
         for job, outcome in done:
-            bar.update()
+            progress.update()
             states[outcome.state] += 1
             if outcome.problem:
                 problems[job.label] = outcome.problem

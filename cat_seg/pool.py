@@ -25,6 +25,13 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 BATCH = 16
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def run_in_processes(
     function: Callable[[T], R], items: Sequence[T], processes: int
 ) -> Iterator[tuple[T, R]]:

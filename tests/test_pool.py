@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from cat_seg.data.preparation import Conversion, Job, prepare
-from cat_seg.data.preparation.pool import run_in_processes
 from cat_seg.data.registration import spec_of
 from cat_seg.errors import UserError
+from cat_seg.pool import run_in_processes
 
 FILES = 120
 
