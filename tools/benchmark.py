@@ -12,12 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cat_seg.errors import one_line_errors
 from tools.benchmarking import report
 from tools.benchmarking.dataload import run_loader
+from tools.benchmarking.ddp import run_ddp
 from tools.benchmarking.experiment import run_model
 from tools.benchmarking.options import Options, parse
 from tools.benchmarking.start import run_start
 from tools.benchmarking.sweep import run_sweep
 
-EXPERIMENTS = {"dataload": run_loader, "start": run_start}  # of other modes: run_model
+# Of other modes: run_model.
+EXPERIMENTS = {"ddp": run_ddp, "dataload": run_loader, "start": run_start}
 INTERRUPTED = 130
 
 

@@ -182,3 +182,14 @@ def test_comparing_two_results(measure, tmp_path, capsys):
     path = str(tmp_path / "result.json")
     benchmark.main(["--compare", path, path])
     assert "| image tower, units" in capsys.readouterr().out
+
+
+def test_processes_reduce_what_trains_and_nothing_else(measure, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    result, printed = measure("--mode", "ddp", "--runs", "1", "--warmup", "0", "--batch", "2")
+    work, taken = result["work"], result["time"]
+    assert (work["processes"], work["batch"]) == (2, 2)
+    assert 0 < work["reduced_MiB"] == work["trained_MiB"] < work["all_parameters_MiB"] / 2
+    alone, together = taken["seconds_alone"]["median"], taken["seconds"]["median"]
+    assert work["efficiency"] == pytest.approx(alone / together, abs=1e-3)
+    assert "reduced MiB" in printed

@@ -22,6 +22,7 @@ MODES = {
     "slide": "sliding-window inference, text features kept",
     "text": "text tower and adapters alone, forward, and backward where they train",
     "dataload": "batches of the training loader, from generated 480x640 images",
+    "ddp": "training steps of --processes at once, beside those of one alone",
     "start": "first result of a fresh process: import, build, load, encode classes, one image",
 }
 SWEEPS = {
@@ -57,6 +58,7 @@ class Options:
     tf32: bool
     compile: bool
     step: float
+    processes: int
     runs: int
     warmup: int
     threads: int | None
@@ -143,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="dataload: what a training step takes meanwhile (default: 0, the loader alone)",
     )
+    add(
+        "--processes", type=int, default=2, metavar="N", help="ddp: how many (default: %(default)s)"
+    )
     add("--no-stages", action="store_true", help="only the whole")
     add("--output", type=Path, metavar="FILE.json", help="also write everything measured")
     add(
@@ -187,6 +192,7 @@ def _check(options: Options) -> None:
         "--batch": options.batch,
         "--runs": options.runs,
         "--threads": options.threads,
+        "--processes": options.processes,
         "--image-size": min(options.image_size) if options.image_size else None,
         "--points": min(options.points) if options.points else None,
     }
@@ -204,7 +210,7 @@ def _check(options: Options) -> None:
         raise UserError("--sweep needs --output FILE.json, where each point is kept")
     if options.points and not options.sweep:
         raise UserError("--points are the values of --sweep; say what to sweep")
-    if options.sweep and options.mode in ("dataload", "start"):
+    if options.sweep and options.mode in ("ddp", "dataload", "start"):
         raise UserError(f"--sweep does not go with --mode {options.mode}")
     if options.sweep and options.mode == "text" and options.sweep != "classes":
         raise UserError("--mode text depends on the classes alone: --sweep classes")

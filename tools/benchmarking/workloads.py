@@ -32,7 +32,10 @@ class Workload:
         images_per_process(cfg, processes=1)  # refuses micro-batches that do not fill the batch
         torch.manual_seed(0)
         self.mode = options.mode
-        self.model: nn.Module = Trainer.build_model(cfg).train(options.mode in ("train", "text"))
+        self._trains = options.mode in ("train", "ddp")
+        self.model: nn.Module = Trainer.build_model(cfg).train(
+            self._trains or options.mode == "text"
+        )
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self.clip = self.model.sem_seg_head.clip
         size = options.image_size or IMAGE_SIZES.get(self.mode) or self.clip.image.input_size
@@ -52,12 +55,12 @@ class Workload:
         self._autocast = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
         self._scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
         self._optimiser = None
-        if self.mode == "train":
+        if self._trains:
             self._optimiser = Trainer.build_optimizer(cfg, self.model)
 
     def __call__(self, trace: Trace) -> None:
         """Take one step."""
-        if self.mode == "train":
+        if self._trains:
             self._train(trace)
         elif self.mode == "text":
             self._encode_text(trace)

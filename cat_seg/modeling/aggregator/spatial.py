@@ -46,6 +46,7 @@ class SwinBlock(nn.Module):
         grid: (H, W) of the maps.
         window: side of the windows; must divide the grid.
         shift: cyclic shift of the windows in tokens, 0 for none.
+        recompute_mlp: keep only the MLP's input for the backward pass.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class SwinBlock(nn.Module):
         grid: tuple[int, int],
         window: int,
         shift: int,
+        recompute_mlp: bool = True,
     ) -> None:
         super().__init__()
+        self.recompute_mlp = recompute_mlp
         self.norm1 = nn.LayerNorm(channels)
         self.attn = WindowAttention(channels, guidance_channels, heads)
         self.norm2 = nn.LayerNorm(channels)
@@ -77,7 +80,7 @@ class SwinBlock(nn.Module):
         """Map x (B, T, HW, C) under `guide` of this block."""
         mixed = self.attn(self._cut(self.norm1(x)), guide, self.mask)
         x = x + _Reorder.apply(mixed.flatten(2, 3), self.inverse, self.order)
-        return x + recomputed(self._mlp, x)
+        return x + (recomputed(self._mlp, x) if self.recompute_mlp else self._mlp(x))
 
     def _mlp(self, x: Tensor) -> Tensor:
         return self.mlp(self.norm2(x))
@@ -114,7 +117,8 @@ class SpatialAggregation(nn.Module):
         window = min(window, *grid)
         self.guidance_norm = nn.LayerNorm(guidance_channels)
         self.blocks = nn.ModuleList(
-            SwinBlock(channels, guidance_channels, heads, grid, window, s) for s in (0, shift)
+            SwinBlock(channels, guidance_channels, heads, grid, window, s, not recompute)
+            for s in (0, shift)
         )
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
