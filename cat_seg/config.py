@@ -30,7 +30,7 @@ def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
     # Prompt templates: "single", "imagenet_select" (7) or "imagenet" (80).
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
-    # Keep few activations of a training step and compute the others again in the backward pass.
+    # Keep few activations of the aggregator and compute the others again in the backward pass.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # Compile the aggregator by torch.compile: minutes at the start, less time a step.
     cfg.MODEL.COMPILE = False

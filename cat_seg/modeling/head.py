@@ -76,7 +76,6 @@ class CATSegHead(nn.Module):
                 cfg.MODEL.HYPERBOLIC.IMAGE_CURVATURE,
                 cfg.MODEL.HYPERBOLIC.BLOCK_SIZE,
             ),
-            cfg.MODEL.ACTIVATION_CHECKPOINTING,
         )
         width = clip.image.width
         first, second = head.DECODER_GUIDANCE_DIMS

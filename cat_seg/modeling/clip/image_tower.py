@@ -35,12 +35,9 @@ class ImageTower(nn.Module):
     Args:
         architecture: the CLIP that the weights belong to.
         grid: (H, W), the patches of an input image; the positional embedding is resized to it.
-        recompute: keep only each block's input for the backward pass.
     """
 
-    def __init__(
-        self, architecture: Architecture, grid: tuple[int, int], recompute: bool = False
-    ) -> None:
+    def __init__(self, architecture: Architecture, grid: tuple[int, int]) -> None:
         super().__init__()
         spec = architecture.image
         self.grid = grid
@@ -57,7 +54,7 @@ class ImageTower(nn.Module):
             torch.zeros(self.pretrained_grid**2 + 1, spec.width)
         )
         self.ln_pre = nn.LayerNorm(spec.width)
-        self.transformer = Transformer(spec, architecture.quick_gelu, recompute)
+        self.transformer = Transformer(spec, architecture.quick_gelu)
         self.ln_post = nn.LayerNorm(spec.width)
         self.proj = nn.Parameter(torch.zeros(spec.width, architecture.embed_dim))
 

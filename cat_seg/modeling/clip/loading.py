@@ -33,7 +33,6 @@ def build_clip(
     prompt_ensemble: str,
     grid: tuple[int, int],
     hyperbolic: HyperbolicSettings | None = None,
-    recompute: bool = False,
 ) -> CLIP:
     """Build CLIP for a segmentation model.
 
@@ -45,7 +44,6 @@ def build_clip(
         prompt_ensemble: a key of TEMPLATES.
         grid: (H, W), the patches of an input image.
         hyperbolic: settings of hyperbolic fine-tuning, None for the defaults.
-        recompute: keep only the input of each block for the backward pass.
 
     Raises:
         UserError: for an unknown name, and for weights that are missing or do not fit.
@@ -54,8 +52,7 @@ def build_clip(
     tuning = FineTuning.from_name(fine_tuning)
     prompts = Prompts(prompt_ensemble, architecture.context_length)
     with torch.device("meta"):  # the towers' own start values are never used
-        text = TextTower(architecture, recompute)
-        image = ImageTower(architecture, grid, recompute)
+        text, image = TextTower(architecture), ImageTower(architecture, grid)
     clip = CLIP(
         _zeros(text), _zeros(image), tuning.build_adapter(architecture, hyperbolic), prompts
     )

@@ -13,20 +13,15 @@ from .transformer import AttentionWeights, Transformer
 
 
 class TextTower(nn.Module):
-    """Causal text transformer; the feature is that of the end-of-text token.
+    """Causal text transformer; the feature is that of the end-of-text token."""
 
-    Args:
-        architecture: the CLIP that the weights belong to.
-        recompute: keep only each block's input for the backward pass.
-    """
-
-    def __init__(self, architecture: Architecture, recompute: bool = False) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         width = architecture.text.width
         self.context_length = architecture.context_length
         self.token_embedding = nn.Embedding(architecture.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.zeros(self.context_length, width))
-        self.transformer = Transformer(architecture.text, architecture.quick_gelu, recompute)
+        self.transformer = Transformer(architecture.text, architecture.quick_gelu)
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, architecture.embed_dim))
 

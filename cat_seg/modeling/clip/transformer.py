@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import recomputed
 from .architecture import TowerSpec
 from .prefix_tree import PrefixTree
 
@@ -135,17 +134,10 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks; `weights` of the methods holds one entry per block.
+    """A stack of blocks; `weights` of the methods holds one entry per block."""
 
-    Args:
-        spec: width and depth.
-        quick_gelu: whether the activation is QuickGELU, GELU otherwise.
-        recompute: keep only each block's input for the backward pass.
-    """
-
-    def __init__(self, spec: TowerSpec, quick_gelu: bool, recompute: bool = False) -> None:
+    def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
         super().__init__()
-        self.recompute = recompute
         self.resblocks = nn.ModuleList(
             TransformerBlock(spec, quick_gelu) for _ in range(spec.layers)
         )
@@ -164,7 +156,7 @@ class Transformer(nn.Module):
         """
         *blocks, last = zip(self.resblocks, weights, strict=True)
         for block, own in blocks:
-            x = self._run(block.forward_tree, x, own, tree)
+            x = block.forward_tree(x, own, tree)
         block, own = last
         return block.forward_ends(x, own, tree)
 
@@ -179,11 +171,8 @@ class Transformer(nn.Module):
         tapped = []
         *blocks, last = zip(self.resblocks, weights, strict=True)
         for index, (block, own) in enumerate(blocks):
-            x = self._run(block, x, own)
+            x = block(x, own)
             if index in taps:
                 tapped.append(x)
         block, own = last
         return block.forward_dense(x, own), tapped
-
-    def _run(self, step: Callable[..., Tensor], *inputs: object) -> Tensor:
-        return recomputed(step, *inputs) if self.recompute else step(*inputs)
