@@ -42,9 +42,9 @@ def run_ddp(options: Options, note: Callable[[str], None]) -> dict[str, Any]:
             **slowest["work"],
             "processes": options.processes,
             "efficiency": round(efficiency, 3),
-            "trained_MiB": slowest["trained"] / MIB,
-            "reduced_MiB": slowest["reduced"] / MIB,
-            "all_parameters_MiB": slowest["parameters"] / MIB,
+            "trained_MiB": round(slowest["trained"] / MIB, 2),
+            "reduced_MiB": round(slowest["reduced"] / MIB, 2),
+            "all_parameters_MiB": round(slowest["parameters"] / MIB, 2),
         },
         "time": {
             "seconds": slowest["seconds"],

@@ -116,7 +116,7 @@ def draw(kind: str, points: Points, title: str) -> Figure:
     ):
         axes.plot([row["value"] for row in rows], [row[key] for row in rows], "o-", color=COLOUR)
         axes.set_title(name, loc="left", fontsize="medium")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max(row[key] for row in rows))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[1]:
