@@ -25,7 +25,7 @@ from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.files import replacing
 from cat_seg.paths import REPO_ROOT, resolve
-from cat_seg.pool import cores
+from cat_seg.pool import add_jobs_option, check_jobs
 
 UNSOUND, INTERRUPTED = 1, 130
 PROBLEMS_SHOWN = 10
@@ -145,13 +145,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "and those of --config-file",
     )
     parser.add_argument("--config-file", help="a config whose DATASETS.CUSTOM to add")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=cores(),
-        metavar="N",
-        help="processes that work at once (default: one for each core, here %(default)s)",
-    )
+    add_jobs_option(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -172,8 +166,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check; returns the exit status."""
     args = _parse_args(argv)
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: give 1 or more")
+    check_jobs(args.jobs)
     if args.samples < 0:
         raise UserError(f"--samples {args.samples}: give 0 or more")
     if args.root:

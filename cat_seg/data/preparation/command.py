@@ -16,7 +16,7 @@ from cat_seg.data.registration import DatasetSpec, datasets_root
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.files import PARTIAL
 from cat_seg.paths import resolve
-from cat_seg.pool import cores, run_in_processes
+from cat_seg.pool import add_jobs_option, check_jobs, run_in_processes
 from cat_seg.progress import bar
 
 INTERRUPTED = 130
@@ -38,8 +38,7 @@ def prepare(
         argv: arguments in place of those of the process.
     """
     args = _parse_args(description, argv)
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: give 1 or more")
+    check_jobs(args.jobs)
     root = resolve(args.root) if args.root else datasets_root()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
@@ -66,13 +65,7 @@ def _parse_args(description: str, argv: Sequence[str] | None) -> argparse.Namesp
         help="folder of all datasets, raw and converted "
         "(default: $DETECTRON2_DATASETS, else this repository's datasets/)",
     )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=cores(),
-        metavar="N",
-        help="processes that work at once (default: one for each core, here %(default)s)",
-    )
+    add_jobs_option(parser)
     return parser.parse_args(argv)
 
 

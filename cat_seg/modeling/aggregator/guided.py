@@ -14,15 +14,11 @@ from torch import Tensor, nn
 
 
 class GuidedLinear(nn.Linear):
-    """nn.Linear over the concatenation of x and guidance channels."""
+    """nn.Linear over the concatenation of x and guidance channels, in its two parts."""
 
     def __init__(self, channels: int, guidance_channels: int, out_channels: int) -> None:
         super().__init__(channels + guidance_channels, out_channels)
         self.channels = channels
-
-    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Map x (..., channels) and guidance (..., guidance channels), which broadcast."""
-        return F.linear(x, self.own_weight) + self.guide(guidance)
 
     @property
     def own_weight(self) -> Tensor:
