@@ -54,7 +54,7 @@ def write_colours(root: Path) -> None:
 
 
 def config(root: Path, output: str, *changes: object) -> CfgNode:
-    cfg = load_config(write_config(root), ["DATALOADER.NUM_WORKERS", "0", *changes])
+    cfg = load_config(str(root / "config.yaml"), ["DATALOADER.NUM_WORKERS", "0", *changes])
     cfg.MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON = str(root / "names.json")
     cfg.OUTPUT_DIR = str(root / output)
     return cfg
@@ -99,6 +99,7 @@ def run_rank(rank: int, root: Path) -> None:
 def root(tmp_path_factory):
     """The folder of the datasets, registered here."""
     folder = tmp_path_factory.mktemp("colours")
+    write_config(folder)  # once, here: the processes read it side by side
     write_colours(folder)
     register_colours(folder)
     with pytest.MonkeyPatch.context() as patch:
