@@ -146,10 +146,12 @@ class CATSeg(nn.Module):
     def joint_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
         """Within this, `parts` of one training batch are forwarded one by one.
 
-        What a loss computes from the whole batch is computed here, so that the mean of the parts'
-        losses is the loss of the batch. CATSeg's own losses are means already.
+        What they have in common is computed here: the text features, and what a loss computes
+        from the whole batch, so that the mean of the parts' losses is the loss of the batch.
+        CATSeg's own losses are means already.
         """
-        yield
+        with self.sem_seg_head.clip.joint_batch(self.vocabulary, len(parts)):
+            yield
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
         """Change the guidance before the aggregation; returns it with losses of its own."""

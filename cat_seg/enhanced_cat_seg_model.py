@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -70,18 +70,22 @@ class EnhancedCATSeg(CATSeg):
     @contextmanager
     def joint_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
         """HPA's prototypes follow the whole batch: the image tower encodes it for that first."""
-        if self.hpa is None:
+        with ExitStack() as whole:
+            whole.enter_context(super().joint_batch(parts))
+            if self.hpa is not None:
+                whole.enter_context(self.hpa.joint_batch(self._class_sums(parts), len(parts)))
             yield
-            return
-        sums = 0
+
+    def _class_sums(self, parts: Sequence[list[dict[str, Any]]]) -> Tensor:
+        """HPA's `class_sums` of all parts together."""
         weights = self.sem_seg_head.clip.attention_weights()  # with gradients, none are kept
+        sums = 0
         with torch.no_grad():
             for part in parts:
                 images, labels = self._training_inputs(part)
                 guidance = self._guidance(images, weights)[1]
                 sums = sums + self.hpa.class_sums(guidance.res3, labels)
-        with self.hpa.joint_batch(sums, len(parts)):
-            yield
+        return sums
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
         """Rectify res3; the cost volume keeps the plain features."""

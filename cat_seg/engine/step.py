@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,32 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Batch = list[dict[str, Any]]
+
+
+def micro_batches(
+    model: nn.Module, batch: Batch, steps: int, autocast: torch.autocast
+) -> Iterator[Batch]:
+    """Split a training batch for gradient accumulation.
+
+    Each part is to be forwarded through `model`, which may be distributed, under `autocast`, and
+    back-propagated before the next is drawn. Processes sum up their gradients with the last.
+
+    Args:
+        steps: number of equal parts.
+    """
+    if steps == 1:
+        yield batch
+        return
+    size = len(batch) // steps
+    parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+    distributed = isinstance(model, DistributedDataParallel)
+    with ExitStack() as whole:
+        with autocast:
+            whole.enter_context((model.module if distributed else model).joint_batch(parts))
+        for part in parts:
+            local = distributed and part is not parts[-1]
+            with model.no_sync() if local else nullcontext():
+                yield part
 
 
 class StepTrainer(SimpleTrainer):
@@ -62,18 +88,10 @@ class StepTrainer(SimpleTrainer):
 
     def _back_propagate(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradients of all micro-batches; returns the mean of each of their losses."""
-        size = len(batch) // self._accumulation_steps
-        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-        if len(parts) == 1:
-            return self._add_gradients(batch, 1)
         means: Counter[str] = Counter()
-        with ExitStack() as whole:
-            with self._autocast:
-                model = getattr(self.model, "module", self.model)
-                whole.enter_context(model.joint_batch(parts))
-            for part in parts:
-                with nullcontext() if part is parts[-1] else self._local_gradients():
-                    means.update(self._add_gradients(part, len(parts)))
+        steps = self._accumulation_steps
+        for part in micro_batches(self.model, batch, steps, self._autocast):
+            means.update(self._add_gradients(part, steps))
         return dict(means)
 
     def _add_gradients(self, part: Batch, parts: int) -> dict[str, Tensor]:
@@ -82,11 +100,6 @@ class StepTrainer(SimpleTrainer):
             losses = {name: loss / parts for name, loss in self.model(part).items()}
         self.grad_scaler.scale(sum(losses.values())).backward()
         return {name: loss.detach() for name, loss in losses.items()}
-
-    def _local_gradients(self) -> AbstractContextManager[None]:
-        """Processes sum up their gradients once a step, with the last micro-batch."""
-        distributed = isinstance(self.model, DistributedDataParallel)
-        return self.model.no_sync() if distributed else nullcontext()
 
     def end_loading(self) -> None:
         """End the workers that load data; another step starts new ones."""

@@ -101,6 +101,23 @@ def test_micro_batches_give_the_step_of_the_joint_batch(case):
         assert_same(step(double_model(case), inputs, steps), expected, tolerance_of(case))
 
 
+def test_micro_batches_share_one_encoding_of_the_classes():
+    model = tiny_model(*CASES["HPA"])
+    runs = []
+
+    def count(_, __, features):
+        runs.append("forward")
+        if features.requires_grad:
+            features.register_hook(lambda _: runs.append("backward"))
+
+    model.sem_seg_head.clip.text.register_forward_hook(count)
+    step(model, joint_batch()[:4], 4)
+    assert runs == ["forward", "backward"]
+    with torch.no_grad():
+        model.eval()(joint_batch()[:1])  # after it each forward pass has features of its own
+    assert runs == ["forward", "backward", "forward"]
+
+
 def test_a_scaled_loss_is_accumulated_under_one_scale():
     inputs = joint_batch()[:4]
     expected = step(tiny_model(*CASES["H-CLIP"]), inputs, 1)

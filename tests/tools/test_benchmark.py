@@ -102,8 +102,8 @@ def test_batches_micro_batches_and_amp(measure):
         for name in ("image tower", "text tower")
         for result in (single, double)
     ]
-    assert tower[0] == tower[1]
-    assert 2 * tower[2] == tower[3]  # a micro-batch is a step of its own
+    assert 2 * tower[0] == tower[1]  # HPA encodes the batch before its parts
+    assert tower[2] == tower[3]  # the parts share the text features
 
 
 def test_micro_batches_that_do_not_fill_the_batch_are_refused(measure, capsys):

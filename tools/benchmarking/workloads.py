@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cat_seg.data.build import images_per_process
 from cat_seg.engine import Checkpointer, Trainer
 from cat_seg.engine.precision import amp_dtype
+from cat_seg.engine.step import micro_batches
 from tools.benchmarking.options import IMAGE_SIZES, Options
 from tools.benchmarking.stages import Trace
 from tools.benchmarking.timing import APART
@@ -71,12 +72,12 @@ class Workload:
 
     def _train(self, trace: Trace) -> None:
         self._optimiser.zero_grad()
-        size = len(self.inputs) // self._accumulation
-        for start in range(0, len(self.inputs), size):
+        trace.begin(FORWARD)
+        steps = self._accumulation
+        for part in micro_batches(self.model, self.inputs, steps, self._autocast):
             trace.begin(FORWARD)
             with self._autocast:
-                losses = self.model(self.inputs[start : start + size])
-                loss = sum(losses.values()) / self._accumulation
+                loss = sum(self.model(part).values()) / steps
             trace.begin(BACKWARD)
             self._scaler.scale(loss).backward()
         trace.begin(APART)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
@@ -86,7 +88,7 @@ class ClassAggregation(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = LinearAttention(channels, guidance_channels, heads)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Mlp(channels, 4 * channels, act_layer=nn.ReLU)
+        self.mlp = Mlp(channels, 4 * channels, act_layer=partial(nn.ReLU, inplace=True))
         self.padding_token = nn.Parameter(torch.zeros(1, 1, channels), train_padding)
         self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_channels), train_padding)
 
@@ -94,7 +96,7 @@ class ClassAggregation(nn.Module):
         """Map x (B, T, H, W, C) under guidance (B, T, C'); T may not exceed padded_length."""
         pooled = self._resample(x, lambda maps: F.avg_pool2d(maps, self.pooling))
         mixed = in_parts(lambda rows: self._mix(rows, guidance), pooled, 2, self.recompute)
-        return x + self._resample(mixed, lambda maps: self._to_size(maps, x.shape[2:4]))
+        return self._resample(mixed, lambda maps: self._to_size(maps, x.shape[2:4])).add_(x)
 
     def _mix(self, x: Tensor, guidance: Tensor) -> Tensor:
         mixed = self.attn(

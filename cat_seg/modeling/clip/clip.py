@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from .adapters import Adapter, TowerWeights
 from .cache import ParameterCache
 from .image_tower import ImageFeatures, ImageTower
 from .prompts import Prompts
+from .shared import SharedTensor
 from .text_tower import TextTower
 
 
@@ -33,6 +35,7 @@ class CLIP(nn.Module):
         self.prompts = prompts
         self._weights: ParameterCache[TowerWeights] = ParameterCache()
         self._text_features: ParameterCache[Tensor] = ParameterCache()
+        self._joint_text: SharedTensor | None = None
 
     def train(self, mode: bool = True) -> CLIP:
         """Switch mode, and forget what was kept (version counters miss changes of `.data`)."""
@@ -53,9 +56,24 @@ class CLIP(nn.Module):
 
         They are computed once while neither the names nor a parameter changes.
         """
+        if self._joint_text is not None:
+            return self._joint_text.take()
         names = tuple(names)
         parameters = [*self.text.parameters(), *self.adapter.parameters()]
         return self._text_features.get(names, parameters, lambda: self._encode(names, weights))
+
+    @contextmanager
+    def joint_batch(self, names: Sequence[str], parts: int) -> Iterator[None]:
+        """Within this, so many training steps share one encoding of T class names.
+
+        Each encodes its images and back-propagates on its own; the last back-propagates through
+        the text tower for all of them.
+        """
+        self._joint_text = SharedTensor(self.encode_text(names, self.attention_weights()), parts)
+        try:
+            yield
+        finally:
+            self._joint_text = None
 
     def embed_text(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
         """Features (T, P, C) of T class names in P templates before normalisation; none is kept."""
