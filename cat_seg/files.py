@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from cat_seg.errors import UserError
 
 PARTIAL = ".partial"
 
@@ -33,3 +36,28 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that enter this for the same folder out, until the block ends.
+
+    The end of the process frees the folder too. Where the file system has no locks, nobody is kept
+    out.
+
+    Raises:
+        UserError: another process is in the block.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is writing to {folder}; wait until it has ended"
+            ) from error
+        except OSError:  # no locks on some network file systems
+            pass
+        yield
+    finally:
+        os.close(handle)

@@ -89,7 +89,9 @@ def run_in_processes(
             "run the same command with fewer --jobs"
         ) from error
     finally:
-        executor.shutdown(cancel_futures=True)
+        # A second Ctrl-C waits too: in the midst of this, it would leave processes that never end.
+        with _held(STOPPING):
+            executor.shutdown(cancel_futures=True)
 
 
 def _run_batch(function: Callable[[T], R], batch: Sequence[T]) -> list[R]:

@@ -71,6 +71,9 @@ class Predictor:
 
         Args:
             names: class names, or a text that `cat_seg.data.parse_vocabulary` understands.
+
+        Raises:
+            UserError: no names, or a text that names no good class list.
         """
         self.model.set_vocabulary(parse_vocabulary(names) if isinstance(names, str) else names)
 
@@ -83,8 +86,10 @@ class Predictor:
             with_probabilities: keep the probabilities of all classes (4 T H W bytes).
 
         Raises:
-            UserError: the image has another shape or type.
+            UserError: the image is no array, or one of another shape or type.
         """
+        if not isinstance(image, np.ndarray):
+            raise UserError(f"an image must be a NumPy array, not {type(image)}; see read_rgb")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(
                 f"an image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"

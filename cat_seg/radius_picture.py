@@ -21,6 +21,7 @@ Trajectories = Mapping[str, Mapping[str, Trajectory]]
 COLOURS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MOST_DOTS = 200  # radii that are drawn one by one
 PANEL = (5.2, 2.3)  # inches
+LONGEST_HEADING = 40  # characters: further ones would run into the next panel
 
 
 def draw_radii(distributions: Distributions, trajectories: Trajectories, title: str = "") -> Figure:
@@ -63,7 +64,8 @@ def draw_radii(distributions: Distributions, trajectories: Trajectories, title: 
 
 
 def _heading(measured: str) -> str:
-    return "image patches" if measured == IMAGE else f"text: {measured.removeprefix(TEXT)}"
+    text = "image patches" if measured == IMAGE else f"text: {measured.removeprefix(TEXT)}"
+    return text if len(text) <= LONGEST_HEADING else f"{text[: LONGEST_HEADING - 1]}…"
 
 
 def _draw_distributions(
@@ -90,7 +92,8 @@ def _draw_trajectories(
 ) -> None:
     for name, run in shown.items():
         mean, std = np.asarray(run.mean), np.asarray(run.std)
-        axes.plot(run.iteration, mean, color=colours[name], label=name, linewidth=1.8)
+        alone = "o" if len(mean) == 1 else None  # no line goes through one point
+        axes.plot(run.iteration, mean, color=colours[name], label=name, linewidth=1.8, marker=alone)
         band = (mean - std, mean + std)
         axes.fill_between(run.iteration, *band, color=colours[name], alpha=0.15, linewidth=0)
     axes.set_ylabel("mean ± std")

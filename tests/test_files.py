@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
 
 import pytest
 
-from cat_seg.files import replacing
+from cat_seg.errors import UserError
+from cat_seg.files import alone_in, replacing
 
 
 def test_a_file_is_written_whole(tmp_path):
@@ -38,3 +42,22 @@ def test_it_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
     with replacing(tmp_path / "a.txt", "w") as file:
         file.write("text")
     assert order == ["fsync", "replace", "fsync"]
+
+
+def test_one_at_a_time_in_a_folder(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    refused = pytest.raises(UserError, match=re.escape(f"is writing to {tmp_path}; wait"))
+    with alone_in(tmp_path), alone_in(other), refused:
+        alone_in(tmp_path).__enter__()
+    with alone_in(tmp_path):
+        assert os.listdir(tmp_path) == ["other"]
+
+
+def test_nobody_is_kept_out_where_there_are_no_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with alone_in(tmp_path), alone_in(tmp_path):
+        pass

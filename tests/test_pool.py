@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +29,8 @@ FILES = 120
 def slow_label(folder: Path, number: int) -> np.ndarray:
     with open(folder / "begun", "a") as file:
         file.write(f"{os.getpid()}\n")
-    time.sleep(0.02)
+    if not (folder / "hurry").exists():
+        time.sleep(0.05)
     return np.full((4, 4), number % 150, np.uint8)
 
 
@@ -118,6 +122,7 @@ def test_interrupted_and_resumed(tmp_path, command, jobs, signum, send):
         assert not list((tmp_path / "labels").glob("*.partial"))
 
     (tmp_path / "begun").unlink()
+    (tmp_path / "hurry").touch()
     prepare(find, "", ["--root", str(tmp_path), "--jobs", "4"])
     assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == [
         f"{n:03d}.png" for n in range(FILES)
@@ -126,26 +131,19 @@ def test_interrupted_and_resumed(tmp_path, command, jobs, signum, send):
     assert len((tmp_path / "begun").read_text().split()) == FILES - len(done)
 
 
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def workers_of(root: Path) -> set[int]:
     return {int(line) for line in (root / "begun").read_text().split()}
 
 
 def test_workers_end_with_a_killed_command(tmp_path, command):
+    ended, held = os.pipe()  # reads as ended when no process holds the other end any more
     process = command(2)
+    os.close(held)
     wait_until(lambda: len(workers_of(tmp_path)) == 2)
-    workers = workers_of(tmp_path)
-    assert process.pid not in workers
+    assert process.pid not in workers_of(tmp_path)
     process.kill()
-    process.join()
-    wait_until(lambda: not any(map(is_running, workers)))
+    assert select.select([ended], [], [], 30)[0]
+    os.close(ended)
 
 
 def test_a_killed_worker_is_one_line(tmp_path, command):
@@ -165,6 +163,20 @@ def test_processes_do_not_start_threads_of_opencv():
 def test_processes_leave_ctrl_c_to_the_main_one_and_hold_back_nothing():
     for _, found in run_in_processes(signals_left_alone, range(8), 2):
         assert found == (signal.SIG_IGN, signal.SIG_DFL, set())
+
+
+def test_a_second_ctrl_c_waits_until_the_processes_have_ended(monkeypatch):
+    def interrupted(executor: ProcessPoolExecutor, **options) -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        shutdown(executor, **options)
+        ended.append(executor)
+
+    ended: list[ProcessPoolExecutor] = []
+    shutdown = ProcessPoolExecutor.shutdown
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(run_in_processes(str, range(8), 2))
+    assert ended
 
 
 def test_every_item_comes_with_its_result():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from cat_seg import predictor as predictor_module
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
+from cat_seg.paths import REPO_ROOT
 from cat_seg.predictor import Predictor, read_rgb
 from tests.colour_model import write_config, write_weights
 
@@ -137,6 +139,34 @@ def test_cuda_without_a_gpu_is_an_error(cfg, monkeypatch):
 )
 def test_other_arrays_are_refused(cfg, image):
     with pytest.raises(UserError, match=r"must be \(height, width, 3\) uint8 RGB, not \("):
+        Predictor(cfg)(image)
+
+
+def test_the_documented_example_runs(tmp_path, monkeypatch):
+    document = (REPO_ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    image, labels = stripes(30, 60)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(image).save("cat.png")
+    for documented, here in (
+        ("configs/vitb_384_enhanced.yaml", write_config(tmp_path)),
+        ("model_final.pth", write_weights(tmp_path)),
+        ('["cat", "dog"]', '["lime", "red"]'),
+        ("grass, sky, tree", "red, lime, blue"),
+    ):
+        assert documented in example
+        example = example.replace(documented, here)
+    found = {}
+    exec(example, found)
+    assert found["result"].vocabulary == ("lime", "red")
+    assert found["result"].probabilities.shape == (2, 30, 60)
+    np.testing.assert_array_equal(found["predictor"](image).labels, labels)
+    assert found["picture"].shape[1] == 7 * 60  # enlarged to 384 pixels and more
+
+
+@pytest.mark.parametrize("image", [Image.new("RGB", (4, 4)), torch.zeros(4, 4, 3).byte(), "a.png"])
+def test_what_is_no_array_is_refused(cfg, image):
+    with pytest.raises(UserError, match=r"must be a NumPy array, not .*see read_rgb"):
         Predictor(cfg)(image)
 
 

@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from PIL import Image
 
 from cat_seg.radius import Trajectory
@@ -57,6 +58,23 @@ def test_trajectories_have_their_spread(both):
     corners = band.get_paths()[0].vertices.tolist()
     assert [0, 7] in corners and [0, 9] in corners and [20, 5.75] in corners
     assert line.get_label() == "after"
+
+
+def test_a_single_measurement_is_seen():
+    figure = draw_radii({}, {"run": {"image": Trajectory([0], [8.0], [1.0])}})
+    assert figure.axes[0].lines[0].get_marker() == "o"
+
+
+def test_long_headings_end_before_the_next_panel():
+    names = {f"text/{', '.join(40 * ['cat'])}": FEW}
+    figure = draw_radii({"one": names}, {"one": {"text/coco": RUN}})
+    figure.canvas.draw()
+    left, right = figure.axes[:2]
+    assert left.get_title(loc="left").startswith("text: cat, cat")
+    (heading,) = (
+        text for text in left.get_children() if isinstance(text, Text) and text.get_text()
+    )
+    assert heading.get_window_extent().x1 < right.get_window_extent().x0
 
 
 def test_a_model_and_its_run_share_a_colour(both):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -193,11 +193,20 @@ def _find_layout(spec: DatasetSpec) -> Layout | None:
 
 
 def holds(folder: Path, suffixes: Collection[str]) -> bool:
-    """Say whether a folder is there and has a file of one of these suffixes (lower case)."""
-    if not folder.is_dir():
-        return False
+    """Say whether a folder is there and has a file as of `file_names`."""
+    return folder.is_dir() and any(True for _ in file_names(folder, suffixes))
+
+
+def file_names(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
+    """Give the names of the files in a folder with one of these suffixes (lower case).
+
+    Hidden ones are passed over: macOS leaves a "._name.png" beside every file on foreign disks.
+    """
     with os.scandir(folder) as entries:
-        return any(os.path.splitext(entry.name)[1].lower() in suffixes for entry in entries)
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if suffix in suffixes and not entry.name.startswith("."):
+                yield entry.name
 
 
 def _present_layout(spec: DatasetSpec) -> Layout:
@@ -216,11 +225,8 @@ def _load_records(spec: DatasetSpec) -> list[dict[str, str]]:
 
 def _files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
     files: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)):
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in suffixes:
-            continue
-        path = os.path.join(folder, name)
+    for name in sorted(file_names(folder, suffixes)):
+        stem, path = os.path.splitext(name)[0], os.path.join(folder, name)
         if files.setdefault(stem, path) != path:
             raise UserError(f"{files[stem]} and {path} differ in the suffix alone; remove one")
     return files

@@ -175,18 +175,19 @@ def test_a_picture_of_before_does_not_stay(add, tmp_path):
 @pytest.mark.parametrize(
     ("drops", "expected", "status", "bound"),
     [
-        (False, 4, 1, "4"),
-        (False, 2, 1, "2"),
-        (True, 4, 0, "at most 4"),
-        (True, 2, 1, "at most 2"),
+        (False, 21, 1, "21"),
+        (False, 19, 1, "19"),
+        (True, 21, 0, "at most 21"),
+        (True, 22, 1, "at most 22"),  # a conversion that was stopped
+        (True, 19, 1, "at most 19"),
         (False, None, 0, "-"),
     ],
 )
 def test_counts(add, tmp_path, capsys, drops, expected, status, bound):
-    add(count=3, expected=expected, drops_unlabelled=drops)
-    assert run(tmp_path, "--datasets", "sample") == status
+    add(count=20, expected=expected, drops_unlabelled=drops)
+    assert run(tmp_path, "--datasets", "sample", "--samples", "0") == status
     found = capsys.readouterr()
-    assert rows(found.out)["sample"][1:3] == ["3", bound]
+    assert rows(found.out)["sample"][1:3] == ["20", bound]
     assert ("in place of" in found.err) == bool(status)
 
 

@@ -53,6 +53,17 @@ def one_line(caught) -> str:
     return message
 
 
+def test_hidden_files_are_passed_over(root, add):
+    name = add(FIRST)
+    fill(root, FIRST, stems=("._a", "._b"))
+    assert not is_on_disk(name)
+    fill(root, FIRST, stems=("a",))
+    (root / FIRST.images / "._c.jpg").touch()
+    assert [record["file_name"] for record in DatasetCatalog.get(name)] == [
+        str(root / FIRST.images / "a.jpg")
+    ]
+
+
 def test_records_pair_by_stem_in_order(root, add):
     name = add(FIRST)
     fill(root, FIRST, stems=("b", "a.1", "a"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -157,6 +158,15 @@ def test_names_differ_where_file_names_ignore_case():
     assert names == ["Cat", "cat_2", "cat_2_2"]
 
 
+def test_long_names_are_cut_to_what_a_file_system_takes(photos, tmp_path, run):
+    for stem in ("n" * 251, "猫" * 83):
+        save(photos / f"{stem}.png", RED)
+    assert run("--input", photos, "--output", tmp_path / "out", "--save-masks") == 0
+    pictures = [name for name in files(tmp_path / "out") if name.endswith("_mask.png")]
+    expected = ["n" * 200, "one", "two", "猫" * 66]
+    assert pictures == [f"{stem}_mask.png" for stem in expected]
+
+
 @pytest.mark.parametrize("pattern", ["", "**", "**/*.png"])
 def test_pictures_are_never_read_as_images(photos, run, pattern):
     out = photos / "out"
@@ -174,6 +184,15 @@ def test_the_output_folder_is_no_input(photos, run, capsys):
     assert "no images there outside the output folder" in capsys.readouterr().err
 
 
+def test_links_in_the_output_folder_are_no_input(photos, tmp_path, run):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "one.png").symlink_to(photos / "one.png")
+    assert run("--input", linked, "--output", linked) == 2
+    assert (linked / "one.png").is_symlink()
+    assert run("--input", linked, "--output", photos / "out") == 0
+
+
 def test_the_output_may_lie_above_the_input(photos, tmp_path, run):
     assert run("--input", photos, "--output", tmp_path) == 0
     assert (tmp_path / "two.png").exists()
@@ -185,6 +204,23 @@ def test_an_input_without_images_is_an_error(photos, tmp_path, run, capsys, miss
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: --input ") and missing in error and "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_named(photos, tmp_path, run, monkeypatch, capsys):
+    locked = photos / "locked"
+    locked.mkdir()
+    iterdir = Path.iterdir
+
+    def refusing(folder):
+        if folder == locked:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    assert run("--input", photos / "**", "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: --input ") and "\n" not in error
+    assert f"cannot read {locked}: Permission denied" in error
 
 
 def test_an_output_that_is_a_file_is_an_error(photos, tmp_path, run, capsys):

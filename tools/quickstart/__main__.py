@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cat_seg.errors import UserError, one_line_errors
+from cat_seg.files import alone_in
 from tools.quickstart.pipeline import Settings, run_quickstart
 from tools.quickstart.training import FULL
 
@@ -40,9 +41,14 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
     args = parse_args(argv)
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: give 0 or more")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+    # These end like Ctrl-C: the process that trains has a session of its own and would go on.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup
+            signal.signal(ending, signal.default_int_handler)
     try:
-        text = run_quickstart(args.output, args.seed, settings or Settings(), args.adapter)
+        args.output.mkdir(parents=True, exist_ok=True)
+        with alone_in(args.output):
+            text = run_quickstart(args.output, args.seed, settings or Settings(), args.adapter)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections import Counter
@@ -12,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
-from cat_seg.data.registration import DatasetSpec, datasets_root
+from cat_seg.data.registration import DatasetSpec, datasets_root, file_names
 from cat_seg.errors import UserError, one_line_errors
-from cat_seg.files import PARTIAL
+from cat_seg.files import PARTIAL, alone_in
 from cat_seg.paths import resolve
 from cat_seg.pool import add_jobs_option, check_jobs, run_in_processes
 from cat_seg.progress import bar
@@ -49,7 +50,7 @@ def prepare(
     except OSError as error:
         raise UserError(f"{error}; mend that, and run it again") from error
     if root.resolve() != datasets_root().resolve():
-        print(f"to use them: export DETECTRON2_DATASETS={root.resolve()}")
+        print(f"to use them: export DETECTRON2_DATASETS={shlex.quote(str(root.resolve()))}")
     if problems:
         for problem in problems[:PROBLEMS_SHOWN]:
             print(problem, file=sys.stderr)
@@ -71,9 +72,18 @@ def _parse_args(description: str, argv: Sequence[str] | None) -> argparse.Namesp
 
 def _convert(conversion: Conversion, processes: int) -> list[str]:
     """Run the jobs of a conversion, say what came out, and return what went wrong."""
-    spec, jobs = conversion.spec, conversion.jobs
     for warning in conversion.warnings:
-        _warn(spec, warning)
+        _warn(conversion.spec, warning)
+    conversion.labels.mkdir(parents=True, exist_ok=True)
+    with alone_in(conversion.labels):
+        states, problems = _run_jobs(conversion, processes)
+    _report(conversion, states)
+    return problems
+
+
+def _run_jobs(conversion: Conversion, processes: int) -> tuple[Counter[State], list[str]]:
+    """Run the jobs of a conversion; returns what became of them, and what went wrong."""
+    spec, jobs = conversion.spec, conversion.jobs
     folders = {target.parent for job in jobs for target in job.targets}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,13 +100,12 @@ def _convert(conversion: Conversion, processes: int) -> list[str]:
             states[outcome.state] += 1
             if outcome.problem:
                 problems[job.label] = outcome.problem
-    _report(conversion, states)
-    return [problems[label] for label in sorted(problems)]
+    return states, [problems[label] for label in sorted(problems)]
 
 
 def _report(conversion: Conversion, states: Counter[State]) -> None:
     spec = conversion.spec
-    count = sum(1 for _ in conversion.labels.glob(f"*{spec.label_suffix}"))
+    count = sum(1 for _ in file_names(conversion.labels, {spec.label_suffix}))
     parts = ", ".join(f"{states[state]} {state.value}" for state in State if states[state])
     print(f"{spec.name}: {count} labels in {conversion.labels} ({parts})", flush=True)
     count += states[State.UNLABELLED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cat_seg.files import alone_in
 from cat_seg.paths import REPO_ROOT
 from tests.data.preparation import miniatures as mini
 
@@ -180,6 +182,28 @@ def test_a_folder_that_cannot_be_written_is_one_line(root, prepare, capsys):
     assert "annotations_detectron2" in lines[-1] and lines[-1].startswith("error: ")
 
 
+def test_a_second_run_at_the_same_time_keeps_away(root, prepare, capsys):
+    expected = mini.write_coco(root)
+    for split in ("train2017", "val2017"):
+        (root / f"coco-stuff/annotations_detectron2/{split}").mkdir(parents=True)
+    (root / f"{label(3)}.partial").write_bytes(b"half")
+    with alone_in(root / LABELS):
+        assert prepare("coco_stuff") == 2
+        assert os.listdir(root / LABELS) == [Path(label(3)).name + ".partial"]
+    assert f"another process is writing to {root / LABELS}" in capsys.readouterr().err
+    assert prepare("coco_stuff") == 0
+    assert_equal(root, expected)
+
+
+def test_hidden_files_are_not_counted(root, prepare, capsys):
+    mini.write_voc(root)
+    prepare("voc")
+    (root / mini.VOC / "annotations_detectron2_bg/._2007_000001.png").touch()
+    capsys.readouterr()
+    prepare("voc")
+    assert "3 labels in" in capsys.readouterr().out
+
+
 def test_jobs_must_be_positive(root, prepare, capsys):
     assert prepare("voc", jobs=0) == 2
     assert capsys.readouterr().err == "error: --jobs 0: give 1 or more\n"
@@ -196,15 +220,18 @@ def test_too_many_files_are_no_complete_dataset(root, prepare, capsys, monkeypat
 
 
 def test_as_a_user_runs_it(tmp_path):
-    expected = mini.write_voc(tmp_path)
+    root = tmp_path / "my data"
+    expected = mini.write_voc(root)
     done = subprocess.run(
-        [sys.executable, REPO_ROOT / "datasets/prepare_voc.py", "--root", tmp_path, "--jobs", "2"],
+        [sys.executable, REPO_ROOT / "datasets/prepare_voc.py", "--root", root, "--jobs", "2"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"to use them: export DETECTRON2_DATASETS={tmp_path}"
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("to use them: export ")
+    assert shlex.split(last)[-1] == f"DETECTRON2_DATASETS={root}"
     assert "voc_2012_test_sem_seg: 100%" in done.stderr
-    assert_equal(tmp_path, expected)
+    assert_equal(root, expected)

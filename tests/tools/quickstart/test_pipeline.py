@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cat_seg.files import alone_in
 from tools.quickstart import __main__ as command
 from tools.quickstart import pipeline
 from tools.quickstart.classes import load_classes
@@ -17,6 +20,7 @@ from tools.quickstart.pipeline import Settings
 from tools.quickstart.training import System, Workplace
 
 CLASSES = load_classes()
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SETTINGS = Settings(DatasetSettings(train_scenes=2, val_scenes=3, size=48))
 
 
@@ -94,20 +98,59 @@ def test_other_training_options_keep_the_data_and_clip(calls: list[str], tmp_pat
     assert calls[5:] == ["untrained", "frozen", "full", "demo"]
 
 
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Puts back what signals did; until the command says otherwise they do nothing but Ctrl-C."""
+    before = {ending: signal.signal(ending, lambda *_: None) for ending in ENDINGS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for ending, handler in before.items():
+        signal.signal(ending, handler)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_an_interrupt_ends_with_one_line_and_status_130(
+    ending: signal.Signals,
     calls: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(ending)
 
     monkeypatch.setattr(pipeline, "train_and_evaluate", interrupted)
     with pytest.raises(SystemExit) as stopped:
         command.main(["--output", str(tmp_path)], SETTINGS)
     assert stopped.value.code == 130
     assert "goes on from here" in capsys.readouterr().err
+
+
+def test_a_run_under_nohup_outlives_its_terminal(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(pipeline, "draw_demo", _after(signal.SIGHUP, pipeline.draw_demo))
+    command.main(["--output", str(tmp_path)], SETTINGS)
+    assert calls[-1] == "demo"
+
+
+def test_a_second_one_in_the_same_folder_is_refused(
+    calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with alone_in(tmp_path), pytest.raises(SystemExit) as stopped:
+        command.main(["--output", str(tmp_path)], SETTINGS)
+    assert stopped.value.code == 2
+    assert f"another process is writing to {tmp_path}" in capsys.readouterr().err
+    assert not calls
+
+
+def _after(sent: signal.Signals, then: Callable[..., None]) -> Callable[..., None]:
+    def both(*arguments: object) -> None:
+        signal.raise_signal(sent)
+        then(*arguments)
+
+    return both
 
 
 @pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--output", "FILE"]])
