@@ -1,9 +1,8 @@
 """Checkpoint formats: tensors from files, published names into ours.
 
 Our own checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HyperCLIP, HPS-Seg)
-differ
-in names, in how query, key and value projections are split, and repeat tied adapter parameters
-under every block of both towers.
+differ in names, in how query, key and value projections are split, and repeat tied adapter
+parameters under every block of both towers.
 """
 
 from __future__ import annotations

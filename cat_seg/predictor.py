@@ -13,7 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from cat_seg.data import parse_vocabulary, read_image
+from cat_seg.data import check_names, parse_vocabulary, read_image
 from cat_seg.data.mapper import InferenceMapper
 from cat_seg.engine import Checkpointer
 from cat_seg.engine.setup import check_device
@@ -73,9 +73,11 @@ class Predictor:
             names: class names, or a text that `cat_seg.data.parse_vocabulary` understands.
 
         Raises:
-            UserError: no names, or a text that names no good class list.
+            UserError: no names, an empty one, one that is there twice, or an unreadable list.
         """
-        self.model.set_vocabulary(parse_vocabulary(names) if isinstance(names, str) else names)
+        is_text = isinstance(names, str)
+        checked = parse_vocabulary(names) if is_text else check_names([*names], "the vocabulary")
+        self.model.set_vocabulary(checked)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, with_probabilities: bool = False) -> Prediction:

@@ -71,6 +71,21 @@ def test_labels_follow_the_vocabulary(cfg):
 
 
 @pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], "no class names"),
+        (["red", " "], "class 1 has an empty name"),
+        (["red", "red "], "both"),
+    ],
+)
+def test_a_bad_list_of_classes_is_refused(cfg, names, told):
+    predictor = Predictor(cfg)
+    with pytest.raises(UserError, match=f"the vocabulary.*{told}"):
+        predictor.set_vocabulary(names)
+    assert len(predictor.vocabulary) == 3
+
+
+@pytest.mark.parametrize(
     ("shortest", "longest", "expected"),
     [(0, 100, (30, 60)), (15, 100, (15, 30)), (15, 20, (10, 20))],
 )

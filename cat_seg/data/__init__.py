@@ -10,7 +10,7 @@ from cat_seg.data.registration import (
     is_on_disk,
     register,
 )
-from cat_seg.data.vocabularies import load_vocabulary, parse_vocabulary
+from cat_seg.data.vocabularies import check_names, load_vocabulary, parse_vocabulary
 
 __all__ = [
     "BENCHMARKS",
@@ -21,6 +21,7 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "check_label_values",
+    "check_names",
     "datasets_named",
     "datasets_root",
     "is_on_disk",

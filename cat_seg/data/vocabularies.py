@@ -34,8 +34,8 @@ def load_vocabulary(path: str) -> list[str]:
     """
     if Path(path).suffix.lower() == ".txt":
         lines = _parse_file(path, str.splitlines)
-        return _checked([line for line in lines if line.strip()], str(path))
-    return _checked(_parse_file(path, json.loads), str(path))
+        return check_names([line for line in lines if line.strip()], str(path))
+    return check_names(_parse_file(path, json.loads), str(path))
 
 
 def parse_vocabulary(text: str) -> list[str]:
@@ -58,7 +58,7 @@ def parse_vocabulary(text: str) -> list[str]:
     if text in {path.stem for path in SHIPPED.glob("*.json")}:
         return load_vocabulary(shipped_path(text))
     names = [name for name in text.split(",") if name.strip()]
-    return _checked(names, f"vocabulary {text!r}")
+    return check_names(names, f"vocabulary {text!r}")
 
 
 def _parse_file(path: str, parse: Callable[[str], object]) -> object:
@@ -78,7 +78,16 @@ def _parse_file(path: str, parse: Callable[[str], object]) -> object:
         ) from error
 
 
-def _checked(names: object, source: str) -> list[str]:
+def check_names(names: object, source: str) -> list[str]:
+    """Return class names without surrounding blanks.
+
+    Args:
+        names: what should be a list of them.
+        source: where it comes from, for messages.
+
+    Raises:
+        UserError: it is not a list of non-empty strings, is empty, or has a name twice.
+    """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f'{source} is not a list of class names like ["cat", "dog"]')
     if not names:
