@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train, going on where an earlier run stopped, then evaluate on every benchmark on disk.
-USAGE='run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_enhanced.yaml] [OUTPUT_DIR=output/CONFIG NAME] [KEY VALUE ...]'
+USAGE='run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_enhanced.yaml] [OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]'
 source "$(dirname -- "${BASH_SOURCE[0]}")/tools/common.sh"
 
 split_arguments 3 "$@"
@@ -9,6 +9,6 @@ config=${POSITIONAL[1]:-configs/vitb_384_enhanced.yaml}
 check_gpus "$gpus"
 check_config "$config"
 check_benchmarks
-output=${OUTPUT:-${POSITIONAL[2]:-$ROOT/output/$(basename -- "$config" .yaml)}}
+output=${OUTPUT:-${POSITIONAL[2]:-$(output_of "$config")}}
 train_once "$gpus" "$config" "$output"
 evaluate "$gpus" "$config" "$output/model_final.pth"

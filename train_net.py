@@ -7,18 +7,26 @@ import argparse
 
 from detectron2.config import CfgNode
 
-from cat_seg.engine import Trainer, argument_parser, evaluate, launch, load_config, setup
+from cat_seg.engine import (
+    Trainer,
+    argument_parser,
+    beginning,
+    evaluate,
+    launch,
+    load_config,
+    setup,
+)
 from cat_seg.errors import one_line_errors
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train, or with --eval-only evaluate, in this process."""
-    cfg = setup(cfg, args)
     if args.eval_only:
-        evaluate(cfg, resume=args.resume)
+        evaluate(setup(cfg, args), resume=args.resume)
         return
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    with beginning(cfg, args):
+        trainer = Trainer(setup(cfg, args))
+        trainer.resume_or_load(resume=args.resume)
     trainer.train()
 
 

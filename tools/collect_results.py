@@ -2,8 +2,8 @@
 """Print the results table of runs: methods, benchmarks, and the differences to a baseline.
 
 Give the output folders of runs, which hold eval/inference/*/results.json, or folders of such
-folders (output/ablation). Several runs of one method, with other seeds, become one row with mean
-and standard deviation.
+folders (output/ablation); for another checkpoint than the last, its folder eval_NAME. Several runs
+of one method, with other seeds, become one row with mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def write(path: Path, content: str | Figure) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, str):

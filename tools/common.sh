@@ -92,6 +92,13 @@ run() {
     return "$status"
 }
 
+# output_of CONFIG: where it trains by default, as output/enhanced for vitb_384_enhanced.yaml.
+output_of() {
+    local name
+    name=$(basename -- "$1" .yaml)
+    printf '%s\n' "$ROOT/output/${name#vitb_384_}"
+}
+
 # train NUM_GPUS CONFIG OUTPUT_DIR: train with OVERRIDES; goes on where an earlier run stopped.
 train() {
     local resume=()
@@ -110,9 +117,14 @@ train_once() {
 }
 
 # evaluate NUM_GPUS CONFIG WEIGHTS [OUTPUT_DIR]: on every benchmark on disk, by default into the
-# folder eval beside WEIGHTS; what OVERRIDES says on MODEL.WEIGHTS was for the training.
+# folder eval beside a model_final.pth, eval_NAME beside other weights, so that each keeps its
+# results; what OVERRIDES says on MODEL.WEIGHTS was for the training.
 evaluate() {
+    local name output
+    name=$(basename -- "$3")
+    output=$(dirname -- "$3")/eval
+    [[ $name == model_final.* ]] || output+=_${name%.*}
     run "$PYTHON" "$ROOT/tools/evaluate_benchmarks.py" --num-gpus "$1" --config-file "$2" \
         ${OVERRIDES[@]+"${OVERRIDES[@]}"} \
-        MODEL.WEIGHTS "$3" OUTPUT_DIR "${4:-$(dirname -- "$3")/eval}"
+        MODEL.WEIGHTS "$3" OUTPUT_DIR "${4:-$output}"
 }

@@ -20,6 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from cat_seg.errors import UserError, one_line_errors  # first: detectron2's imports would warn
+
+# isort: split
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -37,7 +40,6 @@ from cat_seg.engine import (
     setup,
     shared_weights_record,
 )
-from cat_seg.errors import UserError, one_line_errors
 from cat_seg.evaluation import (
     ProcessOnly,
     build_evaluator,
@@ -191,6 +193,8 @@ def main() -> None:
         args.datasets = datasets_named(args.benchmarks or [b.dataset for b in BENCHMARKS])
     except UserError as error:
         raise UserError(f"--benchmarks: {error}") from error
+    if not (cfg.MODEL.WEIGHTS or args.resume):
+        raise UserError("MODEL.WEIGHTS is empty; add MODEL.WEIGHTS FILE, the weights to evaluate")
     cfg.DATASETS.TEST = tuple(filter(is_on_disk, args.datasets))
     if not cfg.DATASETS.TEST:
         raise UserError(f"no benchmark is in {datasets_root()}; see datasets/README.md")

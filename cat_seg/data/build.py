@@ -50,7 +50,8 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
 
     Raises:
         UserError: a dataset that is unknown, missing or does not fit TRAIN_CLASS_JSON, or a batch
-            that cannot be divided; while iterating, a file that is unreadable or wrong.
+            or a number of workers that cannot be; while iterating, a file that is unreadable or
+            wrong.
     """
     local = images_per_process(cfg, comm.get_world_size())
     if cfg.INPUT.DATASET_MAPPER_NAME not in TRAIN_MAPPERS:
@@ -105,11 +106,16 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
         `cat_seg.data.mapper.InferenceMapper` for a sample.
 
     Raises:
-        UserError: the dataset is unknown or missing, or TEST.IMS_PER_BATCH is not positive; while
-            iterating, an image that is unreadable.
+        UserError: the dataset is unknown or missing, or a batch, a size or a number of workers
+            that cannot be; while iterating, an image that is unreadable.
     """
     if cfg.TEST.IMS_PER_BATCH < 1:
         raise UserError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; set it to 1 or more")
+    if cfg.INPUT.MIN_SIZE_TEST < 0 or cfg.INPUT.MAX_SIZE_TEST < 1:
+        raise UserError(
+            f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST "
+            f"{cfg.INPUT.MAX_SIZE_TEST}; set them to 0 (the image's own size) and 1 or more"
+        )
     _check_registered(dataset_name, "DATASETS.TEST")
     records = _load([dataset_name])
     return _build_loader(
@@ -221,6 +227,10 @@ class _RaisingLoader(DataLoader):
 
 
 def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Any) -> DataLoader:
+    if cfg.DATALOADER.NUM_WORKERS < 0:
+        raise UserError(
+            f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; set it to 0 or more"
+        )
     if cfg.DATALOADER.NUM_WORKERS:
         # Workers with a thread for every core would wait for one another. Set here, since setting
         # it after a fork can wait for ever.

@@ -3,13 +3,14 @@
 from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.evaluation import evaluate, load_model, shared_weights_record
 from cat_seg.engine.launch import launch
-from cat_seg.engine.setup import argument_parser, load_config, setup
+from cat_seg.engine.setup import argument_parser, beginning, load_config, setup
 from cat_seg.engine.trainer import Trainer
 
 __all__ = [
     "Checkpointer",
     "Trainer",
     "argument_parser",
+    "beginning",
     "evaluate",
     "last_checkpoint",
     "launch",

@@ -30,9 +30,10 @@ def last_checkpoint(folder: str) -> Path | None:
     tag = Path(folder) / TAG
     if not tag.exists():
         return None
-    file = tag.with_name(tag.read_text().strip())
+    name = tag.read_text().strip()
+    file = tag.parent / name
     if not file.is_file():
-        raise UserError(f"{tag} names {file.name}, which is not there; remove {tag} to start anew")
+        raise UserError(f"{tag} names {name!r}, which is not there; remove {tag} to start anew")
     return file
 
 
@@ -54,6 +55,9 @@ class Checkpointer(DetectionCheckpointer):
         Args:
             name: file name without suffix, below the checkpointer's folder.
             kwargs: further entries, plain types and tensors only, such as "iteration".
+
+        Raises:
+            UserError: the file cannot be written.
         """
         rng = comm.gather(rng_state())
         self.saved_iteration = kwargs.get("iteration")
@@ -67,9 +71,17 @@ class Checkpointer(DetectionCheckpointer):
             stale.unlink()
         file = folder / f"{name}.pth"
         logger.info("Saving checkpoint to %s", file)
-        with replacing(file) as stream:
-            torch.save(content, stream)
-        self.tag_last_checkpoint(file.name)
+        try:
+            with replacing(file) as stream:
+                torch.save(content, stream)
+            self.tag_last_checkpoint(file.name)
+        except (OSError, RuntimeError) as error:
+            # After a write that failed, PyTorch raises another error as it closes its archive.
+            reason = error if isinstance(error, OSError) else error.__context__ or error
+            raise UserError(
+                f"cannot write {file}: {reason}; earlier checkpoints are as they were, "
+                "--resume goes on from the last"
+            ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the last_checkpoint file."""

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
 from torch import nn
 
@@ -39,7 +40,7 @@ class MetricHistory(HookBase):
     def state_dict(self) -> dict[str, Any]:
         storage = getattr(self.trainer, "storage", None)
         if storage is None:  # saved before training began
-            return {}
+            return self._restored
         smoothed = storage.smoothing_hints()
         # Times belong to the process that measured them.
         return {
@@ -50,6 +51,17 @@ class MetricHistory(HookBase):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
+
+
+class Evaluation(EvalHook):
+    """detectron2's hook, for which a training that an error ended in its last step has not ended.
+
+    To evaluate then would hide the error for hours, or for ever: other ranks do not come to it.
+    """
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
 
 
 class StopOnSignal(HookBase):

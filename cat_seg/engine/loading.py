@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -23,8 +22,8 @@ class LastingLoader:
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        """Take over `loader`, whose `worker_init_fn` is called first."""
-        loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
+        """Take over `loader`, which has no `worker_init_fn` of its own."""
+        loader.worker_init_fn = _begin_worker
         self._loader = loader
 
     def __len__(self) -> int:
@@ -38,9 +37,7 @@ class LastingLoader:
         yield from batches
 
 
-def _begin_worker(begin: Callable[[int], None] | None, worker_id: int) -> None:
-    if begin is not None:
-        begin(worker_id)
+def _begin_worker(worker_id: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from detectron2.utils.logger import setup_logger
 from cat_seg.config import add_cat_seg_config
 from cat_seg.data.build import images_per_process
 from cat_seg.data.custom import register_custom
-from cat_seg.engine.checkpointer import last_checkpoint
+from cat_seg.engine.checkpointer import TAG, last_checkpoint
 from cat_seg.errors import UserError
+from cat_seg.files import replacing
 from cat_seg.paths import resolve
 
 
@@ -43,6 +45,9 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = add_cat_seg_config(get_cfg())
     if config_file:
         _merge_file(cfg, resolve(config_file))
+    for key in overrides[::2]:
+        if key.startswith("--"):
+            raise UserError(f"{key} comes after config changes; put all options before KEY VALUE")
     if len(overrides) % 2:
         raise UserError(
             f"config changes come as KEY VALUE pairs, one value is missing: {' '.join(overrides)}"
@@ -84,6 +89,8 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
         raise UserError(
             f"{path}: a config is keys with values, such as SOLVER: {{MAX_ITER: 100}}"
         ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: its _BASE_ leads back to itself; name another file") from error
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
 
@@ -99,8 +106,8 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Refuse what this machine, or this number of processes, cannot run.
 
     Args:
-        cfg: reads MODEL.DEVICE, and CHECKPOINT_PERIOD, IMS_PER_BATCH and ACCUMULATION_STEPS of
-            SOLVER.
+        cfg: reads MODEL.DEVICE, and MAX_ITER, CHECKPOINT_PERIOD, IMS_PER_BATCH and
+            ACCUMULATION_STEPS of SOLVER.
         args: of `argument_parser`.
 
     Raises:
@@ -114,10 +121,9 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
     processes = args.num_gpus * args.num_machines
     if not args.eval_only:
         images_per_process(cfg, processes)
-    if cfg.SOLVER.CHECKPOINT_PERIOD < 1:
-        raise UserError(
-            f"SOLVER.CHECKPOINT_PERIOD is {cfg.SOLVER.CHECKPOINT_PERIOD}; set it to 1 or more"
-        )
+    for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
+        if cfg.SOLVER[key] < 1:
+            raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}; set it to 1 or more")
 
 
 def check_device(cfg: CfgNode, gpus: int = 1) -> None:
@@ -131,10 +137,12 @@ def check_device(cfg: CfgNode, gpus: int = 1) -> None:
         UserError: naming the key or argument.
     """
     try:
-        device = torch.device(cfg.MODEL.DEVICE)
-    except RuntimeError as error:
-        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; set it to cuda or cpu") from error
-    if device.type != "cuda":
+        kind = torch.device(cfg.MODEL.DEVICE).type
+    except RuntimeError:
+        kind = None
+    if kind not in ("cuda", "cpu"):
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; set it to cuda or cpu")
+    if kind == "cpu":
         return
     if not torch.cuda.is_available():
         raise UserError(
@@ -173,3 +181,31 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.WEIGHTS = str(last)
     cfg.freeze()
     return cfg
+
+
+@contextmanager
+def beginning(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
+    """Put config.yaml in OUTPUT_DIR back as it was where a run does not come to begin.
+
+    The folder may hold another model's run. Goes around `setup` and all that is done before the
+    training; an error that names the checkpoint to resume from also says how to do without it.
+
+    Args:
+        cfg: a config of `load_config`.
+        args: of `argument_parser`.
+    """
+    file = Path(cfg.OUTPUT_DIR, "config.yaml")
+    before = file.read_bytes() if comm.is_main_process() and file.is_file() else None
+    try:
+        yield
+    except UserError as error:
+        if before is not None and file.read_bytes() != before:
+            with replacing(file) as stream:
+                stream.write(before)
+        last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+        if last is None or str(last) not in str(error):
+            raise
+        raise UserError(
+            f"{error} (it is the one to resume from: give another OUTPUT_DIR to begin anew, or "
+            f"write an earlier one's name into {last.with_name(TAG)})"
+        ) from error

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
+from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.utils import comm
 from torch import nn
 
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.checkpointer import Checkpointer
 from cat_seg.engine.compiling import compile_aggregator
-from cat_seg.engine.hooks import MetricHistory, StopOnSignal
+from cat_seg.engine.hooks import Evaluation, MetricHistory, StopOnSignal
 from cat_seg.engine.loading import LastingLoader
 from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.precision import amp_dtype
@@ -29,6 +32,10 @@ from cat_seg.errors import UserError
 from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
 
 logger = logging.getLogger(__name__)
+
+SCHEDULERS = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
+MODELS, HEADS = "CATSeg or EnhancedCATSeg", "CATSegHead"
+FINAL = "model_final"  # as PeriodicCheckpointer calls the checkpoint of the last iteration
 
 
 def _is_no_user_error(record: logging.LogRecord) -> bool:
@@ -69,11 +76,14 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         device_type = torch.device(cfg.MODEL.DEVICE).type
         on_gpu = device_type == "cuda"
-        model = create_ddp_model(
-            model,
-            broadcast_buffers=False,
-            device_ids=[comm.get_local_rank()] if on_gpu else None,
-        )
+        with warnings.catch_warnings():
+            # Each process would warn; older PyTorch has no other name for it.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            model = create_ddp_model(
+                model,
+                broadcast_buffers=False,
+                device_ids=[comm.get_local_rank()] if on_gpu else None,
+            )
         self._trainer = StepTrainer(
             *(model, data_loader, optimizer),
             device_type=device_type,
@@ -92,7 +102,7 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(),
             MetricHistory(),
             hooks.PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD),
-            hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate),
+            Evaluation(self.cfg.TEST.EVAL_PERIOD, self._evaluate),
         ]
         if comm.is_main_process():
             built += radius_loggers(self.cfg, self.model)
@@ -121,6 +131,20 @@ class Trainer(DefaultTrainer):
         self._trainer.reset_data_loader(
             lambda: self.build_train_loader(self.cfg, self.seed, self.start_iter)
         )
+        if self.start_iter >= self.max_iter:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Write model_final.pth where it is missing: the process was killed just before that."""
+        logger.info(
+            "Nothing is left to train: the checkpoint is of %d iterations, SOLVER.MAX_ITER is %d",
+            *(self.start_iter, self.max_iter),
+        )
+        if any(comm.all_gather(Path(self.cfg.OUTPUT_DIR, f"{FINAL}.pth").exists())):
+            return
+        if self._rng is not None:
+            set_rng_state(self._rng)
+        self.checkpointer.save(FINAL, iteration=self.iter)
 
     def before_train(self) -> None:
         """Run the hooks, then put back the random state that was saved."""
@@ -157,7 +181,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the model, compiled or not, and log how many of CLIP's parameters train."""
+        """Build the model, compiled or not, and log how many of CLIP's parameters train.
+
+        Raises:
+            UserError: the config does not make a model.
+        """
+        for key, name, registry, known in (
+            ("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY, MODELS),
+            ("SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY, HEADS),
+        ):
+            if name not in registry:
+                raise UserError(f"MODEL.{key} is {name!r}; set it to {known}")
         model = super().build_model(cfg)
         if cfg.MODEL.COMPILE:
             compile_aggregator(model)
@@ -177,6 +211,22 @@ class Trainer(DefaultTrainer):
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """See `cat_seg.engine.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Build detectron2's scheduler.
+
+        Raises:
+            UserError: an unknown SOLVER.LR_SCHEDULER_NAME.
+        """
+        if cfg.SOLVER.LR_SCHEDULER_NAME not in SCHEDULERS:
+            raise UserError(
+                f"SOLVER.LR_SCHEDULER_NAME is {cfg.SOLVER.LR_SCHEDULER_NAME!r}; "
+                f"set it to one of {', '.join(SCHEDULERS)}"
+            )
+        return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int, start: int = 0) -> LastingLoader:

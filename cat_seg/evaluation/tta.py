@@ -25,11 +25,16 @@ class SemanticSegmentorWithTTA(nn.Module):
         """Augment for `model`, which follows CATSeg's interface.
 
         Raises:
-            UserError: TEST.AUG.MIN_SIZES is empty.
+            UserError: TEST.AUG.MIN_SIZES is empty, or a size that no image can have.
         """
         super().__init__()
-        if not cfg.TEST.AUG.MIN_SIZES:
+        sizes, longest = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE
+        if not sizes:
             raise UserError("TEST.AUG.MIN_SIZES is empty; give at least one size, such as [384]")
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise UserError(f"TEST.AUG.MIN_SIZES is {list(sizes)}; give whole numbers from 0 on")
+        if longest < 1:
+            raise UserError(f"TEST.AUG.MAX_SIZE is {longest}; set it to 1 or more")
         self.model = model
         self.augment = DatasetMapperTTA(cfg)
         self.train(model.training)

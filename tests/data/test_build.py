@@ -235,9 +235,17 @@ def test_test_batches_stay_in_a_ranks_share(cfg, monkeypatch, batch, sizes):
     assert names == [record["file_name"] for record in DatasetCatalog.get("mini")]
 
 
-def test_a_test_batch_holds_at_least_one_image(cfg):
-    cfg.TEST.IMS_PER_BATCH = 0
-    with pytest.raises(UserError, match=r"TEST\.IMS_PER_BATCH is 0; set it to 1 or more"):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("TEST.IMS_PER_BATCH", 0, r"TEST\.IMS_PER_BATCH is 0; set it to 1 or more"),
+        ("INPUT.MIN_SIZE_TEST", -1, r"INPUT\.MIN_SIZE_TEST is -1 and .* set them to 0 "),
+        ("INPUT.MAX_SIZE_TEST", 0, r"INPUT\.MAX_SIZE_TEST 0; set them to .* 1 or more"),
+    ],
+)
+def test_a_test_batch_holds_an_image_of_some_size(cfg, key, value, message):
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=message):
         build_test_loader(cfg, "mini")
 
 
@@ -267,6 +275,7 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
         ),
         (["SOLVER.ACCUMULATION_STEPS", 0], r"SOLVER\.ACCUMULATION_STEPS is 0; set it to 1 or more"),
         (["SOLVER.IMS_PER_BATCH", 0], "IMS_PER_BATCH is 0"),
+        (["DATALOADER.NUM_WORKERS", -1], r"DATALOADER\.NUM_WORKERS is -1; set it to 0 or more"),
         (["INPUT.DATASET_MAPPER_NAME", "instances"], "DATASET_MAPPER_NAME is 'instances'"),
         (["DATASETS.TRAIN", ()], "DATASETS.TRAIN is empty"),
         (["DATASETS.TRAIN", ("minor",)], "unknown dataset 'minor' in DATASETS.TRAIN; .* mini,"),

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
+import signal
 
 import pytest
 import torch
@@ -98,6 +100,23 @@ def test_what_a_killed_process_left_is_removed(model, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_1.pth"]
 
 
+def test_a_full_disk_is_one_line_and_costs_no_earlier_checkpoint(model, tmp_path, monkeypatch):
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_1")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*model_2\.pth: .*Errno") as error:
+            checkpointer.save("model_2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert "\n" not in str(error.value)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_only_the_process_that_saves_to_disk_writes(model, tmp_path):
     checkpointer = Checkpointer(model, str(tmp_path), save_to_disk=False)
     checkpointer.save("model_1", iteration=1)
@@ -178,9 +197,10 @@ def test_what_the_model_refuses_names_the_file(model, tmp_path, monkeypatch):
         Checkpointer(model).load(str(tmp_path / "model_1.pth"))
 
 
-def test_a_tag_without_its_file(tmp_path):
-    (tmp_path / "last_checkpoint").write_text("model_1.pth")
-    with pytest.raises(UserError, match=r"last_checkpoint names model_1\.pth"):
+@pytest.mark.parametrize("name", ["model_1.pth", ""])
+def test_a_tag_without_its_file(tmp_path, name):
+    (tmp_path / "last_checkpoint").write_text(name)
+    with pytest.raises(UserError, match=f"last_checkpoint names '{name}'"):
         last_checkpoint(str(tmp_path))
 
 

@@ -44,24 +44,6 @@ def test_it_gives_what_the_loader_gives():
     assert indices(LastingLoader(DataLoader([]))) == []
 
 
-class Environment(Dataset):
-    """What a worker's environment says under a name."""
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return os.environ.get("BEGUN", "")
-
-
-def test_the_loader_begins_its_workers_as_before():
-    def begin(worker_id):
-        os.environ["BEGUN"] = f"worker {worker_id}"
-
-    loader = DataLoader(Environment(), num_workers=1, worker_init_fn=begin)
-    assert list(LastingLoader(loader)) == [["worker 0"]]
-
-
 def test_workers_outlive_one_sigterm_but_not_two():
     batches = iter(LastingLoader(DataLoader(Pids(), num_workers=1, prefetch_factor=1)))
     worker = int(next(batches)[0, 1])

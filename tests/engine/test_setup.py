@@ -44,6 +44,7 @@ def test_shipped_configs_are_found_from_any_folder(tmp_path, monkeypatch):
         ("- a list\n", "my.yaml"),
         ("SOLVER: {MAX_ITER: 7\n", "line 2"),
         ("_BASE_: missing.yaml\n", r"missing\.yaml"),
+        ("_BASE_: my.yaml\n", "_BASE_ leads back to itself"),
         ("SOLVER: !!python/object/apply:os.getcwd []\n", "python/object"),
         ("VERSION: 9\n", "v9"),
     ],
@@ -98,6 +99,8 @@ def test_more_gpus_than_there_are(cfg, monkeypatch):
         (["--num-machines", "2"], {}, "needs --dist-url"),
         (["--num-gpus", "3"], {}, r"IMS_PER_BATCH is 2; set it to a multiple of 3"),
         ([], {"MODEL.DEVICE": "gpu"}, "MODEL.DEVICE is 'gpu'"),
+        ([], {"MODEL.DEVICE": "mps"}, "MODEL.DEVICE is 'mps'; set it to cuda or cpu"),
+        ([], {"SOLVER.MAX_ITER": 0}, "MAX_ITER is 0; set it to 1 or more"),
         ([], {"SOLVER.CHECKPOINT_PERIOD": 0}, "CHECKPOINT_PERIOD is 0"),
     ],
 )
@@ -106,6 +109,12 @@ def test_what_cannot_run_is_refused(cfg, given, changes, named):
         cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=named):
         check_machine(cfg, arguments(*given))
+
+
+@pytest.mark.parametrize("late", [("--num-gpus", "2"), ("--resume",), ("--resume", "SEED", "1")])
+def test_options_after_config_changes_are_named(late):
+    with pytest.raises(UserError, match=f"{late[0]} comes after config changes; put all options"):
+        load_config("", ["SOLVER.MAX_ITER", "3", *late])
 
 
 def test_evaluation_needs_no_divisible_batch(cfg):
@@ -167,6 +176,35 @@ def test_train_net_trains_resumes_and_evaluates(config_file, tmp_path, monkeypat
     assert evaluated["weights"] == {"file": str(final), "sha256": digest}
 
 
+def content_but_the_log(folder):
+    return {f.name: f.read_bytes() for f in folder.iterdir() if f.name != "log.txt"}
+
+
+@pytest.mark.parametrize("problem", ["another model", "damaged", "gone"])
+def test_a_run_that_cannot_be_resumed_stays_as_it_was(
+    config_file, tmp_path, monkeypatch, capsys, problem
+):
+    out = tmp_path / "out"
+    changes = ("SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()", "OUTPUT_DIR", str(out))
+    run_train_net(monkeypatch, config_file, *changes)
+    final = out / "model_final.pth"
+    if problem == "damaged":
+        final.write_bytes(final.read_bytes()[:-200])
+    if problem == "gone":
+        final.unlink()
+    before = content_but_the_log(out)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as status:
+        run_train_net(
+            monkeypatch, config_file, "--resume", *changes, "SOLVER.BIAS_LR_FACTOR", "2.0"
+        )
+    assert status.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "model_final.pth" in line
+    assert ("give another OUTPUT_DIR" in line) == (problem != "gone")
+    assert content_but_the_log(out) == before
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -180,5 +218,6 @@ def test_train_net_ends_bad_input_with_one_line(config_file, tmp_path, monkeypat
     with pytest.raises(SystemExit) as status:
         run_train_net(monkeypatch, config_file, *given, "OUTPUT_DIR", str(tmp_path / "out"))
     assert status.value.code == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
+    errors = capsys.readouterr().err
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in errors

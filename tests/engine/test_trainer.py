@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,34 @@ def test_a_changed_seed_is_ignored_on_resume(cfg, tmp_path, log):
     assert "SEED 5 is ignored" in log.text
 
 
+@pytest.mark.parametrize("max_iter", [6, 4])
+def test_a_run_killed_before_its_last_file_gets_it(cfg, tmp_path, log, max_iter):
+    cfg.SOLVER.MAX_ITER = 6
+    cfg.SOLVER.CHECKPOINT_PERIOD = 3
+    cfg.DATASETS.TEST = ()
+    train(cfg, tmp_path / "out")
+    before = final(tmp_path / "out")
+    (tmp_path / "out/model_final.pth").unlink()
+    (tmp_path / "out/last_checkpoint").write_text("model_0000005.pth")
+    cfg.SOLVER.MAX_ITER = max_iter
+    train(cfg, tmp_path / "out", resume=True)
+    assert_same(final(tmp_path / "out"), before)
+    assert (tmp_path / "out/last_checkpoint").read_text() == "model_final.pth"
+    assert f"of 6 iterations, SOLVER.MAX_ITER is {max_iter}" in log.text
+
+
+def test_less_iterations_than_there_are_replace_no_final_weights(cfg, tmp_path):
+    cfg.SOLVER.MAX_ITER = 6
+    cfg.SOLVER.CHECKPOINT_PERIOD = 3
+    cfg.DATASETS.TEST = ()
+    train(cfg, tmp_path / "out")
+    before = (tmp_path / "out/model_final.pth").read_bytes()
+    (tmp_path / "out/last_checkpoint").write_text("model_0000002.pth")
+    cfg.SOLVER.MAX_ITER = 2
+    train(cfg, tmp_path / "out", resume=True)
+    assert (tmp_path / "out/model_final.pth").read_bytes() == before
+
+
 def test_a_finished_run_is_only_evaluated_again(cfg, tmp_path):
     train(cfg, tmp_path / "out")
     before = final(tmp_path / "out")
@@ -207,6 +236,18 @@ def test_a_finished_run_is_only_evaluated_again(cfg, tmp_path):
     train(cfg, tmp_path / "out", resume=True)
     assert (tmp_path / "out/inference/stand_in/results.json").exists()
     assert_same(final(tmp_path / "out"), before)
+
+
+def test_processes_do_not_warn_of_what_older_pytorch_needs(cfg, monkeypatch):
+    def wrap(model, broadcast_buffers, device_ids):
+        message = "`broadcast_buffers` is deprecated. Use `forward_sync_buffers` instead."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return model
+
+    monkeypatch.setattr("cat_seg.engine.trainer.create_ddp_model", wrap)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(cfg)
 
 
 def test_start_up_says_how_much_of_clip_trains(cfg, log):
@@ -224,6 +265,16 @@ def test_a_corrupt_image_ends_training_without_a_traceback(cfg, tmp_path, log, m
     assert "Traceback" not in log.text
 
 
+def test_an_error_in_the_last_step_is_not_evaluated_first(cfg, monkeypatch):
+    cfg.SOLVER.MAX_ITER = 2
+    trainer = Trainer(cfg)
+    monkeypatch.setattr(trainer, "test", lambda *_: pytest.fail("evaluated"))
+    trainer.register_hooks([At(1, lambda: 1 / 0)])
+    trainer._hooks.insert(0, trainer._hooks.pop())
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+
+
 def test_other_errors_are_logged_with_their_traceback(cfg, log, monkeypatch):
     trainer = Trainer(cfg)
     monkeypatch.setattr(trainer._trainer, "run_step", lambda: 1 / 0)
@@ -239,6 +290,20 @@ def test_a_missing_test_dataset_is_found_before_the_model_is_built(cfg, monkeypa
     for start in (Trainer, evaluate):
         with pytest.raises(UserError, match=name):
             start(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("MODEL.META_ARCHITECTURE", "CATSeg or EnhancedCATSeg"),
+        ("MODEL.SEM_SEG_HEAD.NAME", "CATSegHead"),
+        ("SOLVER.LR_SCHEDULER_NAME", "one of WarmupCosineLR, "),
+    ],
+)
+def test_an_unknown_name_is_one_line(cfg, key, known):
+    cfg.merge_from_list([key, "Foo"])
+    with pytest.raises(UserError, match=f"{key} is 'Foo'; set it to {known}"):
+        Trainer(cfg)
 
 
 def test_test_asks_for_the_classes_of_the_dataset_and_puts_back_the_old_ones(cfg):

@@ -123,6 +123,15 @@ def test_vocabulary_and_mode_are_the_models():
     assert SemanticSegmentorWithTTA(cfg, model.train()).training
 
 
-def test_no_size_is_refused():
-    with pytest.raises(UserError, match=r"TEST\.AUG\.MIN_SIZES is empty"):
-        augmented(Channels(), ())
+@pytest.mark.parametrize(
+    ("sizes", "largest", "problem"),
+    [
+        ((), 4000, "MIN_SIZES is empty"),
+        ((64, -5), 4000, r"MIN_SIZES is \[64, -5\]; give whole numbers"),
+        (("wide",), 4000, "MIN_SIZES is .*; give whole numbers"),
+        ((64,), 0, "MAX_SIZE is 0; set it to 1 or more"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(sizes, largest, problem):
+    with pytest.raises(UserError, match=rf"TEST\.AUG\.{problem}"):
+        augmented(Channels(), sizes, largest=largest)

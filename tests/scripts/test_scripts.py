@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -53,12 +54,23 @@ def python(tmp_path) -> Path:
 
 
 @pytest.fixture
+def copied(tmp_path) -> Path:
+    """A copy of the scripts and configs, whose default output folders are nobody's."""
+    root = tmp_path / "copied"
+    shutil.copytree(ROOT / "configs", root / "configs")
+    (root / "tools").mkdir()
+    for script in (*ROOT.glob("*.sh"), ROOT / "tools/common.sh"):
+        shutil.copy(script, root / script.relative_to(ROOT))
+    return root
+
+
+@pytest.fixture
 def run(python, tmp_path):
     """Run a script from another folder; gives its exit status, output and Python's calls."""
 
-    def run(script, *arguments):
+    def run(script, *arguments, root=ROOT):
         done = subprocess.run(
-            [str(ROOT / script), *map(str, arguments)],
+            [str(root / script), *map(str, arguments)],
             cwd=tmp_path,
             env=os.environ | {"PYTHON": str(python / "python")},
             capture_output=True,
@@ -68,7 +80,7 @@ def run(python, tmp_path):
         calls = python / "calls"
         lines = calls.read_text().splitlines() if calls.exists() else []
         calls.unlink(missing_ok=True)
-        return done, [line.replace(f"{ROOT}/", "") for line in lines]
+        return done, [line.replace(f"{root}/", "") for line in lines]
 
     return run
 
@@ -89,13 +101,27 @@ def test_train_enhanced(run, tmp_path):
     ]
 
 
-def test_defaults(run, python):
-    (python / "status").write_text("1\n")  # nothing is trained: the default folder is a real one
-    done, calls = run("train_enhanced.sh", "SOLVER.MAX_ITER", "5")
-    assert done.returncode == 1
-    assert calls == [
-        train_call(4, "configs/vitb_384_enhanced.yaml", "output/enhanced", " SOLVER.MAX_ITER 5")
-    ]
+def test_defaults(run, copied):
+    done, calls = run("train_enhanced.sh", "SOLVER.MAX_ITER", "5", root=copied)
+    assert done.returncode == 0, done.stderr
+    config = "configs/vitb_384_enhanced.yaml"
+    assert calls == [train_call(4, config, "output/enhanced", " SOLVER.MAX_ITER 5")]
+    final = Path("output/enhanced/model_final.pth")
+    _, calls = run("run_train_test.sh", root=copied)  # trained by the call before
+    assert calls == [evaluate_call(4, config, final)]
+    _, calls = run("train_ablation.sh", root=copied)
+    assert calls[0] == train_call(4, "configs/vitb_384_oft.yaml", "output/ablation/oft")
+
+
+@pytest.mark.parametrize("script", ["train_enhanced.sh", "run_train_test.sh"])
+@pytest.mark.parametrize(
+    ("config", "folder"), [("vitb_384_oft", "oft"), ("vitb_384", "vitb_384"), ("my own", "my own")]
+)
+def test_each_config_has_a_default_folder_of_its_own(run, copied, script, config, folder):
+    file = copied / f"configs/{config}.yaml"
+    file.touch()
+    _, calls = run(script, 1, file, root=copied)
+    assert calls[0] == train_call(1, f"configs/{config}.yaml", f"output/{folder}")
 
 
 def test_output_dir_among_the_pairs_names_the_folder(run, tmp_path):
@@ -110,13 +136,13 @@ def test_output_dir_among_the_pairs_names_the_folder(run, tmp_path):
 
 
 def evaluate_call(gpus, config, weights, output=None, more=""):
-    output = output or f"{weights.parent}/eval"
+    output = output or weights.parent / "eval"
     ending = f"MODEL.WEIGHTS {weights} OUTPUT_DIR {output}"
     return f"{EVALUATE} --num-gpus {gpus} --config-file {config}{more} {ending}"
 
 
 def test_eval_enhanced(run, tmp_path):
-    weights = tmp_path / "some folder" / "model.pth"
+    weights = tmp_path / "some folder" / "model_final.pth"
     weights.parent.mkdir()
     weights.touch()
     config = "configs/vitb_384_oft.yaml"
@@ -130,12 +156,29 @@ def test_eval_enhanced(run, tmp_path):
     assert calls == [evaluate_call(1, config, weights, "elsewhere", " MODEL.DEVICE cpu")]
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("model_final.safetensors", "eval"),
+        ("model_0039999.pth", "eval_model_0039999"),
+        ("h-clip v1.5.pth", "eval_h-clip v1.5"),
+        ("weights", "eval_weights"),
+    ],
+)
+def test_weights_of_one_folder_keep_their_results_apart(run, tmp_path, name, folder):
+    weights = tmp_path / "a.folder" / name
+    weights.parent.mkdir()
+    weights.touch()
+    _, calls = run("eval_enhanced.sh", "configs/vitb_384.yaml", weights)
+    assert calls == [evaluate_call(1, "configs/vitb_384.yaml", weights, weights.parent / folder)]
+
+
 def test_weights_below_the_repository_are_found_from_any_folder(run):
     # Any file will do.
     done, calls = run("eval_enhanced.sh", "configs/vitb_384_oft.yaml", "docs/install.md")
     assert done.returncode == 0, done.stderr
     weights = Path("docs/install.md")
-    assert calls == [evaluate_call(1, "configs/vitb_384_oft.yaml", weights)]
+    assert calls == [evaluate_call(1, "configs/vitb_384_oft.yaml", weights, "docs/eval_install")]
 
 
 def test_run_train_test_trains_once_then_evaluates(run, tmp_path):

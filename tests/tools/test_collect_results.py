@@ -68,6 +68,7 @@ def test_refusals_are_one_line(runs, tmp_path, capsys):
         ((runs, "--chart", "chart.jpg"), "ending in .png"),
         ((runs, "--baseline", "CAT-Seg"), "--baseline CAT-Seg"),
         ((runs, "--output", tmp_path / "file" / "table.md"), "cannot write"),
+        ((runs, "--output", tmp_path), "it is a folder"),
     ):
         (line,) = failure(capsys, *arguments).splitlines()
         assert line.startswith("error: ") and problem in line

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -159,6 +160,13 @@ def saved_predictions(place: Path, label: str) -> list[np.ndarray]:
     return maps
 
 
+def test_starting_warns_of_nothing():
+    script = REPO_ROOT / "tools/evaluate_benchmarks.py"
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+    assert "--benchmarks NAME" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_missing_benchmark_is_listed_with_what_to_do(first, place):
     assert first.status == 0 and not first.error
     assert first.rows["PC-459"] == ["missing", "-", "-", "-", "-"]
@@ -306,6 +314,13 @@ def test_a_benchmark_asked_for_has_to_be_there(place, monkeypatch, tmp_path):
     assert run.rows["A-150"][0] == "missing"
     [error] = run.error
     assert error.startswith("error: A-150 missing: dataset ade20k_150_test_sem_seg is not in")
+
+
+def test_no_weights_are_an_error(place):
+    run = Run([*command(place), "MODEL.WEIGHTS", ""], may_load=False)
+    assert run.status == 2
+    [error] = run.error
+    assert error.startswith("error: MODEL.WEIGHTS is empty; add ")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,17 @@ def refusal(*folders) -> str:
     return line
 
 
+def test_other_checkpoints_of_a_run_are_runs_of_their_own(tmp_path):
+    folder = write_run(tmp_path / "run", "vitb_384_oft", {"A-150": 32.0})
+    write_result(folder / "eval_model_0039999", "A-150", 31.0)
+    runs = read_runs([str(folder), str(folder / "eval_model_0039999")])
+    assert [run.results["A-150"].metrics["mIoU"] for run in runs] == [32.0, 31.0]
+    # Downloaded weights in a folder that no training wrote.
+    write_result(tmp_path / "downloads/eval_h_clip", "A-150", 30.0)
+    (run,) = read_runs([str(tmp_path / "downloads")])
+    assert run.results["A-150"].metrics["mIoU"] == 30.0
+
+
 def test_folders_that_are_no_runs_are_refused(tmp_path):
     assert "there is no folder" in refusal(tmp_path / "nowhere")
     assert f"{tmp_path} holds no run" in refusal(tmp_path)
