@@ -2,7 +2,7 @@
 # Evaluate one set of weights on every benchmark on disk; benchmarks that are done are kept.
 # The results go into OUTPUT_DIR, if given, else beside the weights: into eval for model_final.pth,
 # eval_NAME for any other NAME.pth.
-USAGE='eval_enhanced.sh CONFIG WEIGHTS [NUM_GPUS=1] [OUTPUT_DIR eval, or eval_NAME, beside WEIGHTS] [KEY VALUE ...]'
+USAGE='eval_enhanced.sh CONFIG WEIGHTS [NUM_GPUS=1] [OUTPUT_DIR FOLDER] [KEY VALUE ...]'
 source "$(dirname -- "${BASH_SOURCE[0]}")/tools/common.sh"
 
 split_arguments 3 "$@"

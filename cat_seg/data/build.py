@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
-from cat_seg.data.vocabularies import load_vocabulary
+from cat_seg.data.vocabularies import check_class_list
 from cat_seg.errors import UserError
 
 # The published configs know the one training mapper under the second name.
@@ -264,13 +264,13 @@ def _check_registered(name: str, key: str) -> None:
 def _check_train_dataset(cfg: CfgNode, name: str) -> None:
     _check_registered(name, "DATASETS.TRAIN")
     metadata, head = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD
-    classes = len(metadata.get("stuff_classes", ()))
-    expected = len(load_vocabulary(head.TRAIN_CLASS_JSON))
-    if classes != expected:
-        raise UserError(
-            f"dataset {name} has {classes} classes, MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON "
-            f"({head.TRAIN_CLASS_JSON}) lists {expected}; choose the list of that dataset"
-        )
+    check_class_list(
+        "MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON",
+        head.TRAIN_CLASS_JSON,
+        name,
+        metadata.get("stuff_classes", ()),
+        "choose the list of that dataset",
+    )
     if metadata.ignore_label != head.IGNORE_VALUE:
         raise UserError(
             f"dataset {name} marks ignored pixels by {metadata.ignore_label}, "

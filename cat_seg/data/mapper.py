@@ -179,6 +179,10 @@ def _train_augmentations(inputs: CfgNode, ignore_label: int) -> list[T.Augmentat
     resize = T.ResizeShortestEdge(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
     crop = None
     if inputs.CROP.ENABLED:
+        if len(inputs.CROP.SIZE) != 2 or min(inputs.CROP.SIZE) <= 0:
+            raise UserError(
+                f"INPUT.CROP.SIZE is {list(inputs.CROP.SIZE)}; give a height and a width above 0"
+            )
         crop = T.RandomCrop_CategoryAreaConstraint(
             _choice(inputs.CROP, "TYPE", _CROPS, "INPUT.CROP"),
             inputs.CROP.SIZE,

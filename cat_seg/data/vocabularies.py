@@ -61,6 +61,39 @@ def parse_vocabulary(text: str) -> list[str]:
     return check_names(names, f"vocabulary {text!r}")
 
 
+def check_class_list(
+    key: str, path: str, dataset: str, own: Sequence[str], remedy: str
+) -> list[str]:
+    """Read a class list that names the classes of a dataset, perhaps in other words.
+
+    Args:
+        key: the config key that gives the list.
+        path: of the list.
+        dataset, own: name and class names of the dataset.
+        remedy: what to do where they do not fit, for the message.
+
+    Returns:
+        The names of the list.
+
+    Raises:
+        UserError: as in `load_vocabulary`; the list has another number of classes, or the same
+            ones in another order.
+    """
+    names = load_vocabulary(path)
+    if len(names) != len(own):
+        raise UserError(
+            f"{key} ({path}) lists {len(names)} classes, dataset {dataset} has {len(own)}; {remedy}"
+        )
+    moved = [index for index, name in enumerate(names) if name != own[index]]
+    if moved and sorted(names) == sorted(own):
+        first = moved[0]
+        raise UserError(
+            f"{key} ({path}) lists the classes of dataset {dataset} in another order, class "
+            f"{first} is {names[first]!r} and not {own[first]!r}; {remedy}"
+        )
+    return names
+
+
 def _parse_file(path: str, parse: Callable[[str], object]) -> object:
     file = resolve(path)
     try:

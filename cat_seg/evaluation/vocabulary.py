@@ -10,27 +10,27 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from torch import nn
 
-from cat_seg.data import build_test_loader, load_vocabulary
-from cat_seg.errors import UserError
+from cat_seg.data import build_test_loader
+from cat_seg.data.vocabularies import check_class_list
 
 
 def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
     """Return the class names to test a dataset with: TEST_CLASS_JSON's, or its own.
 
     Raises:
-        UserError: TEST_CLASS_JSON has not as many names as the dataset has classes.
+        UserError: TEST_CLASS_JSON does not list the dataset's classes in their order.
     """
     own = MetadataCatalog.get(dataset_name).stuff_classes
     path = cfg.MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON
     if not path:
         return list(own)
-    names = load_vocabulary(path)
-    if len(names) != len(own):
-        raise UserError(
-            f"MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON ({path}) lists {len(names)} classes, dataset "
-            f'{dataset_name} has {len(own)}; set it to "" to use the list of each dataset'
-        )
-    return names
+    return check_class_list(
+        "MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON",
+        path,
+        dataset_name,
+        own,
+        'set it to "" to use the list of each dataset',
+    )
 
 
 def check_test_datasets(cfg: CfgNode) -> None:

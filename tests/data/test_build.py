@@ -281,7 +281,7 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
         (["DATASETS.TRAIN", ("minor",)], "unknown dataset 'minor' in DATASETS.TRAIN; .* mini,"),
         (
             ["DATASETS.TRAIN", ("mini", "quickstart_train")],
-            r"quickstart_train has 22 classes, .*TRAIN_CLASS_JSON \(.*names\.json\) lists 3",
+            r"TRAIN_CLASS_JSON \(.*names\.json\) lists 3 .*quickstart_train has 22; choose",
         ),
         (
             [
@@ -292,7 +292,7 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
         ),
         (
             ["DATASETS.TRAIN", ("coco_2014_train",)],
-            "coco_2014_train has 0 classes",
+            "dataset coco_2014_train has 0;",
         ),
         (
             ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 65535],
@@ -306,6 +306,17 @@ def test_bad_settings_are_one_line(cfg, monkeypatch, settings, message):
     with pytest.raises(UserError, match=message) as caught:
         build_train_loader(cfg, seed=0)
     assert "\n" not in str(caught.value)
+
+
+def test_the_classes_in_another_order_are_refused(cfg, tmp_path):
+    other = tmp_path / "other.json"
+    cfg.MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON = str(other)
+    other.write_text('["alpha", "b", "c"]')
+    build_train_loader(cfg, seed=0)  # other words for the same classes
+    other.write_text('["a", "c", "b"]')
+    told = r"other\.json\) .*dataset mini in another order, class 1 is 'c' and not 'b'; choose"
+    with pytest.raises(UserError, match=told):
+        build_train_loader(cfg, seed=0)
 
 
 def test_an_unknown_test_dataset_is_one_line(cfg):

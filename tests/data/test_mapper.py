@@ -208,3 +208,10 @@ def test_inference_names_an_unknown_format(cfg):
     cfg.INPUT.FORMAT = "L"
     with pytest.raises(UserError, match=r"INPUT\.FORMAT is 'L'"):
         InferenceMapper(cfg)
+
+
+@pytest.mark.parametrize("size", [[8], [8, 0], [8, 8, 8]])
+def test_a_crop_has_a_height_and_a_width(cfg, size):
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE = True, size
+    with pytest.raises(UserError, match=r"INPUT\.CROP\.SIZE is \[8.*\]; give a height and a width"):
+        TrainMapper(cfg)

@@ -38,13 +38,16 @@ def test_a_dataset_has_its_own_classes(cfg):
     assert vocabulary_of(cfg, "asked") == ["cat", "dog"]
 
 
-def test_given_classes_have_to_be_as_many(cfg, tmp_path):
+def test_given_classes_have_to_be_as_many_in_their_order(cfg, tmp_path):
     path = tmp_path / "names.json"
     cfg.MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON = str(path)
     path.write_text(json.dumps(["kitten", "puppy"]))
     assert vocabulary_of(cfg, "asked") == ["kitten", "puppy"]
     path.write_text(json.dumps(["kitten"]))
     with pytest.raises(UserError, match=r"names\.json\) lists 1 classes, dataset asked has 2"):
+        vocabulary_of(cfg, "asked")
+    path.write_text(json.dumps(["dog", "cat"]))
+    with pytest.raises(UserError, match=r"in another order, class 0 is 'dog' and not 'cat'"):
         vocabulary_of(cfg, "asked")
 
 
