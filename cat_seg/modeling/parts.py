@@ -29,7 +29,9 @@ def in_parts(
         dim: dimension to divide.
         recompute: keep nothing but the input for the backward pass.
     """
-    limit = PART_ELEMENTS.get(x.device.type, PART_ELEMENTS["cuda"])
+    # A compiled graph repeats the step for every part: of few it is compiled in less time.
+    few = torch.compiler.is_compiling() or x.device.type not in PART_ELEMENTS
+    limit = PART_ELEMENTS["cuda" if few else x.device.type]
     size = max(1, limit * x.shape[dim] // x.numel())
     run = partial(recomputed, step) if recompute else step
     if size >= x.shape[dim]:

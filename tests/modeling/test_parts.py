@@ -94,3 +94,18 @@ def test_without_gradients_nothing_is_computed_twice():
     with torch.no_grad():
         recomputed(step, torch.randn(2, 3))
     assert len(step.sizes) == 1
+
+
+def test_a_compiled_graph_repeats_no_step_for_parts_of_a_cache():
+    step, x, graphs = nn.Linear(3, 5), torch.randn(10, 2, 3), []
+
+    def note(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    with torch.no_grad():
+        compiled = torch.compile(lambda x: in_parts(step, x, 0), backend=note)
+        torch.testing.assert_close(compiled(x), step(x))
+    torch._dynamo.reset()
+    [graph] = graphs
+    assert [node.op for node in graph.graph.nodes].count("call_function") == 1
