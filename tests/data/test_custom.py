@@ -321,5 +321,5 @@ def test_a_class_list_of_another_length_is_refused_for_training(fields):
     (fields / "other.txt").write_text("wheat\n")
     changes = [*tiny_options(fields), "MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON", "other.txt"]
     cfg = load_config("configs/fields.yaml", changes)
-    with pytest.raises(UserError, match=r"dataset fields_train has 3 classes, .*lists 1"):
+    with pytest.raises(UserError, match=r"other\.txt\) lists 1 .*fields_train has 3;"):
         train_net.Trainer(cfg)
