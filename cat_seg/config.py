@@ -32,7 +32,7 @@ def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
     # Keep few activations of the aggregator and compute the others again in the backward pass.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
-    # Compile the aggregator by torch.compile: minutes at the start, less time a step.
+    # Compile the aggregator by torch.compile, which takes minutes at the start; on a CPU no gain.
     cfg.MODEL.COMPILE = False
     cfg.MODEL.MASK_FORMER = CfgNode()
     # Whole images are padded to a multiple of this before they are resized for CLIP.

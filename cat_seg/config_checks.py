@@ -5,10 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from .errors import UserError
 
+MODELS, HEADS = "CATSeg or EnhancedCATSeg", "CATSegHead"
 NORM_GROUP = 16  # channels of a decoder's norm group
+
+
+def check_registered(model: CfgNode) -> None:
+    """Check that what MODEL names is there to be built.
+
+    Raises:
+        UserError: naming the key, its value, and what this project has.
+    """
+    for key, name, registry, known in (
+        ("META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY, MODELS),
+        ("SEM_SEG_HEAD.NAME", model.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY, HEADS),
+    ):
+        if name not in registry:
+            raise UserError(f"MODEL.{key} is {name!r}; set it to {known}")
 
 
 def check_head(head: CfgNode) -> None:

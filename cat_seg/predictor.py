@@ -13,6 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import Tensor
 
+from cat_seg.config_checks import check_registered
 from cat_seg.data import check_names, parse_vocabulary, read_image
 from cat_seg.data.mapper import InferenceMapper
 from cat_seg.engine import Checkpointer
@@ -50,11 +51,13 @@ class Predictor:
                 TRAIN_CLASS_JSON where that is "".
 
         Raises:
-            UserError: no or unfit weights, a device that is not there, a bad class list.
+            UserError: no or unfit weights, a model or device that is not there, a size that
+                cannot be, a bad class list.
         """
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model")
         check_device(cfg)
+        check_registered(cfg.MODEL)
         self.model = build_model(cfg).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self._mapper = InferenceMapper(cfg)

@@ -123,6 +123,20 @@ def test_probabilities_are_never_reduced(cfg, monkeypatch):
     assert result.probabilities.shape == (3, 8, 9)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("MODEL.META_ARCHITECTURE", "Foo", "is 'Foo'; set it to CATSeg or EnhancedCATSeg"),
+        ("MODEL.SEM_SEG_HEAD.NAME", "Foo", "is 'Foo'; set it to CATSegHead"),
+        ("INPUT.MIN_SIZE_TEST", -1, "is -1 and .* set them to 0"),
+    ],
+)
+def test_what_cannot_be_built_is_named(cfg, key, value, told):
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=f"{key} {told}"):
+        Predictor(cfg)
+
+
 def test_no_weights_is_an_error(cfg):
     cfg.MODEL.WEIGHTS = ""
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS is empty; set it"):

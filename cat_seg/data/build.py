@@ -111,11 +111,6 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """
     if cfg.TEST.IMS_PER_BATCH < 1:
         raise UserError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; set it to 1 or more")
-    if cfg.INPUT.MIN_SIZE_TEST < 0 or cfg.INPUT.MAX_SIZE_TEST < 1:
-        raise UserError(
-            f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST "
-            f"{cfg.INPUT.MAX_SIZE_TEST}; set them to 0 (the image's own size) and 1 or more"
-        )
     _check_registered(dataset_name, "DATASETS.TEST")
     records = _load([dataset_name])
     return _build_loader(

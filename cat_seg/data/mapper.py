@@ -140,8 +140,13 @@ class InferenceMapper:
         """Read INPUT.*; MIN_SIZE_TEST 0 keeps images as they are.
 
         Raises:
-            UserError: INPUT.FORMAT is unknown.
+            UserError: INPUT.FORMAT is unknown, or a size that cannot be.
         """
+        if cfg.INPUT.MIN_SIZE_TEST < 0 or cfg.INPUT.MAX_SIZE_TEST < 1:
+            raise UserError(
+                f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST "
+                f"{cfg.INPUT.MAX_SIZE_TEST}; set them to 0 (the image's own size) and 1 or more"
+            )
         return {
             "augmentations": detection_utils.build_augmentation(cfg, is_train=False),
             "image_format": _choice(cfg.INPUT, "FORMAT", _FORMATS),

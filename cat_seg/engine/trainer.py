@@ -14,10 +14,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
-from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.utils import comm
 from torch import nn
 
+from cat_seg.config_checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.checkpointer import Checkpointer
 from cat_seg.engine.compiling import compile_aggregator
@@ -34,7 +34,6 @@ from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_data
 logger = logging.getLogger(__name__)
 
 SCHEDULERS = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
-MODELS, HEADS = "CATSeg or EnhancedCATSeg", "CATSegHead"
 FINAL = "model_final"  # as PeriodicCheckpointer calls the checkpoint of the last iteration
 
 
@@ -186,12 +185,7 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: the config does not make a model.
         """
-        for key, name, registry, known in (
-            ("META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY, MODELS),
-            ("SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY, HEADS),
-        ):
-            if name not in registry:
-                raise UserError(f"MODEL.{key} is {name!r}; set it to {known}")
+        check_registered(cfg.MODEL)
         model = super().build_model(cfg)
         if cfg.MODEL.COMPILE:
             compile_aggregator(model)

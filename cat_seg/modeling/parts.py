@@ -30,8 +30,8 @@ def in_parts(
         recompute: keep nothing but the input for the backward pass.
     """
     # A compiled graph repeats the step for every part: of few it is compiled in less time.
-    few = torch.compiler.is_compiling() or x.device.type not in PART_ELEMENTS
-    limit = PART_ELEMENTS["cuda" if few else x.device.type]
+    in_cache = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    limit = PART_ELEMENTS["cpu" if in_cache else "cuda"]
     size = max(1, limit * x.shape[dim] // x.numel())
     run = partial(recomputed, step) if recompute else step
     if size >= x.shape[dim]:

@@ -218,6 +218,8 @@ def test_train_net_ends_bad_input_with_one_line(config_file, tmp_path, monkeypat
     with pytest.raises(SystemExit) as status:
         run_train_net(monkeypatch, config_file, *given, "OUTPUT_DIR", str(tmp_path / "out"))
     assert status.value.code == 2
-    errors = capsys.readouterr().err
-    assert errors.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in errors
+    # PyTorch logs this itself, once a process, on machines with CUDA and no GPU.
+    [line] = (
+        line for line in capsys.readouterr().err.splitlines() if "No CUDA runtime" not in line
+    )
+    assert line.startswith("error: ")

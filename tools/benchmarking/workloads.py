@@ -72,7 +72,7 @@ class Workload:
 
     def _train(self, trace: Trace) -> None:
         self._optimiser.zero_grad()
-        trace.begin(FORWARD)
+        trace.begin(FORWARD)  # of what the micro-batches share
         steps = self._accumulation
         for part in micro_batches(self.model, self.inputs, steps, self._autocast):
             trace.begin(FORWARD)
