@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Train, going on where an earlier run stopped, then evaluate on every benchmark on disk.
-USAGE='run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_enhanced.yaml] [OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]'
+# Train HyperCLIP, or the model of CONFIG, then evaluate it on every benchmark on disk.
+# Run it again to resume where it stopped.
+USAGE='run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_hyperbolic.yaml] [OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]'
 source "$(dirname -- "${BASH_SOURCE[0]}")/tools/common.sh"
 
 split_arguments 3 "$@"
 gpus=${POSITIONAL[0]:-4}
-config=${POSITIONAL[1]:-configs/vitb_384_enhanced.yaml}
+config=${POSITIONAL[1]:-configs/vitb_384_hyperbolic.yaml}
 check_gpus "$gpus"
 check_config "$config"
 check_benchmarks

@@ -106,9 +106,10 @@ def test_defaults(run, copied):
     assert done.returncode == 0, done.stderr
     config = "configs/vitb_384_enhanced.yaml"
     assert calls == [train_call(4, config, "output/enhanced", " SOLVER.MAX_ITER 5")]
-    final = Path("output/enhanced/model_final.pth")
-    _, calls = run("run_train_test.sh", root=copied)  # trained by the call before
-    assert calls == [evaluate_call(4, config, final)]
+    _, calls = run("run_train_test.sh", root=copied)
+    config = "configs/vitb_384_hyperbolic.yaml"
+    final = Path("output/hyperbolic/model_final.pth")
+    assert calls == [train_call(4, config, "output/hyperbolic"), evaluate_call(4, config, final)]
     _, calls = run("train_ablation.sh", root=copied)
     assert calls[0] == train_call(4, "configs/vitb_384_oft.yaml", "output/ablation/oft")
 
@@ -130,6 +131,7 @@ def test_output_dir_among_the_pairs_names_the_folder(run, tmp_path):
     _, calls = run("train_enhanced.sh", "1", *given)
     assert calls == [train_call(1, config, out, " SEED 3")]
     _, calls = run("run_train_test.sh", "1", *given)  # trained by the call before
+    config = "configs/vitb_384_hyperbolic.yaml"
     assert calls == [evaluate_call(1, config, out / "model_final.pth", more=" SEED 3")]
     _, calls = run("train_ablation.sh", "1", *given)
     assert calls[0] == train_call(1, "configs/vitb_384_oft.yaml", out / "oft", " SEED 3")
