@@ -52,7 +52,11 @@ def _context_layouts(label_folder: str) -> tuple[Layout, ...]:
 
 def _voc_layouts(label_folder: str) -> tuple[Layout, ...]:
     voc = "VOCdevkit/VOC2012"
-    return (Layout(f"{voc}/JPEGImages", f"{voc}/{label_folder}", shared_images=True),)
+    return tuple(
+        # The second is what earlier versions of this project wrote.
+        Layout(f"{voc}/JPEGImages", f"{voc}/{folder}", shared_images=True)
+        for folder in (f"{label_folder}/val", label_folder)
+    )
 
 
 def _made_by(script: str) -> str:
@@ -131,7 +135,7 @@ DATASETS = (
         shipped_path("pc59"),
         _context_layouts("pc59_val"),
         made_by=_made_by("pascal_context_59"),
-        expected=5105,
+        expected=5104,
     ),
     DatasetSpec(
         "context_459_test_sem_seg",
@@ -140,7 +144,7 @@ DATASETS = (
         label_suffix=".tif",
         ignore_label=65535,
         made_by=_made_by("pascal_context_459"),
-        expected=5105,
+        expected=5104,
     ),
     _quickstart("train", "quickstart_seen"),
     _quickstart("val_seen", "quickstart"),

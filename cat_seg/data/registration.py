@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ class DatasetSpec:
     name: str
     # Path of the list of class names, in the order of the label values.
     vocabulary: str
-    # The first that is on disk is used.
+    # Of those on disk, the one with the most label maps is used; the first of several.
     layouts: tuple[Layout, ...]
     label_suffix: str = ".png"
     ignore_label: int = 255
@@ -184,12 +184,33 @@ def find_pairs(spec: DatasetSpec) -> Pairs:
 
 def _find_layout(spec: DatasetSpec) -> Layout | None:
     root = datasets_root()
-    for layout in spec.layouts:
-        if holds(root / layout.images, IMAGE_SUFFIXES) and holds(
-            root / layout.labels, {spec.label_suffix}
-        ):
-            return layout
-    return None
+    present = [
+        layout
+        for layout in spec.layouts
+        if holds(root / layout.images, IMAGE_SUFFIXES)
+        and holds(root / layout.labels, {spec.label_suffix})
+    ]
+    return fullest_layout(present, root, spec.label_suffix) if present else None
+
+
+def fullest_layout(layouts: Sequence[Layout], root: Path, label_suffix: str) -> Layout:
+    """Return the layout with the most label maps; the first of several that have as many.
+
+    A preparation that was interrupted in one layout does not hide a complete copy in another.
+
+    Args:
+        layouts: at least one.
+        root: folder of all datasets.
+        label_suffix: ending of the label maps.
+    """
+    if len(layouts) == 1:  # nothing to choose from: large folders take a while to count
+        return layouts[0]
+
+    def labels(layout: Layout) -> int:
+        folder = root / layout.labels
+        return sum(1 for _ in file_names(folder, {label_suffix})) if folder.is_dir() else 0
+
+    return max(layouts, key=labels)
 
 
 def holds(folder: Path, suffixes: Collection[str]) -> bool:

@@ -52,7 +52,9 @@ PLACES = [
     *(
         (name, f"{VOC12}/JPEGImages", f"{VOC12}/{labels}", ".png", classes, 255)
         for name, labels, classes in (
+            ("voc_2012_test_sem_seg", "annotations_detectron2/val", 20),
             ("voc_2012_test_sem_seg", "annotations_detectron2", 20),
+            ("voc_2012_test_background_sem_seg", "annotations_detectron2_bg/val", 59),
             ("voc_2012_test_background_sem_seg", "annotations_detectron2_bg", 59),
         )
     ),
@@ -164,8 +166,8 @@ def test_names_behind_the_twenty_classes_are_background_in_pas_20b_alone():
         ("ade20k_full_sem_seg_freq_val_all", 2000, "ade20k_full"),
         ("voc_2012_test_sem_seg", 1449, "voc"),
         ("voc_2012_test_background_sem_seg", 1449, "voc"),
-        ("context_59_test_sem_seg", 5105, "pascal_context_59"),
-        ("context_459_test_sem_seg", 5105, "pascal_context_459"),
+        ("context_59_test_sem_seg", 5104, "pascal_context_59"),
+        ("context_459_test_sem_seg", 5104, "pascal_context_459"),
     ],
 )
 def test_how_many_images_there_should_be_and_what_makes_them(root, name, expected, script):

@@ -97,6 +97,14 @@ def test_the_first_layout_that_exists_wins(root, add):
     assert str(root / FIRST.images) in DatasetCatalog.get(name)[0]["file_name"]
 
 
+def test_a_complete_layout_wins_over_one_that_was_begun(root, add):
+    name = add(FIRST, SECOND)
+    fill(root, FIRST, stems=("a",))
+    fill(root, SECOND)
+    assert MetadataCatalog.get(name).sem_seg_root == str(root / SECOND.labels)
+    assert len(DatasetCatalog.get(name)) == 2
+
+
 def test_a_layout_without_files_does_not_win(root, add):
     name = add(FIRST, SECOND)
     fill(root, FIRST, label_suffix=".tif")

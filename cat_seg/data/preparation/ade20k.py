@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from cat_seg.data.preparation.jobs import Conversion, Job
 from cat_seg.data.preparation.sources import (
@@ -90,16 +90,17 @@ def _full_label(segments: Path, image_path: Path, table: np.ndarray) -> np.ndarr
 
 
 def _full_image(path: Path) -> bytes:
+    """Encode the image anew with PIL's defaults, as the published script does with every one.
+
+    The result has no EXIF data: segments are drawn on the pixels as stored, so no reader may turn
+    them.
+    """
     with Image.open(path) as file:
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) != 1
         size = _reduced_size(*file.size)
-        pixels = np.asarray(file.convert("RGB"))
+        pixels = np.asarray(file if file.mode in ("L", "RGB") else file.convert("RGB"))
     if size:
         # Not PIL, which smooths before it reduces.
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
-    elif not turned:
-        return path.read_bytes()
-    # Segments are drawn on the stored pixels: without EXIF data, readers leave them as they are.
     content = BytesIO()
     Image.fromarray(pixels).save(content, format="JPEG")
     return content.getvalue()

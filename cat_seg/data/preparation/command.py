@@ -83,7 +83,7 @@ def _convert(conversion: Conversion, processes: int) -> list[str]:
 
 def _run_jobs(conversion: Conversion, processes: int) -> tuple[Counter[State], list[str]]:
     """Run the jobs of a conversion; returns what became of them, and what went wrong."""
-    spec, jobs = conversion.spec, conversion.jobs
+    rules, jobs = LabelRules.of(conversion), conversion.jobs
     folders = {target.parent for job in jobs for target in job.targets}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,8 +92,8 @@ def _run_jobs(conversion: Conversion, processes: int) -> tuple[Counter[State], l
     states: Counter[State] = Counter()
     problems = {}
     with (
-        closing(run_in_processes(partial(run_job, LabelRules.of(spec)), jobs, processes)) as done,
-        bar(desc=spec.name, total=len(jobs), unit="file") as progress,
+        closing(run_in_processes(partial(run_job, rules), jobs, processes)) as done,
+        bar(desc=conversion.spec.name, total=len(jobs), unit="file") as progress,
     ):
         for job, outcome in done:
             progress.update()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import warnings
 from collections.abc import Callable
@@ -56,12 +57,14 @@ class Conversion:
         labels: folder of the label maps.
         jobs: one for each label map.
         warnings: what the user should know beforehand, a line each.
+        drops_unlabelled: maps without a labelled pixel are not written.
     """
 
     spec: DatasetSpec
     labels: Path
     jobs: tuple[Job, ...]
     warnings: tuple[str, ...] = ()
+    drops_unlabelled: bool = False
 
 
 class State(Enum):
@@ -96,9 +99,10 @@ class LabelRules:
     drops_unlabelled: bool
 
     @classmethod
-    def of(cls, spec: DatasetSpec) -> LabelRules:
-        """Read the rules of a dataset."""
-        return cls(len(spec.label_names()), spec.ignore_label, spec.drops_unlabelled)
+    def of(cls, conversion: Conversion) -> LabelRules:
+        """Read the rules of a conversion."""
+        spec = conversion.spec
+        return cls(len(spec.label_names()), spec.ignore_label, conversion.drops_unlabelled)
 
     @property
     def dtype(self) -> np.dtype:
@@ -150,6 +154,9 @@ def _is_intact(job: Job, rules: LabelRules) -> bool:
     try:
         newest_source = max(os.stat(path).st_mtime_ns for path in job.sources)
         if min(os.stat(path).st_mtime_ns for path in job.targets) < newest_source:
+            return False
+        # Earlier versions copied images; the published script encodes every one anew.
+        if job.make_image and filecmp.cmp(job.image, job.sources[0], shallow=False):
             return False
         for path in job.targets:
             _verify(path)

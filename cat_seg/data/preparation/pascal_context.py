@@ -22,9 +22,11 @@ from cat_seg.data.preparation.sources import (
 )
 from cat_seg.data.registration import spec_of
 from cat_seg.errors import UserError
+from cat_seg.paths import REPO_ROOT
 
 MERGED = "trainval_merged.json"
-VALIDATION_LISTS = ("ImageSets/Main/val.txt", "VOCdevkit/VOC2010/ImageSets/Main/val.txt")
+# The names of the validation images: the published file, or the copy in this repository.
+VALIDATION_LIST = "pascalcontext_val.txt"
 DOWNLOAD_59 = (
     "unpack VOCtrainval_03-May-2010.tar (host.robots.ox.ac.uk/pascal/VOC/voc2010), and put "
     "trainval_merged.json of the Detail API (github.com/zhanghang1989/detail-api) into "
@@ -67,38 +69,37 @@ def find_59(root: Path) -> list[Conversion]:
 
 
 def find_459(root: Path) -> list[Conversion]:
-    """Return the conversion to PC-459.
+    """Return the conversion to PC-459 of the validation images that are in trainval/.
 
     Raises:
-        UserError: there is no folder trainval, or nothing says which images are for validation.
+        UserError: there is no folder trainval, or no validation image is in it.
     """
     spec = spec_of("context_459_test_sem_seg")
     place = find_raw(root, spec, ("trainval",), DOWNLOAD_459)
-    jobs = []
-    for stem in _validation_names(root, place.base):
-        raw = place.raw / f"{stem}.mat"
-        jobs.append(
-            Job(
-                label=place.labels / f"{stem}{spec.label_suffix}",
-                image=place.image(f"{stem}.jpg"),
-                sources=(raw,),
-                make_label=partial(_label_map, raw, spec.ignore_label),
-            )
+    names = _validation_names(root, place.base)
+    raw = [path for name in names if (path := place.raw / f"{name}.mat").exists()]
+    if not raw:
+        raise UserError(
+            f"{place.raw} has none of the {len(names)} validation images ({names[0]}.mat, ...); "
+            f"{DOWNLOAD_459}"
         )
-    return [Conversion(spec, place.labels, tuple(jobs), place.warnings)]
+    jobs = tuple(
+        Job(
+            label=place.labels / f"{path.stem}{spec.label_suffix}",
+            image=place.image(f"{path.stem}.jpg"),
+            sources=(path,),
+            make_label=partial(_label_map, path, spec.ignore_label),
+        )
+        for path in raw
+    )
+    return [Conversion(spec, place.labels, jobs, place.warnings)]
 
 
 def _validation_names(root: Path, base: Path) -> list[str]:
-    if (base / MERGED).exists():
-        return [Path(image["file_name"]).stem for image in _load_merged(base / MERGED)["images"]]
-    lists = [base / VALIDATION_LISTS[0], root / VALIDATION_LISTS[1]]
-    for path in lists:
-        if path.exists():
-            return read_names(path)
-    raise UserError(
-        f"nothing says which images of {base} are for validation (looked for {base / MERGED}, "
-        f"{' and '.join(map(str, lists))}); {DOWNLOAD_459}"
-    )
+    for folder in (base, root / "VOCdevkit/VOC2010"):
+        if (folder / VALIDATION_LIST).exists():
+            return read_names(folder / VALIDATION_LIST)
+    return read_names(REPO_ROOT / "datasets" / VALIDATION_LIST)
 
 
 def _load_merged(path: Path) -> dict[str, list[Entry]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cat_seg.data.reading import read_label
-from cat_seg.data.registration import IMAGE_SUFFIXES, DatasetSpec, holds
+from cat_seg.data.registration import IMAGE_SUFFIXES, DatasetSpec, fullest_layout, holds
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
 
@@ -68,7 +68,8 @@ def find_raw(root: Path, spec: DatasetSpec, names: Sequence[str], download: str)
     base, raw = present[0]
     layouts = [layout for layout, of in zip(spec.layouts, bases, strict=True) if of == base]
     existing = [layout for layout in layouts if holds(root / layout.images, IMAGE_SUFFIXES)]
-    layout = (existing or layouts)[0]
+    # Label maps that an earlier run wrote in another layout are not made a second time.
+    layout = fullest_layout(existing or layouts, root, spec.label_suffix)
     return Place(
         base=root / base,
         raw=root / raw,
@@ -90,6 +91,8 @@ def read_names(path: Path) -> list[str]:
         raise UserError(
             f"cannot read {path}: {error.strerror}; it is part of the archive"
         ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file ({error}); replace it") from error
     if not names:
         raise UserError(f"{path} lists no images; replace it")
     return list(dict.fromkeys(names))

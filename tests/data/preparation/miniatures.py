@@ -32,6 +32,7 @@ CONTEXT_LAYOUTS = {
     "cat_seg": ("VOCdevkit/VOC2010", "JPEGImages"),
     "hps_seg": ("pcontext", "images"),
 }
+CONTEXT_LIST = "VOCdevkit/VOC2010/pascalcontext_val.txt"
 VOC = "VOCdevkit/VOC2012"
 ADE = "ADEChallengeData2016"
 FULL = "ADE20K_2021_17_01"
@@ -46,9 +47,10 @@ def save(path: Path, content: np.ndarray, **options) -> None:
     Image.fromarray(content).save(path, **options)
 
 
-def save_image(path: Path, height: int, width: int) -> None:
+def save_image(path: Path, height: int, width: int, **options) -> None:
     rows, columns = np.indices((height, width))
-    save(path, np.stack([rows % 256, columns % 256, (rows + columns) % 256], -1).astype(np.uint8))
+    pixels = np.stack([rows % 256, columns % 256, (rows + columns) % 256], -1)
+    save(path, pixels.astype(np.uint8), **options)
 
 
 def write_coco(root: Path, layout: str = "cat_seg", images: int = 3) -> Expected:
@@ -125,11 +127,11 @@ def write_voc(root: Path) -> Expected:
     objects = np.array([255, *range(20), 255, 255, 0], np.uint8).reshape(4, 6)
     background = np.array([20, *range(20), 255, 20, 0], np.uint8).reshape(4, 6)
     return {
-        f"{VOC}/annotations_detectron2/2007_000001.png": objects,
-        f"{VOC}/annotations_detectron2/2007_000002.png": objects[::-1],
-        f"{VOC}/annotations_detectron2_bg/2007_000001.png": background,
-        f"{VOC}/annotations_detectron2_bg/2007_000002.png": background[::-1],
-        f"{VOC}/annotations_detectron2_bg/2007_000003.png": np.where(bare == 0, 20, 255).astype(
+        f"{VOC}/annotations_detectron2/val/2007_000001.png": objects,
+        f"{VOC}/annotations_detectron2/val/2007_000002.png": objects[::-1],
+        f"{VOC}/annotations_detectron2_bg/val/2007_000001.png": background,
+        f"{VOC}/annotations_detectron2_bg/val/2007_000002.png": background[::-1],
+        f"{VOC}/annotations_detectron2_bg/val/2007_000003.png": np.where(bare == 0, 20, 255).astype(
             np.uint8
         ),
     }
@@ -179,20 +181,18 @@ def write_context_59(root: Path, layout: str = "cat_seg", as_detail: bool = True
     return {f"{labels}/2008_000001.png": wanted, f"{labels}/2008_000003.png": bare}
 
 
-def write_context_459(root: Path, layout: str = "cat_seg", with_json: bool = False) -> Expected:
+def write_context_459(root: Path, layout: str = "cat_seg", with_list: bool = True) -> Expected:
+    """Three images: the published list names the first two, this project's the last two."""
     base, images = CONTEXT_LAYOUTS[layout]
     values = np.arange(460, dtype=np.uint16).reshape(20, 23)
     (root / base / "trainval").mkdir(parents=True)
-    listed = ("2008_000001", "2008_000003")
-    for name in (*listed, "2008_000002"):
+    names = ("2008_000001", "2008_000003", "2008_000007")
+    for name in names:
         savemat(root / base / "trainval" / f"{name}.mat", {"LabelMap": values})
         save_image(root / base / images / f"{name}.jpg", 20, 23)
-    if with_json:
-        (root / base / "trainval_merged.json").write_text(json.dumps(merged_json()))
-    else:
-        lists = root / "VOCdevkit/VOC2010/ImageSets/Main"
-        lists.mkdir(parents=True)
-        (lists / "val.txt").write_text("\n".join(listed))
+    if with_list:
+        (root / CONTEXT_LIST).parent.mkdir(parents=True, exist_ok=True)
+        (root / CONTEXT_LIST).write_text("\n".join(names[:2]))
     wanted = np.where(values == 0, 65535, values.astype(int) - 1).astype(np.uint16)
     labels = f"{base}/annotations_detectron2/pc459_val"
-    return {f"{labels}/{name}.tif": wanted for name in listed}
+    return {f"{labels}/{name}.tif": wanted for name in (names[:2] if with_list else names[1:])}

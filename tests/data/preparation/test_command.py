@@ -198,7 +198,7 @@ def test_a_second_run_at_the_same_time_keeps_away(root, prepare, capsys):
 def test_hidden_files_are_not_counted(root, prepare, capsys):
     mini.write_voc(root)
     prepare("voc")
-    (root / mini.VOC / "annotations_detectron2_bg/._2007_000001.png").touch()
+    (root / mini.VOC / "annotations_detectron2_bg/val/._2007_000001.png").touch()
     capsys.readouterr()
     prepare("voc")
     assert "3 labels in" in capsys.readouterr().out
@@ -213,7 +213,7 @@ def test_too_many_files_are_no_complete_dataset(root, prepare, capsys, monkeypat
     mini.write_voc(root)
     prepare("voc")
     for number in range(1450):
-        (root / mini.VOC / f"annotations_detectron2_bg/{number}.png").touch()
+        (root / mini.VOC / f"annotations_detectron2_bg/val/{number}.png").touch()
     capsys.readouterr()
     prepare("voc")
     assert "1453 of 1449 expected labels: files too many" in capsys.readouterr().err

@@ -12,8 +12,10 @@ from detectron2.data import DatasetCatalog
 from PIL import ExifTags, Image
 from torch.nn.functional import interpolate
 
-from cat_seg.data.preparation.sources import load_raw_ids
+from cat_seg.data.preparation.sources import load_raw_ids, read_names
+from cat_seg.data.registration import spec_of
 from cat_seg.data.vocabularies import load_vocabulary, shipped_path
+from cat_seg.paths import REPO_ROOT
 from tests.data.preparation import miniatures as mini
 
 ADE_150 = "ADE_val_00000001"
@@ -29,7 +31,7 @@ CASES = {
         f"{name}-{layout}-{option}-{given}": (name, write, {"layout": layout, option: given})
         for name, write, option in (
             ("pascal_context_59", mini.write_context_59, "as_detail"),
-            ("pascal_context_459", mini.write_context_459, "with_json"),
+            ("pascal_context_459", mini.write_context_459, "with_list"),
         )
         for layout in mini.CONTEXT_LAYOUTS
         for given in (False, True)
@@ -76,7 +78,7 @@ def test_labels_are_as_expected_where_the_registration_looks(case, root, prepare
 
 def test_unlabelled_images_are_counted_in_pas_20_alone(root, prepare, capsys):
     mini.write_voc(root)
-    stale = root / mini.VOC / "annotations_detectron2/2007_000003.png"
+    stale = root / mini.VOC / "annotations_detectron2/val/2007_000003.png"
     mini.save(stale, np.zeros((4, 6), np.uint8))
     os.utime(stale, (0, 0))  # of a source that has changed
     prepare("voc")
@@ -107,12 +109,18 @@ def full_pair(root: Path, number: int = 0) -> tuple[Path, Path]:
     return folder / f"{name}.jpg", root / mini.FULL / f"images_detectron2/validation/{name}.jpg"
 
 
-def test_small_images_of_ade20k_full_are_copied_as_they_are(root, prepare):
-    mini.write_ade_full(root, ((512, 530), (20, 30)))
+def test_copied_images_of_ade20k_full_are_encoded_anew(root, prepare, capsys):
+    mini.write_ade_full(root)
+    raw, made = full_pair(root)
+    mini.save_image(raw, 20, 30, quality=95)
     assert prepare("ade20k_full") == 0
-    for number in range(2):
-        raw, made = full_pair(root, number)
-        assert raw.read_bytes() == made.read_bytes()
+    encoded = made.read_bytes()
+    made.write_bytes(raw.read_bytes())  # as earlier versions wrote it
+    assert prepare("ade20k_full") == 0
+    assert made.read_bytes() == encoded != raw.read_bytes()
+    capsys.readouterr()
+    assert prepare("ade20k_full") == 0
+    assert "(1 kept as they were)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -210,25 +218,39 @@ def test_a_broken_merged_json_is_one_line(root, prepare, capsys, change, message
     assert len(error) == 1 and str(path) in error[0]
 
 
-@pytest.mark.parametrize(
-    ("script", "write", "names"),
-    [
-        ("voc", mini.write_voc, f"{mini.VOC}/ImageSets/Segmentation/val.txt"),
-        (
-            "pascal_context_459",
-            mini.write_context_459,
-            "VOCdevkit/VOC2010/ImageSets/Main/val.txt",
-        ),
-    ],
-)
-def test_a_missing_list_of_validation_images_is_one_line(
-    root, prepare, capsys, script, write, names
-):
-    write(root)
-    (root / names).unlink()
-    assert prepare(script) == 2
+def test_a_missing_list_of_validation_images_is_one_line(root, prepare, capsys):
+    mini.write_voc(root)
+    names = root / mini.VOC / "ImageSets/Segmentation/val.txt"
+    names.unlink()
+    assert prepare("voc") == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert str(root / names) in line
+    assert str(names) in line
+
+
+def test_the_shipped_validation_list_of_pascal_context():
+    names = read_names(REPO_ROOT / "datasets/pascalcontext_val.txt")
+    assert len(names) == len(set(names)) == 5104
+    assert names == sorted(names)
+    assert (names[0], names[-1]) == ("2008_000002", "2010_006086")
+    for dataset in ("context_59_test_sem_seg", "context_459_test_sem_seg"):
+        assert spec_of(dataset).expected == len(names)
+
+
+def test_validation_images_that_were_not_downloaded_are_counted(root, prepare, capsys):
+    expected = mini.write_context_459(root, with_list=False)
+    assert prepare("pascal_context_459") == 0
+    assert converted(root) == sorted(expected)
+    printed = capsys.readouterr()
+    assert "2 labels in" in printed.out
+    assert "2 of 5104 expected labels: incomplete" in printed.err
+
+
+def test_a_download_without_any_validation_image_is_one_line(root, prepare, capsys):
+    mini.write_context_459(root)
+    (root / mini.CONTEXT_LIST).write_text("2010_000001\n2010_000002\n")
+    assert prepare("pascal_context_459") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{root / 'VOCdevkit/VOC2010/trainval'} has none of the 2 validation images" in line
 
 
 @pytest.mark.parametrize(
