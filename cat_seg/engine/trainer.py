@@ -69,7 +69,12 @@ class Trainer(DefaultTrainer):
 
         # Before the model, which takes longest: errors in config and datasets show at once.
         precision = amp_dtype(cfg)
-        check_test_datasets(cfg)
+        try:
+            check_test_datasets(cfg)
+        except UserError as error:
+            raise UserError(
+                f'{error}; to train without evaluation, set DATASETS.TEST "()"'
+            ) from error
         data_loader = self.build_train_loader(cfg, self.seed)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)

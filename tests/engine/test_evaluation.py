@@ -30,6 +30,11 @@ def test_evaluation_without_a_dataset_is_refused(cfg):
         evaluate(cfg)
 
 
+def test_evaluation_needs_no_training_data(cfg, trained):
+    cfg.DATASETS.TRAIN = ("coco_2017_train_stuff_all_sem_seg",)
+    assert "mIoU" in evaluate(cfg, resume=True)["sem_seg"]
+
+
 def test_the_weights_are_loaded_and_named_in_the_results(cfg, trained, tmp_path):
     final = trained / "model_final.pth"
     expected = Trainer.test(cfg, load_model(cfg, str(final)))["sem_seg"]

@@ -292,6 +292,18 @@ def test_a_missing_test_dataset_is_found_before_the_model_is_built(cfg, monkeypa
             start(cfg)
 
 
+def test_training_runs_without_the_test_dataset_once_it_is_left_out(cfg):
+    cfg.DATASETS.TEST = ("coco_2017_test_stuff_all_sem_seg",)
+    with pytest.raises(
+        UserError, match=r"prepare_coco_stuff\.py.*DATASETS\.TEST \"\(\)\"$"
+    ) as caught:
+        Trainer(cfg)
+    assert "\n" not in str(caught.value)
+    cfg.merge_from_list(["DATASETS.TEST", "()"])  # as typed on the command line
+    Trainer(cfg).train()
+    assert Path(cfg.OUTPUT_DIR, "model_final.pth").exists()
+
+
 @pytest.mark.parametrize(
     ("key", "known"),
     [
