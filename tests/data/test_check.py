@@ -250,7 +250,7 @@ def test_columns_of_the_results_table_name_datasets(tmp_path, capsys, monkeypatc
     captured = capsys.readouterr()
     assert rows(captured.out) == {
         "ade20k_150_test_sem_seg": ["A-150", "2", "2000", "2 of 150", "1 problem"],
-        "context_59_test_sem_seg": ["PC-59", "-", "5105", "-", "not there"],
+        "context_59_test_sem_seg": ["PC-59", "-", "5104", "-", "not there"],
     }
     assert "2 labelled images in place of 2000; run `python datasets/prepare" in captured.err
 
