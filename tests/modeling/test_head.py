@@ -84,10 +84,10 @@ def test_geodesic_correlation():
 
 
 def test_templates_are_channels_of_the_cost_and_one_mean_direction():
-    features, text, guidance = inputs(templates=7)
+    features, text, guidance = inputs(templates=8)
     module = head("MODEL.PROMPT_ENSEMBLE_TYPE", "imagenet_select")
     (cost, mean, _), _ = aggregator_inputs(module, features, text, guidance)
-    assert cost.shape == (2, 5, 7, 4, 4)
+    assert cost.shape == (2, 5, 8, 4, 4)
     for t in range(5):
         direction = text[t].mean(dim=0)
         expected = (direction / direction.norm()).expand(2, EMBED_DIM)
@@ -95,7 +95,7 @@ def test_templates_are_channels_of_the_cost_and_one_mean_direction():
 
 
 @pytest.mark.parametrize("classes", [PAD_LEN, PAD_LEN + 1, 3 * PAD_LEN])
-@pytest.mark.parametrize("templates", [1, 7])
+@pytest.mark.parametrize("templates", [1, 8])
 def test_at_most_so_many_classes_go_on_for_each_image(classes, templates):
     ensemble = "single" if templates == 1 else "imagenet_select"
     module = head("MODEL.PROMPT_ENSEMBLE_TYPE", ensemble)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from cat_seg.modeling.aggregator import Guidance
 from cat_seg.modeling.clip import ImageFeatures
+from cat_seg.modeling.clip.adapters import FineTuning
+from cat_seg.modeling.clip.architecture import Architecture
 from tests.parity.conftest import Case, names
 
 FEATURES = 1e-4  # logits and features of order 1
@@ -65,6 +67,24 @@ def test_sliding_window(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         answer = case.model([{"image": case.image(7, "slide_size")}])[0]["sem_seg"]
     assert error(case, "sliding", answer[:, ::8, ::8], case.golden["slide_sem_seg"]) < PROBABILITIES
+
+
+@pytest.mark.parametrize("fine_tuning", ["oft", "oft_qv"])
+def test_an_h_clip_checkpoint_answers_alike_whatever_trains(
+    case: Case, fine_tuning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case.kind != "h_clip":
+        pytest.skip("this way of fine-tuning is H-CLIP's")
+    clip = case.model.eval().sem_seg_head.clip
+    adapter = FineTuning.from_name(fine_tuning).build_adapter(Architecture.from_name("ViT-B/16"))
+    adapter.load_state_dict(clip.adapter.state_dict())
+    monkeypatch.setattr(clip, "adapter", adapter)
+    clip.train().eval()  # forget the weights in effect before
+    with torch.no_grad():
+        text = clip.embed_text(case.classes, clip.attention_weights())[:, 0]
+        answer = case.model([{"image": case.image()}])[0]["sem_seg"]
+    assert error(case, "text", text, case.golden["text"]) < FEATURES
+    assert error(case, "whole image", answer[:, ::8, ::8], case.golden["sem_seg"]) < PROBABILITIES
 
 
 def test_trainable_parameters(case: Case) -> None:

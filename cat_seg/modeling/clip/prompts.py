@@ -12,9 +12,11 @@ from torch import Tensor
 from ...errors import UserError
 from .prefix_tree import PrefixTree, prefix_tree
 
+_SCENE = "A photo of a {} in the scene".format
+# In CAT-Seg's order: each template has its own input channel in the cost embedding.
 TEMPLATES = {
-    "single": ("A photo of a {} in the scene".format,),
-    "imagenet_select": SIMPLE_IMAGENET_TEMPLATES,
+    "single": (_SCENE,),
+    "imagenet_select": (*SIMPLE_IMAGENET_TEMPLATES, _SCENE),
     "imagenet": OPENAI_IMAGENET_TEMPLATES,
 }
 

@@ -148,5 +148,5 @@ def test_a_frozen_clip_in_training_after_inference_mode():
 def test_features_are_unit_vectors_per_template():
     clip = tiny_clip("frozen", "imagenet_select")
     found = features(clip)
-    assert found.shape == (3, 7, 64)
-    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3, 7), atol=1e-5, rtol=0)
+    assert found.shape == (3, 8, 64)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(3, 8), atol=1e-5, rtol=0)

@@ -69,4 +69,4 @@ def test_the_tree_of_a_vocabulary_is_built_once():
     prompts = Prompts("imagenet_select", 77)
     assert prompts.tree(["cat", "dog"]) is prompts.tree(("cat", "dog"))
     assert prompts.tree(["cat", "dog"]) is not prompts.tree(["dog", "cat"])
-    assert prompts.tree(["cat", "dog"]).paths.shape[0] == 2 * 7
+    assert prompts.tree(["cat", "dog"]).paths.shape[0] == 2 * 8

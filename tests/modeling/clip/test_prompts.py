@@ -28,7 +28,7 @@ def test_only_the_first_synonym_is_prompted():
     assert torch.equal(prompts.tokenize(["dog , hound, puppy"]), prompts.tokenize(["dog"]))
 
 
-@pytest.mark.parametrize(("ensemble", "templates"), [("imagenet_select", 7), ("imagenet", 80)])
+@pytest.mark.parametrize(("ensemble", "templates"), [("imagenet_select", 8), ("imagenet", 80)])
 def test_ensembles(ensemble, templates):
     prompts = Prompts(ensemble, LENGTH)
     found = prompts.tokenize(["cat", "dog", "car"])
@@ -38,6 +38,21 @@ def test_ensembles(ensemble, templates):
     # Each template holds the class name.
     (cat,) = open_clip.tokenize(["cat"])[0, 1:2].tolist()
     assert all(cat in row for row in found[0].tolist())
+
+
+def test_the_selected_templates_stand_in_the_published_order():
+    """CAT-Seg's IMAGENET_TEMPLATES_SELECT; the cost embedding has an input channel for each."""
+    expected = tokens(
+        "itap of a cat.",
+        "a bad photo of the cat.",
+        "a origami cat.",
+        "a photo of the large cat.",
+        "a cat in a video game.",
+        "art of the cat.",
+        "a photo of the small cat.",
+        "A photo of a cat in the scene",
+    )
+    assert torch.equal(Prompts("imagenet_select", LENGTH).tokenize(["cat"])[0], expected)
 
 
 def test_a_long_prompt_is_cut_and_still_ends():

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _QV = ("attn.q_proj.weight", "attn.v_proj.weight")
-_QKVO = (*_QV, "attn.k_proj.weight", "attn.out_proj.weight")
+_ATTENTION = ("attn.",)  # query, key, value and output weights and biases
 _EVERYTHING = ("",)
 
 
@@ -34,13 +34,13 @@ class FineTuning:
 
     Args:
         text, image: name prefixes, within a block, of the tower's own parameters that train.
-        oft: the towers that orthogonal fine-tuning adapts.
+        oft: whether H-CLIP's adapters sit in both towers. They train along with the above.
         hyperbolic: whether both towers are adapted in hyperbolic space.
     """
 
     text: tuple[str, ...] = ()
     image: tuple[str, ...] = ()
-    oft: tuple[str, ...] = ()
+    oft: bool = False
     hyperbolic: bool = False
 
     @classmethod
@@ -58,7 +58,7 @@ class FineTuning:
         """The adapter module, with its start values."""
         if self.hyperbolic:
             return HyperbolicAdapter(architecture, hyperbolic or HyperbolicSettings())
-        return OrthogonalAdapter(architecture, self.oft) if self.oft else Adapter()
+        return OrthogonalAdapter(architecture) if self.oft else Adapter()
 
     def mark_trainable(self, text: nn.Module, image: nn.Module) -> None:
         """Freeze both towers but for what trains and what a loss reaches."""
@@ -78,8 +78,9 @@ FINE_TUNINGS = {
     "frozen": FineTuning(),
     "attention": FineTuning(text=_QV, image=_QV),
     "full": FineTuning(text=_EVERYTHING, image=_EVERYTHING),
-    "oft_both": FineTuning(oft=("text", "image")),
-    "oft": FineTuning(image=_QKVO, oft=("text",)),
-    "oft_qv": FineTuning(image=_QV, oft=("text",)),
+    # As in H-CLIP's code: all three adapt both towers, so a checkpoint answers alike under each.
+    "oft_both": FineTuning(oft=True),
+    "oft": FineTuning(image=_ATTENTION, oft=True),
+    "oft_qv": FineTuning(oft=True),
     "hyperbolic": FineTuning(hyperbolic=True),
 }

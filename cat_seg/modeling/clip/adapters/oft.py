@@ -24,13 +24,12 @@ class OrthogonalAdapter(Adapter):
 
     Args:
         architecture: widths and depths of both towers.
-        towers: which of "text" and "image" are adapted.
 
     Raises:
         UserError: if a tower's width is not a multiple of 128.
     """
 
-    def __init__(self, architecture: Architecture, towers: tuple[str, ...]) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         text, image = architecture.text, architecture.image
         for name, spec in (("text", text), ("image", image)):
@@ -40,7 +39,6 @@ class OrthogonalAdapter(Adapter):
                     f" {SLOT}, but the {name} tower of {architecture.open_clip_name} has"
                     f" {spec.width}; take another CLIP or fine-tuning"
                 )
-        self.towers = towers
         self.text_slots = text.width // SLOT
         slots = self.text_slots + image.width // SLOT
         layers = max(text.layers, image.layers)
@@ -51,19 +49,17 @@ class OrthogonalAdapter(Adapter):
         self.row_mixer = nn.Parameter(torch.eye(4 * layers))
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
-        """Multiply the weights of the adapted towers."""
+        """Multiply the attention weights of both towers."""
         with torch.autocast(self.generators.device.type, enabled=False):
             rows = self._mix_rows()
-            text, image = frozen
-            if "text" in self.towers:
-                mixers = self.slot_mixers[:, : self.text_slots]
-                blocks = cayley(self._mix_slots(rows, mixers, len(text)))
-                text = [_multiply(*pair) for pair in zip(text, blocks, strict=True)]
-            if "image" in self.towers:
-                mixers = self.slot_mixers[:, self.text_slots :]
-                blocks = self._mix_slots(rows, mixers, len(image))
-                image = [_multiply(*pair) for pair in zip(image, blocks, strict=True)]
-        return TowerWeights(text, image)
+            text_mixers = self.slot_mixers[:, : self.text_slots]
+            image_mixers = self.slot_mixers[:, self.text_slots :]
+            text = cayley(self._mix_slots(rows, text_mixers, len(frozen.text)))
+            image = self._mix_slots(rows, image_mixers, len(frozen.image))
+            return TowerWeights(
+                [_multiply(*pair) for pair in zip(frozen.text, text, strict=True)],
+                [_multiply(*pair) for pair in zip(frozen.image, image, strict=True)],
+            )
 
     def _mix_rows(self) -> Tensor:
         """All generators with the rows mixed, (blocks, 4, slots, 128*128)."""

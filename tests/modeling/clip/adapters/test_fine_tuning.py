@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
 from cat_seg.errors import UserError
-from cat_seg.modeling.clip.adapters import FINE_TUNINGS, FineTuning
+from cat_seg.modeling.clip.adapters import FINE_TUNINGS, FineTuning, TowerWeights
 from tests.tiny import tiny_clip
 
 ADAPTER = r"adapter\.(generators|slot_mixers|row_mixer)"
@@ -21,8 +22,8 @@ EXPECTED = {
     "attention": rf"(text|image){QV}",
     "full": rf"(text|image){BLOCKS}.*",
     "oft_both": ADAPTER,
-    "oft": rf"{ADAPTER}|image{BLOCKS}attn\.(q|k|v|out)_proj\.weight",
-    "oft_qv": rf"{ADAPTER}|image{QV}",
+    "oft": rf"{ADAPTER}|image{BLOCKS}attn\.(q|k|v|out)_proj\.(weight|bias)",
+    "oft_qv": ADAPTER,
     "hyperbolic": r"adapter\.(text|image)",
 }
 
@@ -41,8 +42,39 @@ def test_exactly_these_parameters_train(name):
         if re.fullmatch(EXPECTED[name], key) and not re.fullmatch(UNREACHED, key)
     }
     assert training == expected
-    counts = {"frozen": 0, "attention": 9, "oft_both": 3, "oft": 13, "oft_qv": 8, "hyperbolic": 2}
+    counts = {"frozen": 0, "attention": 9, "oft_both": 3, "oft": 23, "oft_qv": 3, "hyperbolic": 2}
     assert len(training) == counts.get(name, len(training))
+
+
+@pytest.mark.parametrize("name", ["oft", "oft_qv"])
+def test_h_clips_adapters_sit_in_both_towers_whatever_trains_besides_them(name):
+    reference, clip = tiny_clip("oft_both").eval(), tiny_clip(name).eval()
+    assert clip.state_dict().keys() == reference.state_dict().keys()
+    clip.load_state_dict(reference.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = reference.attention_weights(), clip.attention_weights()
+        names = ("cat", "sky")
+        text = reference.encode_text(names, expected)
+        assert torch.equal(clip.encode_text(names, found), text)
+        dense = reference.encode_image(images, expected).dense
+        assert torch.equal(clip.encode_image(images, found).dense, dense)
+        frozen = TowerWeights(
+            clip.text.transformer.attention_weights(), clip.image.transformer.attention_weights()
+        )
+        plain = clip.encode_image(images, frozen).dense
+    assert not torch.allclose(plain, dense, atol=1e-2)
+
+
+def test_oft_sends_gradient_through_the_adapters_into_the_attention_below():
+    clip = tiny_clip("oft")
+    features = clip.encode_image(torch.randn(1, 3, 64, 64), clip.attention_weights())
+    features.dense.sin().sum().backward()
+    for name, parameter in clip.image.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        if parameter.requires_grad and not name.endswith("k_proj.bias"):  # softmax cancels it
+            assert parameter.grad.abs().sum() > 0, name
+    assert clip.adapter.generators.grad.abs().sum() > 0
 
 
 def test_full_trains_every_weight_of_the_blocks_and_nothing_else():
