@@ -1,7 +1,7 @@
 """The hyperbolic radius of CLIP's embeddings, whatever the way of fine-tuning.
 
-It is the distance from the origin of an embedding's exponential map, before normalisation; see
-`cat_seg.modeling.poincare.radius`, also for why no curvature is asked for.
+HyperCLIP (CVPR 2025, figure 2) measures it on the hyperboloid (Lorentz model): the distance from
+the origin of an embedding's exponential map, before normalization.
 """
 
 from __future__ import annotations
@@ -17,18 +17,26 @@ from cat_seg.cat_seg_model import CATSeg
 from cat_seg.errors import UserError
 from cat_seg.inference import resize
 from cat_seg.metrics import read_metrics
-from cat_seg.modeling import poincare
 
 # What is measured on patches of images; on class names it is TEXT and the vocabulary's name.
 IMAGE, TEXT = "image", "text/"
 PREFIX = "radius/"  # of metrics
 
 
+def radius(z: Tensor) -> Tensor:
+    """Hyperbolic radius (...) of embeddings z (..., C).
+
+    On the hyperboloid of curvature -c, exp_o(z) lies at distance |z| from the origin o, for every
+    c. Going through the point itself would overflow: its coordinates grow like exp(sqrt(c) |z|).
+    """
+    return torch.linalg.vector_norm(z, dim=-1)
+
+
 @torch.no_grad()
 def text_radius(model: CATSeg, names: Sequence[str]) -> Tensor:
     """Radius (T,) of each class name's text embedding, the mean over the prompt templates."""
     clip = model.sem_seg_head.clip
-    return poincare.radius(clip.embed_text(names, clip.attention_weights())).mean(dim=1)
+    return radius(clip.embed_text(names, clip.attention_weights())).mean(dim=1)
 
 
 @torch.no_grad()
@@ -44,7 +52,7 @@ def image_radius(model: CATSeg, images: Sequence[Tensor]) -> Tensor:
     for image in images:
         pixels = (image.to(model.device) - model.pixel_mean) / model.pixel_std
         features = clip.encode_image(resize(pixels[None], clip.image.input_size), weights)
-        radii.append(poincare.radius(features.dense[0, 1:]))
+        radii.append(radius(features.dense[0, 1:]))
     return torch.stack(radii)
 
 

@@ -6,22 +6,45 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
+from geoopt.manifolds.lorentz import math as lorentz
 from torch.testing import assert_close
 
 from cat_seg.errors import UserError
-from cat_seg.modeling import poincare
 from cat_seg.modeling.clip.adapters import FINE_TUNINGS
 from cat_seg.radius import (
     IMAGE,
     image_radius,
     mean_and_spread,
     metric_names,
+    radius,
     read_trajectories,
     text_radius,
 )
 from tests.tiny import CLASSES, image, tiny_model
 
 HEAD = "MODEL.SEM_SEG_HEAD."
+
+
+def lorentz_radius(z, c):
+    """Geoopt's distance from the origin of exp_o(z) on the hyperboloid of curvature -c."""
+    k = torch.tensor(1 / c, dtype=torch.float64)
+    tangent = F.pad(z.double(), (1, 0))  # the time axis, which vectors at the origin do not have
+    return lorentz.dist0(lorentz.expmap0(tangent, k=k), k=k)
+
+
+@pytest.mark.parametrize("c", [0.01, 0.5, 1.0, 2.0])
+def test_the_radius_is_the_distance_on_the_hyperboloid(c):
+    torch.manual_seed(0)
+    lengths = torch.tensor([[0.5], [3.0], [6.75], [9.0]])
+    z = F.normalize(torch.randn(4, 16), dim=1) * lengths
+    assert_close(radius(z), lengths[:, 0])
+    assert_close(radius(z), lorentz_radius(z, c).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_radius_of_long_embeddings_is_finite():
+    z = torch.tensor([[30.0, 40.0], [300.0, 400.0]])  # exp(500) is beyond float32
+    assert_close(radius(z), torch.tensor([50.0, 500.0]))
 
 
 @pytest.mark.parametrize("fine_tuning", FINE_TUNINGS)
@@ -38,10 +61,8 @@ def test_the_formula_on_the_embeddings_of_every_way_of_fine_tuning(fine_tuning):
         (text_radius(model, CLASSES), text),
         (image_radius(model, [picture])[0], patches),
     ):
-        curvature = 1e-3  # at which the formula, as it stands, does not saturate
-        point = poincare.exp0(embeddings.double(), curvature)
-        expected = poincare.distance0(point, curvature).float()
-        assert expected.max() > 1  # not normalised
+        expected = lorentz_radius(embeddings, c=0.5).float()
+        assert expected.max() > 1  # not normalized
         assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -51,8 +72,8 @@ def test_one_radius_a_class_and_a_patch():
     found = text_radius(model, CLASSES)
     with torch.no_grad():
         features = clip.embed_text(CLASSES, clip.attention_weights())
-    assert features.shape[1] == 7
-    assert_close(found, 2 * features.norm(dim=-1).mean(dim=1))
+    assert features.shape[1] == 8
+    assert_close(found, features.norm(dim=-1).mean(dim=1))
     sizes = ((64, 64), (40, 90), (200, 30))
     pictures = [image(*size) for size in sizes]
     found = image_radius(model, pictures)

@@ -1,4 +1,4 @@
-"""The Poincare ball of curvature -c: maps at the origin, Moebius product, distance.
+"""The Poincare ball of curvature -c: maps at the origin and Moebius product.
 
 Points and tangent vectors are the last axis. Source: Ganea et al., Hyperbolic Neural Networks,
 NeurIPS 2018. In float32 and float64 all results are finite, with finite gradients, wherever the
@@ -52,22 +52,6 @@ def mobius_matvec(blocks: Tensor, x: Tensor, c: float) -> Tensor:
     product = (split @ blocks.transpose(-1, -2)).transpose(-2, -3).flatten(-2)
     stretch, direction = _polar(product)  # stretch is |Mx| / |x|
     return project(_tanh(stretch * _artanh(c**0.5 * norm)) * direction / c**0.5, c)
-
-
-def distance0(y: Tensor, c: float) -> Tensor:
-    """Distance of points y (..., C) from the origin, (2 / sqrt(c)) artanh(sqrt(c) |y|)."""
-    norm, _ = _polar(y)
-    return 2 / c**0.5 * _artanh(c**0.5 * norm).squeeze(-1)
-
-
-def radius(z: Tensor) -> Tensor:
-    """Hyperbolic radius (...) of tangent vectors z (..., C): distance0(exp0(z, c), c) for any c.
-
-    artanh undoes tanh, and the curvature with it: the radius is 2 |z|. That is what is computed,
-    since tanh and artanh lose a |z| of more than a few 1 / sqrt(c), and the norm of a CLIP
-    embedding is about 10.
-    """
-    return 2 * torch.linalg.vector_norm(z, dim=-1)
 
 
 def _polar(x: Tensor) -> tuple[Tensor, Tensor]:

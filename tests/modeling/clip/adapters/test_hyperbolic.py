@@ -11,6 +11,8 @@ from torch.testing import assert_close
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import HyperbolicAdapter, HyperbolicSettings, TowerWeights
 from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.image_tower import ImageTower
+from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.modeling.clip.transformer import AttentionWeights
 from cat_seg.paths import REPO_ROOT
 from tests.published import HEAD, MODELS, PREDICTOR, published
@@ -158,6 +160,19 @@ def test_vit_b_16_trains_5898240_parameters():
     assert adapter.text.shape == (12, 3, 4, 128, 128)
     assert adapter.image.shape == (12, 3, 6, 128, 128)
     assert sum(p.numel() for p in adapter.parameters() if p.requires_grad) == 5_898_240
+
+
+def test_the_documented_share_of_vit_b_16():
+    """docs/hyperclip.md and the log of a run count the adapters in CLIP's parameters."""
+    architecture = Architecture.from_name("ViT-B/16")
+    with torch.device("meta"):
+        adapter = HyperbolicAdapter(architecture, HyperbolicSettings())
+        clip = (TextTower(architecture), ImageTower(architecture, (24, 24)), adapter)
+    total = sum(p.numel() for module in clip for p in module.parameters())
+    trained = sum(p.numel() for p in adapter.parameters())
+    text = (REPO_ROOT / "docs" / "hyperclip.md").read_text()
+    assert f"{trained:,} parameters for ViT-B/16, {100 * trained / total:.2f} % of" in text
+    assert f"{total:,}" in text
 
 
 # In the model
