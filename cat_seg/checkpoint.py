@@ -25,6 +25,8 @@ _HYPERBOLIC = re.compile(
     r"(visual\.)?transformer\.resblocks\.(\d+)\.hyperbolic_attn\.adapter_attn_([qkv])\.weights$"
 )
 _QKV = ("q_proj", "k_proj", "v_proj")
+_COST_EMBEDDING = f"{_HEAD}aggregator.cost_embedding.weight"
+_TEMPLATES_2023 = 80
 
 # Published name -> ours, below the published predictor; tried in order, first match wins.
 _AGGREGATOR_NAMES = [
@@ -245,8 +247,9 @@ def load_converted(
             here, and a shape that does not fit.
     """
     found = format_of(state)
-    converted = convert(state)
     own = model.state_dict()
+    _check_current(found, state, own)
+    converted = convert(state)
     _check_same_model(found, own, converted)
     for name, tensor in converted.tensors.items():
         if name in own and own[name].shape != tensor.shape:
@@ -264,6 +267,23 @@ def load_converted(
     load(converted.tensors, assign=assign)
     model.load_format = found
     return _IncompatibleKeys([], converted.unused)
+
+
+def _check_current(found: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse CAT-Seg's checkpoints of 2023: a backbone beside CLIP, 80 templates in the cost."""
+    if found in ("ours", "CLIP", "unknown"):
+        return
+    backbone = next((name for name in state if name.startswith("backbone.")), None)
+    cost = state.get(f"{_PREDICTOR}transformer.conv1.weight")
+    templates = None if cost is None or cost.ndim < 2 else cost.shape[1]
+    wanted = own[_COST_EMBEDDING].shape[1]
+    if backbone or (templates == _TEMPLATES_2023 != wanted):
+        sign = f"it holds {backbone}" if backbone else f"it has {templates} prompt templates"
+        raise UserError(
+            f"this is a CAT-Seg checkpoint of 2023 ({sign}), written by an earlier version of its"
+            " code, whose model is a different one; use CAT-Seg's current files, model_base.pth or"
+            " model_large.pth"
+        )
 
 
 def _check_same_model(found: str, own: Mapping[str, Tensor], converted: Converted) -> None:

@@ -70,6 +70,26 @@ def test_prototypes_of_other_classes_name_the_entry():
     assert "hpa." in refused(model, state)
 
 
+CURRENT = r"CAT-Seg checkpoint of 2023.*model_base\.pth"
+
+
+def test_a_checkpoint_of_2023_is_called_that():
+    model = tiny_model()
+    state = published(model)
+    conv = f"{PREDICTOR}transformer.conv1.weight"
+    eighty = {conv: torch.zeros(32, 80, 7, 7)}
+    backbone = {"backbone.patch_embed.proj.weight": torch.zeros(128, 3, 4, 4)}
+    assert re.search(CURRENT, refused(model, state | eighty))
+    assert re.search(CURRENT, refused(model, state | backbone))
+    message = refused(model, backbone | state | eighty, strict=False)
+    assert re.search(CURRENT, message) and "backbone.patch_embed" in message
+
+
+def test_eighty_templates_load_where_the_config_has_them():
+    model = tiny_model("MODEL.PROMPT_ENSEMBLE_TYPE", "imagenet")
+    model.load_state_dict(published(model))
+
+
 def test_a_missing_entry_is_named():
     model = tiny_model()
     state = published(model)
