@@ -79,6 +79,8 @@ DATASETS = (
         _coco_layouts("train"),
         made_by=_made_by("coco_stuff"),
         expected=118287,
+        raw_ids="coco_stuff",
+        raw_id_offset=1,  # the label maps count COCO's categories from 0
     ),
     DatasetSpec(
         "coco_2017_test_stuff_all_sem_seg",
@@ -86,6 +88,8 @@ DATASETS = (
         _coco_layouts("val"),
         made_by=_made_by("coco_stuff"),
         expected=5000,
+        raw_ids="coco_stuff",
+        raw_id_offset=1,  # the label maps count COCO's categories from 0
     ),
     DatasetSpec(
         "ade20k_150_test_sem_seg",
@@ -112,6 +116,7 @@ DATASETS = (
         ignore_label=65535,
         made_by=_made_by("ade20k_full"),
         expected=2000,
+        raw_ids="ade847",
     ),
     DatasetSpec(
         "voc_2012_test_sem_seg",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ class DatasetSpec:
     expected: int | None = None
     # Images without any labelled pixel have no label file, so that `expected` is an upper bound.
     drops_unlabelled: bool = False
+    # Table in datasets/raw_ids that the dataset's own category ids come from, and what to add to
+    # its values; without one, a category id is the class index.
+    raw_ids: str | None = None
+    raw_id_offset: int = 0
 
     def classes(self) -> list[str]:
         """Read the class names, in the order of the label values.
@@ -89,6 +94,17 @@ class DatasetMetadata(Metadata):
         return self.spec.classes()
 
     @property
+    def stuff_dataset_id_to_contiguous_id(self) -> dict[int, int]:
+        """Class indices by the dataset's own category ids.
+
+        detectron2's name for it; AttributeError for a dataset whose ids are the class indices.
+        """
+        if self.spec.raw_ids is None:
+            raise AttributeError(f"the category ids of {self.spec.name} are its class indices")
+        offset = self.spec.raw_id_offset
+        return {raw + offset: index for index, raw in enumerate(load_raw_ids(self.spec.raw_ids))}
+
+    @property
     def image_root(self) -> str:
         """Folder of the images; UserError where the dataset is not on disk."""
         return str(datasets_root() / _present_layout(self.spec).images)
@@ -97,6 +113,11 @@ class DatasetMetadata(Metadata):
     def sem_seg_root(self) -> str:
         """Folder of the label maps; UserError where the dataset is not on disk."""
         return str(datasets_root() / _present_layout(self.spec).labels)
+
+
+def load_raw_ids(name: str) -> list[int]:
+    """Read datasets/raw_ids/NAME.json: the values in raw files, in the order of the classes."""
+    return json.loads((REPO_ROOT / "datasets" / "raw_ids" / f"{name}.json").read_text())
 
 
 def datasets_root() -> Path:

@@ -1,7 +1,8 @@
-"""Semantic segmentation metrics over a dataset."""
+"""The evaluator of semantic segmentation: counts pixels, and writes metrics and predictions."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -12,26 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import SemSegEvaluator as _SemSegEvaluator
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_label
+from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
+from cat_seg.evaluation.predictions import encode_prediction
 from cat_seg.files import replacing
 
 logger = logging.getLogger(__name__)
 
-# detectron2 logs the metrics of all classes in one line, which here are in the results file, and
-# warns that it computes no boundary IoU for many classes.
-logging.getLogger(_SemSegEvaluator.__module__).setLevel(logging.ERROR)
 
+class SemSegEvaluator(DatasetEvaluator):
+    """Sums one confusion matrix over all images and ranks.
 
-class SemSegEvaluator(_SemSegEvaluator):
-    """detectron2's evaluator, which sums one confusion matrix over all images and ranks.
-
-    Left out is what takes longer than the metrics: the boundary IoU, and, unless asked for,
-    encoding every prediction as RLE. Labels may have 16 bits. Where the metadata has
-    `background_from`, predictions from that index on are all background, the class of that index.
+    It has nothing of detectron2's evaluator of the same name, whose mIoU and arguments depend on
+    the version. Labels may have 16 bits. Where the metadata has `background_from`, predictions from
+    that index on are all background, the class of that index.
     """
 
     def __init__(
@@ -45,28 +44,44 @@ class SemSegEvaluator(_SemSegEvaluator):
         """Evaluate a registered dataset.
 
         Args:
-            dataset_name: its metadata has stuff_classes and ignore_label.
+            dataset_name: its metadata has stuff_classes and ignore_label, and may have
+                background_from and stuff_dataset_id_to_contiguous_id.
             results_file: where rank 0 writes the metrics.
             record: further entries of that file, such as those of `run_record`.
             save_predictions: write sem_seg_predictions.json beside it, COCO's stuff format: a list
                 of {file_name, category_id, segmentation (RLE)} for each class in each prediction.
+                category_id is the dataset's own where the metadata has it, else the class index.
         """
-        super().__init__(dataset_name, sem_seg_loading_fn=read_label)
-        self._compute_boundary_iou = False
-        self._background = MetadataCatalog.get(dataset_name).get("background_from")
+        self._dataset_name = dataset_name
+        self._label_files = {
+            record["file_name"]: record["sem_seg_file_name"]
+            for record in DatasetCatalog.get(dataset_name)
+        }
+        metadata = MetadataCatalog.get(dataset_name)
+        self._ignore_label = metadata.ignore_label
+        self._background = metadata.get("background_from")
+        self._class_names = list(metadata.stuff_classes)
         if self._background is not None:
             self._class_names = [*self._class_names[: self._background], "background"]
-            self._num_classes = len(self._class_names)
+        indices = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
+        self._category_ids = {index: category for category, index in indices.items()}
         self._results_file = results_file
         self._record = dict(record or {})
         self._save_predictions = save_predictions and results_file is not None
+        self.reset()
 
     def reset(self) -> None:
         """Begin to count, and to measure the time."""
-        super().reset()
-        self._b_conf_matrix = np.zeros((0, 0), dtype=np.int64)  # ranks would send it to each other
+        classes = len(self._class_names)
+        self._confusion = np.zeros((classes, classes + 1), dtype=np.int64)
+        self._predictions: list[dict[str, Any]] = []
         self._images = 0
         self._start = time.perf_counter()
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Pixel counts so far, (T, T + 1), as `cat_seg.evaluation.confusion` takes them."""
+        return self._confusion
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Count the pixels of some images.
@@ -82,65 +97,73 @@ class SemSegEvaluator(_SemSegEvaluator):
             predicted = output["sem_seg"].argmax(dim=0).cpu().numpy()
             if self._background is not None:
                 predicted = np.minimum(predicted, self._background)
-            label = self._label(item["file_name"], predicted.shape)
-            side = self._num_classes + 1
-            self._conf_matrix += np.bincount(
-                (side * predicted + label).ravel(), minlength=side * side
-            ).reshape(side, side)
+            self._count(predicted, item["file_name"])
             if self._save_predictions:
-                self._predictions += self.encode_json_sem_seg(predicted, item["file_name"])
+                self._predictions += encode_prediction(
+                    predicted, item["file_name"], self._category_ids
+                )
             self._images += 1
 
-    def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Return and write the metrics, in percent: mIoU, fwIoU, mACC, pACC, IoU-<class>, ...
+    def _count(self, predicted: np.ndarray, image_file: str) -> None:
+        classes = len(self._class_names)
+        path = self._label_files[image_file]
+        label = read_label(path, dtype=None)
+        check_label_values(label, path, classes, self._ignore_label)
+        check_label_size(label.shape, path, predicted.shape, image_file)
+        cells = predicted * (classes + 1)
+        cells += np.where(label == self._ignore_label, classes, label)
+        counts = np.bincount(cells.ravel(), minlength=self._confusion.size)
+        self._confusion += counts.reshape(self._confusion.shape)
 
-        Ignored pixels count nowhere, whatever is predicted for them. IoU-<class> is of all other
-        pixels, those of images without the class too. mIoU and mACC are means over the classes that
-        at least one label has, as published evaluations have it: a class that is only predicted
-        lowers the IoU of the classes it is taken for, and its own IoU (of 0) is not in the mean.
-        Its entries, and those of a class that is nowhere, are NaN (null in the file). fwIoU weights
-        each IoU by the class's share of the labelled pixels; pACC is the share of labelled pixels
-        that are right.
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return and write the metrics of `semantic_metrics`.
+
+        The results file also has mIoU_present_or_predicted, and null for NaN.
 
         Returns:
             {"sem_seg": {metric: value}} on rank 0, None on the others.
         """
-        images = sum(comm.all_gather(self._images))
-        results = super().evaluate()
-        if results is not None and self._results_file is not None:
-            self._write(results["sem_seg"], images)
-        return results
+        parts = comm.gather((self._confusion, self._predictions, self._images))
+        if not parts:  # only rank 0 gets them
+            return None
+        confusions, predictions, images = zip(*parts, strict=True)
+        confusion = np.sum(confusions, axis=0)
+        metrics = semantic_metrics(confusion, self._class_names)
+        if self._results_file is not None:
+            if self._save_predictions:
+                self._write_predictions(list(itertools.chain(*predictions)))
+            self._write(metrics, confusion, sum(images))
+        return {"sem_seg": metrics}
 
-    def _write(self, metrics: Mapping[str, float], images: int) -> None:
-        labelled = self._conf_matrix[:, :-1].sum(axis=0)  # pixels of each class
+    def _write_predictions(self, predictions: list[dict[str, Any]]) -> None:
+        file = self._results_file.with_name("sem_seg_predictions.json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file, "w") as stream:
+            json.dump(predictions, stream)
+
+    def _write(self, metrics: Mapping[str, float], confusion: np.ndarray, images: int) -> None:
+        labeled = confusion[:, :-1].sum(axis=0)  # pixels of each class
+        both = {
+            "mIoU": metrics["mIoU"],
+            "mIoU_present_or_predicted": miou_present_or_predicted(confusion),
+        }
         content = {
             "dataset": self._dataset_name,
             "sem_seg": {
-                name: None if math.isnan(value) else float(value) for name, value in metrics.items()
+                name: None if math.isnan(value) else value
+                for name, value in (both | metrics).items()
             },
             "counts": {
                 "images": images,
-                "labelled_pixels": int(labelled.sum()),
-                "classes": self._num_classes,
-                "classes_present": int((labelled > 0).sum()),
+                "labelled_pixels": int(labeled.sum()),
+                "classes": len(self._class_names),
+                "classes_present": int((labeled > 0).sum()),
             },
             **self._record,
             "seconds": round(time.perf_counter() - self._start, 3),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        folder = self._results_file.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._save_predictions:
-            with replacing(folder / "sem_seg_predictions.json", "w") as file:
-                json.dump(self._predictions, file)
+        self._results_file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self._results_file, "w") as file:
             json.dump(content, file, indent=1)
         logger.info("The metrics of each class are in %s", self._results_file)
-
-    def _label(self, image_file: str, shape: tuple[int, int]) -> np.ndarray:
-        path = self.input_file_to_gt_file[image_file]
-        label = self.sem_seg_loading_fn(path)
-        check_label_values(label, path, self._num_classes, self._ignore_label)
-        check_label_size(label.shape, path, shape, image_file)
-        label[label == self._ignore_label] = self._num_classes
-        return label

@@ -191,3 +191,30 @@ def test_benchmarks_and_datasets_by_name():
     ]
     with pytest.raises(UserError, match=r"'A-151'; known are .*voc_2012.* the benchmarks A-847,"):
         datasets_named(["A-150", "A-151"])
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        # COCO's categories: 12, "street sign", is not in the dataset; 182 is "wood".
+        (
+            "coco_2017_test_stuff_all_sem_seg",
+            {1: "person", 13: "stop sign", 90: "toothbrush", 92: "banner", 182: "wood"},
+        ),
+        ("ade20k_full_sem_seg_freq_val_all", {2978: "wall", 312: "building", 430: "cat"}),
+    ],
+)
+def test_datasets_with_category_ids_of_their_own_have_them(name, classes):
+    metadata = MetadataCatalog.get(name)
+    indices = metadata.stuff_dataset_id_to_contiguous_id
+    assert sorted(indices.values()) == list(range(len(metadata.stuff_classes)))
+    names = {category: metadata.stuff_classes[indices[category]] for category in classes}
+    assert {category: name.split(",")[0] for category, name in names.items()} == classes
+    train = MetadataCatalog.get("coco_2017_train_stuff_all_sem_seg")
+    if name.startswith("coco"):
+        assert train.stuff_dataset_id_to_contiguous_id == indices
+
+
+@pytest.mark.parametrize("name", ["ade20k_150_test_sem_seg", "context_59_test_sem_seg"])
+def test_other_datasets_have_none(name):
+    assert MetadataCatalog.get(name).get("stuff_dataset_id_to_contiguous_id") is None

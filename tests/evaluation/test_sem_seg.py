@@ -8,13 +8,15 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation import SemSegEvaluator as Detectron2Evaluator
+from detectron2.utils import comm
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
 from cat_seg.data import read_label
 from cat_seg.errors import UserError
-from cat_seg.evaluation import SemSegEvaluator
+from cat_seg.evaluation import SemSegEvaluator, sem_seg
 
 SIZE = (5, 7)
 
@@ -95,7 +97,11 @@ def random_case(classes, ignore_label, dtype, absent=()):
 
 @pytest.mark.parametrize(
     ("classes", "ignore_label", "dtype", "absent"),
-    [(4, 255, np.uint8, (2,)), (300, 65535, np.uint16, ())],
+    [
+        (4, 255, np.uint8, (2,)),
+        (300, 65535, np.uint16, ()),
+        (847, 65535, np.uint16, (0, 17, 845, 846)),
+    ],
 )
 def test_metrics_are_those_of_an_independent_implementation(
     dataset, classes, ignore_label, dtype, absent
@@ -121,8 +127,8 @@ def test_the_confusion_matrix_is_an_independent_one(dataset):
     label, predicted = (np.concatenate([a.ravel() for a in x]) for x in (labels, predictions))
     known = label != 255
     expected = confusion_matrix(predicted[known], label[known], labels=range(6))
-    assert np.array_equal(evaluator._conf_matrix[:6, :6], expected)
-    assert evaluator._conf_matrix[:, 6].sum() == (~known).sum()
+    assert np.array_equal(evaluator.confusion[:, :6], expected)
+    assert evaluator.confusion[:, 6].sum() == (~known).sum()
 
 
 def test_it_agrees_with_detectron2_and_batches_do_not_matter(dataset):
@@ -150,7 +156,11 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
     assert written["dataset"] == name
     assert written["sem_seg"]["mIoU"] == results["mIoU"]
     assert written["sem_seg"]["IoU-c, d"] is None
-    assert written["sem_seg"].keys() == results.keys()
+    assert written["sem_seg"].keys() == results.keys() | {"mIoU_present_or_predicted"}
+    # Class 2 is predicted only: it counts as 0 in the mean over all four classes.
+    assert written["sem_seg"]["mIoU_present_or_predicted"] == pytest.approx(
+        results["mIoU"] * 3 / 4, rel=1e-12
+    )
     labelled = sum(int((label != 255).sum()) for label in labels)
     assert written["counts"] == {
         "images": 4,
@@ -199,8 +209,7 @@ def test_written_predictions_have_one_background(dataset, tmp_path):
 def test_nobody_encodes_predictions_that_are_not_kept(dataset, tmp_path, monkeypatch):
     labels, predictions = random_case(4, 255, np.uint8)
     name = dataset(labels, list("abcd"))
-    monkeypatch.setattr(SemSegEvaluator, "encode_json_sem_seg", pytest.fail)
-    monkeypatch.setattr(SemSegEvaluator, "_mask_to_boundary", pytest.fail)
+    monkeypatch.setattr(sem_seg, "encode_prediction", pytest.fail)
     evaluate(SemSegEvaluator(name, tmp_path / "results.json"), predictions, 4)
 
 
@@ -243,12 +252,47 @@ def test_ranks_are_summed_and_only_the_first_reports(dataset, monkeypatch, tmp_p
             evaluator.process(
                 [{"file_name": f"{index}.jpg"}], [{"sem_seg": scores(predictions[index], 4)}]
             )
-    module = "detectron2.evaluation.sem_seg_evaluation"
-    matrices = [evaluator._conf_matrix for evaluator in evaluators]
-    own = {id(e._conf_matrix): matrices for e in evaluators}
-    monkeypatch.setattr(f"{module}.all_gather", lambda data: own.get(id(data), [data]))
-    monkeypatch.setattr(f"{module}.is_main_process", lambda: False)
+    sent = []
+    monkeypatch.setattr(comm, "gather", lambda part: sent.append(part) or [])
     assert evaluators[1].evaluate() is None
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(f"{module}.is_main_process", lambda: True)
+    monkeypatch.setattr(comm, "gather", lambda part: [part, *sent])
     assert evaluators[0].evaluate()["sem_seg"] == whole
+
+
+def test_where_no_pixel_counts_there_are_no_figures_and_no_warnings(dataset, tmp_path, recwarn):
+    """Every metric is NaN, which results.json writes as null."""
+    name = dataset([np.full(SIZE, 255, np.uint8)], list("ab"))
+    file = tmp_path / "results.json"
+    results = evaluate(SemSegEvaluator(name, file), [np.zeros(SIZE, int)], 2)
+    assert len(results) == 8 and all(np.isnan(value) for value in results.values())
+    written = json.loads(file.read_text(), parse_constant=pytest.fail)
+    assert set(written["sem_seg"].values()) == {None}
+    assert written["counts"]["labelled_pixels"] == written["counts"]["classes_present"] == 0
+    assert not recwarn.list
+
+
+def test_it_needs_nothing_of_detectron2s_own_evaluator(dataset, monkeypatch):
+    """Release 0.6 of detectron2 has one with other arguments and another mIoU."""
+    monkeypatch.delattr("detectron2.evaluation.SemSegEvaluator")
+    monkeypatch.delattr("detectron2.evaluation.sem_seg_evaluation.SemSegEvaluator")
+    assert SemSegEvaluator.__mro__[1:] == (DatasetEvaluator, object)
+    name = dataset([np.zeros(SIZE, np.uint8)], list("ab"))
+    assert evaluate(SemSegEvaluator(name), [np.zeros(SIZE, int)], 2)["mIoU"] == 100
+
+
+def test_written_predictions_carry_the_ids_of_the_dataset(dataset, tmp_path):
+    ids = {7: 0, 90: 1, 3: 2}
+    name = dataset([np.zeros((1, 3), np.uint8)], list("abc"), stuff_dataset_id_to_contiguous_id=ids)
+    evaluator = SemSegEvaluator(name, tmp_path / "ours/results.json", save_predictions=True)
+    theirs = Detectron2Evaluator(
+        name, output_dir=str(tmp_path / "theirs"), sem_seg_loading_fn=read_label
+    )
+    for one in (evaluator, theirs):
+        evaluate(one, [np.array([[2, 0, 1]])], 3)
+    ours, published = (
+        json.loads((tmp_path / folder / "sem_seg_predictions.json").read_text())
+        for folder in ("ours", "theirs")
+    )
+    assert ours == published
+    assert [entry["category_id"] for entry in ours] == [7, 90, 3]

@@ -154,9 +154,13 @@ def true_labels(place: Path, label: str) -> list[np.ndarray]:
 def saved_predictions(place: Path, label: str) -> list[np.ndarray]:
     maps = [np.full(size, -1) for size in MINIATURES[label].sizes]
     saved = results_file(place, label).with_name("sem_seg_predictions.json")
+    # Of these benchmarks, A-847 alone has category ids of its own.
+    table = json.loads((REPO_ROOT / "datasets/raw_ids/ade847.json").read_text())
     for entry in json.loads(saved.read_text()):
         mask = mask_util.decode(entry["segmentation"]) > 0
-        maps[int(Path(entry["file_name"]).stem)][mask] = entry["category_id"]
+        category = entry["category_id"]
+        index = table.index(category) if label == "A-847" else category
+        maps[int(Path(entry["file_name"]).stem)][mask] = index
     return maps
 
 

@@ -15,11 +15,10 @@ from cat_seg.data.preparation.sources import (
     class_table,
     find_raw,
     list_files,
-    load_raw_ids,
     one_less,
 )
 from cat_seg.data.reading import check_label_size, read_image, read_label
-from cat_seg.data.registration import spec_of
+from cat_seg.data.registration import load_raw_ids, spec_of
 
 SHORTER_SIDE = 512  # at most, in the full dataset
 DOWNLOAD_150 = (

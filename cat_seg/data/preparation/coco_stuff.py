@@ -11,10 +11,9 @@ from cat_seg.data.preparation.sources import (
     class_table,
     find_raw,
     list_files,
-    load_raw_ids,
     look_up,
 )
-from cat_seg.data.registration import spec_of
+from cat_seg.data.registration import load_raw_ids, spec_of
 from cat_seg.errors import UserError
 
 DATASETS = {

@@ -16,11 +16,10 @@ from cat_seg.data.preparation.jobs import Conversion, Job
 from cat_seg.data.preparation.sources import (
     class_table,
     find_raw,
-    load_raw_ids,
     one_less,
     read_names,
 )
-from cat_seg.data.registration import spec_of
+from cat_seg.data.registration import load_raw_ids, spec_of
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
 

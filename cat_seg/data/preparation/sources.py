@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 from cat_seg.data.reading import read_label
 from cat_seg.data.registration import IMAGE_SUFFIXES, DatasetSpec, fullest_layout, holds
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
 
 
 class Place(NamedTuple):
@@ -108,11 +106,6 @@ def list_files(folder: Path, suffix: str) -> list[Path]:
     if not files:
         raise UserError(f"{folder} holds no *{suffix}; unpack the archive again")
     return files
-
-
-def load_raw_ids(name: str) -> list[int]:
-    """Read datasets/raw_ids/NAME.json: the values in raw files, in the order of the classes."""
-    return json.loads((REPO_ROOT / "datasets" / "raw_ids" / f"{name}.json").read_text())
 
 
 def class_table(raw_ids: Iterable[int], ignore_label: int) -> np.ndarray:

@@ -12,8 +12,8 @@ from detectron2.data import DatasetCatalog
 from PIL import ExifTags, Image
 from torch.nn.functional import interpolate
 
-from cat_seg.data.preparation.sources import load_raw_ids, read_names
-from cat_seg.data.registration import spec_of
+from cat_seg.data.preparation.sources import read_names
+from cat_seg.data.registration import load_raw_ids, spec_of
 from cat_seg.data.vocabularies import load_vocabulary, shipped_path
 from cat_seg.paths import REPO_ROOT
 from tests.data.preparation import miniatures as mini
