@@ -42,7 +42,8 @@ REQUIRES = (
     "torch",
     "torchvision",
 )
-LICENSE = Path(__file__).resolve().parent.parent / "LICENSE"
+ROOT = Path(__file__).resolve().parent.parent
+LICENSE = ROOT / "LICENSE"
 
 # Prints version and folder, nothing where there is no detectron2; a broken one raises.
 PROBE = """
@@ -51,6 +52,12 @@ found = find_spec("detectron2")
 if found is not None and found.origin is not None:
     import detectron2
     print(detectron2.__version__, "in", *detectron2.__path__)
+"""
+# Prints why the detectron2 that is there is too old, or an empty line.
+CHECK = """
+import runpy, sys
+problem = runpy.run_path(sys.argv[1])["detectron2_problem"]()
+print(problem or "")
 """
 VERIFY = """
 import detectron2.data, detectron2.engine, detectron2.evaluation, detectron2.modeling
@@ -75,6 +82,22 @@ def find_detectron2() -> str | None:
             "first run pip install -r requirements.txt, or pip uninstall detectron2"
         )
     return result.stdout.strip() or None
+
+
+def check() -> None:
+    """Make sure that the detectron2 that is installed is recent enough.
+
+    Raises:
+        InstallError: it is too old, or it cannot be imported.
+    """
+    result = _python("-W", "ignore", "-c", CHECK, str(ROOT / "cat_seg" / "compatibility.py"))
+    if result.returncode != 0:
+        raise InstallError(
+            f"a detectron2 is installed but does not import ({_last_line(result.stderr)}): "
+            "first run pip install -r requirements.txt, or pip uninstall detectron2"
+        )
+    if problem := result.stdout.strip():
+        raise InstallError(problem)
 
 
 def download(folder: Path) -> Path:
@@ -186,6 +209,7 @@ def main() -> None:
     try:
         found = find_detectron2()
         if found is not None:
+            check()
             print(f"detectron2 {found} is installed already and stays as it is")
             return
         if importlib.util.find_spec("pip") is None:

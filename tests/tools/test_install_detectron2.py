@@ -21,10 +21,21 @@ from tools import install_detectron2 as tool
 MODULES = {
     "LabGym/__init__.py": "raise ImportError('LabGym itself is not wanted')\n",
     "LabGym/detectron2/__init__.py": "from .utils import env\n\n__version__ = '0.6'\n",
+    # What tells a recent detectron2 from the release 0.6.
+    "LabGym/detectron2/config/__init__.py": "from types import SimpleNamespace\n"
+    "get_cfg = lambda: SimpleNamespace(SOLVER={'BASE_LR_END': 0, 'NUM_DECAYS': 3})\n",
     "LabGym/detectron2/utils/__init__.py": "",
+    "LabGym/detectron2/utils/comm.py": "def create_local_process_group(size): pass\n",
+    "LabGym/detectron2/utils/events.py": "class EventStorage:\n"
+    "    def put_scalar(self, name, value, cur_iter=None): pass\n",
     "LabGym/detectron2/utils/env.py": "NAME = 'LabGym.detectron2.utils'\n",
     "LabGym/detectron2/data/__init__.py": "from LabGym.detectron2.utils.env import NAME\n",
-    "LabGym/detectron2/engine/__init__.py": "",
+    "LabGym/detectron2/engine/__init__.py": "class DefaultTrainer:\n"
+    "    def state_dict(self): pass\n"
+    "class TrainerBase:\n"
+    "    def after_backward(self): pass\n"
+    "class SimpleTrainer(TrainerBase):\n"
+    "    def reset_data_loader(self, builder): pass\n",
     "LabGym/detectron2/evaluation/__init__.py": "",
     "LabGym/detectron2/modeling/__init__.py": "",
     "LabGym/detectron2/projects/__init__.py": "",
@@ -217,14 +228,44 @@ def test_missing_pip_is_one_line(without_pip: Path) -> None:
     assert_one_line_error(run_tool(without_pip), "has no pip", "-m ensurepip")
 
 
-def test_any_importable_detectron2_is_left_alone(tmp_path: Path, without_pip: Path) -> None:
-    package = tmp_path / "detectron2"
-    package.mkdir()
+def write_detectron2(folder: Path, **changes: str) -> Path:
+    """Write the modules of MODULES as a detectron2, some of them (engine="...") changed."""
+    package = folder / "detectron2"
+    for name, text in MODULES.items():
+        if name.startswith("LabGym/detectron2/"):
+            file = folder / name.removeprefix("LabGym/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(tool.rename(changes.get(file.parent.name, text)))
+    return package
+
+
+def test_a_recent_detectron2_is_left_alone(tmp_path: Path, without_pip: Path) -> None:
+    package = write_detectron2(tmp_path)
     (package / "__init__.py").write_text("__version__ = '0.7.dev'\n")
+    before = sorted(package.rglob("*.py"))
     result = run_tool(without_pip, PYTHONPATH=str(tmp_path))
-    assert result.returncode == 0
+    assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"detectron2 0.7.dev in {package} is installed already")
-    assert [path.name for path in package.glob("*.py")] == ["__init__.py"]
+    assert sorted(package.rglob("*.py")) == before
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        (
+            "class TrainerBase: pass\nDefaultTrainer = SimpleTrainer = TrainerBase\n",
+            "reset_data_loader",
+        ),
+        ("import math; math.LINEAR_of_Pillow\n", "LINEAR_of_Pillow"),
+    ],
+)
+def test_the_release_0_6_is_too_old(
+    tmp_path: Path, without_pip: Path, engine: str, reason: str
+) -> None:
+    """It lacks what the project uses; beside a recent Pillow it does not import at all."""
+    write_detectron2(tmp_path, engine=engine)
+    result = run_tool(without_pip, PYTHONPATH=str(tmp_path))
+    assert_one_line_error(result, reason, "pip uninstall detectron2")
 
 
 def test_detectron2_that_does_not_import_is_reported(tmp_path: Path, without_pip: Path) -> None:

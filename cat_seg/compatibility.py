@@ -1,0 +1,51 @@
+"""Whether the installed detectron2 is recent enough.
+
+This file imports nothing else of the project, so that tools/install_detectron2.py can run it alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+REMEDY = (
+    "run `pip uninstall detectron2`, then `python tools/install_detectron2.py` "
+    "(docs/install.md has other ways)"
+)
+
+
+def detectron2_problem() -> str | None:
+    """Say in one line why the installed detectron2 will not do; None if it will.
+
+    Release 0.6 of November 2021 is too old: it does not import with Pillow 10, saves no optimizer
+    state, cannot go on within the data, and runs several processes on GPUs alone. Later versions
+    are also called 0.6, so the version number does not tell; what this project uses does.
+    """
+    import detectron2
+
+    try:
+        missing = _missing()
+    except AttributeError as error:  # as of PIL.Image.LINEAR
+        missing = str(error)
+    if missing is None:
+        return None
+    where = ", ".join(detectron2.__path__)
+    return f"detectron2 {detectron2.__version__} in {where} is too old ({missing}); {REMEDY}"
+
+
+def _missing() -> str | None:
+    from detectron2.config import get_cfg
+    from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase
+    from detectron2.utils import comm
+    from detectron2.utils.events import EventStorage
+
+    interface = {
+        "SimpleTrainer.reset_data_loader": hasattr(SimpleTrainer, "reset_data_loader"),
+        "TrainerBase.after_backward": hasattr(TrainerBase, "after_backward"),
+        "the trainer's state in checkpoints": "state_dict" in vars(DefaultTrainer),
+        "put_scalar(cur_iter)": "cur_iter" in inspect.signature(EventStorage.put_scalar).parameters,
+        "processes on the CPU": hasattr(comm, "create_local_process_group"),
+        "SOLVER.BASE_LR_END": "BASE_LR_END" in get_cfg().SOLVER,
+        "SOLVER.NUM_DECAYS": "NUM_DECAYS" in get_cfg().SOLVER,
+    }
+    lacking = [name for name, there in interface.items() if not there]
+    return f"it lacks {', '.join(lacking)}" if lacking else None
