@@ -43,7 +43,7 @@ REQUIRES = (
     "torchvision",
 )
 ROOT = Path(__file__).resolve().parent.parent
-LICENSE = ROOT / "LICENSE"
+LICENSE = ROOT / "tools" / "detectron2_license.txt"
 
 # Prints version and folder, nothing where there is no detectron2; a broken one raises.
 PROBE = """
