@@ -34,6 +34,9 @@ def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # Compile the aggregator by torch.compile, which takes minutes at the start; on a CPU no gain.
     cfg.MODEL.COMPILE = False
+    # On a GPU, compute float32 matrix products and convolutions in TF32; False: in float32, as a
+    # CPU always does.
+    cfg.MODEL.TF32 = True
     cfg.MODEL.MASK_FORMER = CfgNode()
     # Whole images are padded to a multiple of this before they are resized for CLIP.
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
@@ -116,14 +119,22 @@ def _add_hyperbolic(cfg: CfgNode) -> None:
 def _add_input_and_solver(cfg: CfgNode) -> None:
     # Channel order of images; CLIP takes RGB.
     cfg.INPUT.FORMAT = "RGB"
-    # Training mapper: "semantic" (or its published name "mask_former_semantic").
-    cfg.INPUT.DATASET_MAPPER_NAME = "semantic"
+    # Training mapper: "mask_former_semantic", or "semantic" for short.
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # SSD's colour augmentation in training.
     cfg.INPUT.COLOR_AUG_SSD = False
     # Share of a training crop that one class may cover before another crop is drawn.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Training crops are padded to this size (pixels).
     cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # "ADAMW", or "SGD" with SOLVER.MOMENTUM.
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Weight decay of nn.Embedding.
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # LR_SCHEDULER_NAME "WarmupPolyLR": the rate falls as (1 - iteration / MAX_ITER) to this power,
+    # at the least to POLY_LR_CONSTANT_ENDING times BASE_LR.
+    cfg.SOLVER.POLY_LR_POWER = 0.9
+    cfg.SOLVER.POLY_LR_CONSTANT_ENDING = 0.0
     # Learning rate of CLIP's parameters, relative to BASE_LR.
     cfg.SOLVER.CLIP_MULTIPLIER = 0.01
     # Micro-batches that each process splits its share of SOLVER.IMS_PER_BATCH into, one after the

@@ -17,6 +17,7 @@ from cat_seg.config_checks import check_registered
 from cat_seg.data import check_names, parse_vocabulary, read_image
 from cat_seg.data.mapper import InferenceMapper
 from cat_seg.engine import Checkpointer
+from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
 
@@ -46,7 +47,8 @@ class Predictor:
         """Build the model of `cfg` on MODEL.DEVICE and load MODEL.WEIGHTS.
 
         Args:
-            cfg: also reads INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT.
+            cfg: also reads INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT, and MODEL.TF32, which
+                applies to the whole process.
             vocabulary: see `set_vocabulary`; by default the class names of TEST_CLASS_JSON, or of
                 TRAIN_CLASS_JSON where that is "".
 
@@ -57,6 +59,7 @@ class Predictor:
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model")
         check_device(cfg)
+        set_float32_precision(cfg)
         check_registered(cfg.MODEL)
         self.model = build_model(cfg).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)

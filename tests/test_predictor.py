@@ -248,3 +248,10 @@ def test_read_rgb_refuses_floating_point_pixels(tmp_path):
     Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(path)
     with pytest.raises(UserError, match=r"image\.tif has floating-point pixels; save"):
         read_rgb(str(path))
+
+
+def test_the_predictor_sets_the_precision_of_float32(cfg, monkeypatch):
+    seen = []
+    monkeypatch.setattr(predictor_module, "set_float32_precision", seen.append)
+    Predictor(cfg)
+    assert seen == [cfg]

@@ -1,4 +1,4 @@
-"""AdamW with the parameter groups and the gradient clipping that the config asks for."""
+"""The optimizer, its parameter groups, and the gradient clipping that the config asks for."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from torch import nn
 from cat_seg.errors import UserError
 
 CLIP_TYPES = ("full_model", "value", "norm")
+OPTIMIZERS = ("ADAMW", "SGD")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build AdamW over the parameters of `model` that train.
+    """Build AdamW or SGD over the parameters of `model` that train.
 
     Args:
-        cfg: reads SOLVER.BASE_LR, CLIP_MULTIPLIER, WEIGHT_DECAY*, BIAS_LR_FACTOR, CLIP_GRADIENTS.
+        cfg: reads SOLVER.OPTIMIZER, MOMENTUM (SGD), BASE_LR, CLIP_MULTIPLIER, WEIGHT_DECAY*,
+            BIAS_LR_FACTOR and CLIP_GRADIENTS. A CLIP_GRADIENTS.CLIP_VALUE of 0 clips nothing.
         model: has `clip_parameters()`, whose learning rate is BASE_LR * CLIP_MULTIPLIER.
 
     Raises:
-        UserError: an unknown SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
+        UserError: an unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
     """
     clipping = cfg.SOLVER.CLIP_GRADIENTS
     if clipping.ENABLED and clipping.CLIP_TYPE not in CLIP_TYPES:
@@ -35,18 +37,29 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clipping.CLIP_TYPE!r}; "
             f"set it to one of {', '.join(CLIP_TYPES)}"
         )
-    groups = parameter_groups(cfg, model)
-    if clipping.ENABLED and clipping.CLIP_TYPE == "full_model":
-        optimizer = torch.optim.AdamW(groups)
+    optimizer = _plain_optimizer(cfg, parameter_groups(cfg, model))
+    if not clipping.ENABLED or clipping.CLIP_VALUE <= 0:
+        return optimizer
+    if clipping.CLIP_TYPE == "full_model":
         _clip_whole_model(optimizer, clipping.CLIP_VALUE, clipping.NORM_TYPE)
         return optimizer
-    return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups)
+    return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def _plain_optimizer(cfg: CfgNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    name = cfg.SOLVER.OPTIMIZER
+    if name == "ADAMW":
+        return torch.optim.AdamW(groups)
+    if name == "SGD":
+        return torch.optim.SGD(groups, cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM)
+    raise UserError(f"SOLVER.OPTIMIZER is {name!r}; set it to one of {', '.join(OPTIMIZERS)}")
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     """Return one group for each pair of learning rate and weight decay, in a fixed order.
 
-    Norm layers decay by WEIGHT_DECAY_NORM, nn.Embedding by 0, all others by WEIGHT_DECAY.
+    Norm layers decay by WEIGHT_DECAY_NORM, nn.Embedding by WEIGHT_DECAY_EMBED, all others by
+    WEIGHT_DECAY.
     """
     solver = cfg.SOLVER
     params = get_default_optimizer_params(
@@ -59,7 +72,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     )
     embeddings = (m.weight for m in model.modules() if isinstance(m, nn.Embedding))
     # Entries that come later overwrite the settings of the same parameter.
-    params.append({"params": _trainable(embeddings), "weight_decay": 0.0})
+    params.append({"params": _trainable(embeddings), "weight_decay": solver.WEIGHT_DECAY_EMBED})
     params.append(
         {
             "params": _trainable(model.clip_parameters()),

@@ -1,4 +1,4 @@
-"""The type that mixed precision computes in."""
+"""The types that training and evaluation compute in."""
 
 from __future__ import annotations
 
@@ -31,3 +31,18 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     if device == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         raise UserError("SOLVER.AMP.DTYPE is 'bfloat16', which this GPU lacks; set it to float16")
     return dtype
+
+
+def set_float32_precision(cfg: CfgNode) -> None:
+    """Let a GPU compute float32 matrix products and convolutions in TF32, or keep it from that.
+
+    Applies to the whole process. Nothing changes on a CPU, where PyTorch's "high" can mean
+    bfloat16 products instead.
+
+    Args:
+        cfg: reads MODEL.TF32 and MODEL.DEVICE.
+    """
+    if torch.device(cfg.MODEL.DEVICE).type != "cuda":
+        return
+    torch.set_float32_matmul_precision("high" if cfg.MODEL.TF32 else "highest")
+    torch.backends.cudnn.allow_tf32 = cfg.MODEL.TF32

@@ -1,23 +1,21 @@
-"""From command line to config and logging, with one clear line for what is wrong."""
+"""The beginning of a run: arguments, machine, output folder and logging."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from cat_seg.config import add_cat_seg_config
 from cat_seg.data.build import images_per_process
-from cat_seg.data.custom import register_custom
 from cat_seg.engine.checkpointer import TAG, last_checkpoint
+from cat_seg.engine.precision import set_float32_precision
 from cat_seg.errors import UserError
 from cat_seg.files import replacing
 from cat_seg.paths import resolve
@@ -28,78 +26,6 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     parser = default_argument_parser(epilog)
     parser.set_defaults(dist_url="auto")
     return parser
-
-
-def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Build the config of the project from a file and KEY VALUE pairs, and register its datasets.
-
-    Args:
-        config_file: a YAML file; a relative path also resolves from the repository root. "" takes
-            the defaults.
-        overrides: KEY VALUE KEY VALUE ...; the value of a section is YAML in braces.
-
-    Raises:
-        UserError: a missing or malformed file, an unknown key, a value of the wrong type, or what
-            `cat_seg.data.custom.register_custom` refuses.
-    """
-    cfg = add_cat_seg_config(get_cfg())
-    if config_file:
-        _merge_file(cfg, resolve(config_file))
-    for key in overrides[::2]:
-        if key.startswith("--"):
-            raise UserError(f"{key} comes after config changes; put all options before KEY VALUE")
-    if len(overrides) % 2:
-        raise UserError(
-            f"config changes come as KEY VALUE pairs, one value is missing: {' '.join(overrides)}"
-        )
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        try:
-            _merge_value(cfg, key, value)
-        except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"{key} {value}: {_reason(error)}; {_HELP}") from error
-        except (AttributeError, TypeError) as error:
-            raise UserError(f"{key} {value}: {key} goes on below a value; {_HELP}") from error
-    register_custom(cfg)
-    return cfg
-
-
-_HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
-
-
-def _merge_value(cfg: CfgNode, key: str, value: str) -> None:
-    if not value.startswith("{"):
-        cfg.merge_from_list([key, value])
-        return
-    section = yaml.safe_load(value)
-    for part in reversed(key.split(".")):
-        section = {part: section}
-    cfg.merge_from_other_cfg(CfgNode(section))
-
-
-def _merge_file(cfg: CfgNode, path: Path) -> None:
-    try:
-        cfg.merge_from_file(str(path), allow_unsafe=False)
-    except AssertionError as error:
-        if path.is_file():
-            raise UserError(f"{path}: {_reason(error)}") from error
-        raise UserError(f"--config-file {path}: no such file; see configs/") from error
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: {_reason(error)}; {_HELP}") from error
-    except (AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path}: a config is keys with values, such as SOLVER: {{MAX_ITER: 100}}"
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{path}: its _BASE_ leads back to itself; name another file") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) else error
-    line = " ".join(str(text).split())
-    # yacs prints whole sections that it compares.
-    return line if len(line) <= 240 else f"{line[:120]} ... {line[-120:]}"
 
 
 def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -155,7 +81,7 @@ def check_device(cfg: CfgNode, gpus: int = 1) -> None:
 
 
 def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """Begin a job in this process: output folder, log, saved config, random seeds.
+    """Begin a job in this process: output folder, log, saved config, random seeds, precision.
 
     Args:
         cfg: a config of `load_config`.
@@ -175,6 +101,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cat_seg")
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written: {error}") from error
+    set_float32_precision(cfg)
     last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
     cfg = cfg.clone()
     if last is not None:

@@ -27,13 +27,13 @@ from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.precision import amp_dtype
 from cat_seg.engine.radius import radius_loggers
 from cat_seg.engine.rng import rng_state, seed_run, set_rng_state
+from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.engine.step import StepTrainer
 from cat_seg.errors import UserError
 from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
 
 logger = logging.getLogger(__name__)
 
-SCHEDULERS = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
 FINAL = "model_final"  # as PeriodicCheckpointer calls the checkpoint of the last iteration
 
 
@@ -215,17 +215,8 @@ class Trainer(DefaultTrainer):
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Build detectron2's scheduler.
-
-        Raises:
-            UserError: an unknown SOLVER.LR_SCHEDULER_NAME.
-        """
-        if cfg.SOLVER.LR_SCHEDULER_NAME not in SCHEDULERS:
-            raise UserError(
-                f"SOLVER.LR_SCHEDULER_NAME is {cfg.SOLVER.LR_SCHEDULER_NAME!r}; "
-                f"set it to one of {', '.join(SCHEDULERS)}"
-            )
-        return super().build_lr_scheduler(cfg, optimizer)
+        """See `cat_seg.engine.schedule.build_lr_scheduler`."""
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int, start: int = 0) -> LastingLoader:

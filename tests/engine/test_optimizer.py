@@ -127,3 +127,48 @@ def test_an_unknown_clip_type_is_refused(cfg, solver, model):
     solver.CLIP_GRADIENTS.CLIP_TYPE = "all"
     with pytest.raises(UserError, match=r"SOLVER\.CLIP_GRADIENTS\.CLIP_TYPE is 'all'"):
         build_optimizer(cfg, model)
+
+
+@pytest.mark.parametrize("clip_type", ["full_model", "value", "norm"])
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_a_clip_value_of_zero_clips_nothing(cfg, solver, model, name, clip_type):
+    solver.OPTIMIZER = name
+    solver.CLIP_GRADIENTS.CLIP_TYPE, solver.CLIP_GRADIENTS.CLIP_VALUE = clip_type, 0.0
+    optimizer = build_optimizer(cfg, model)
+    model().backward()
+    before = gradients(model)
+    optimizer.step()
+    assert any(g.abs().max() > 1 for g in before)
+    assert all(torch.equal(g, b) for g, b in zip(gradients(model), before, strict=True))
+
+
+def test_sgd_is_torchs_with_momentum(cfg, solver, model):
+    """Two steps, so that the momentum of the first counts in the second."""
+    solver.OPTIMIZER, solver.MOMENTUM, solver.CLIP_GRADIENTS.CLIP_VALUE = "SGD", 0.8, 0.01
+    other = copy.deepcopy(model)
+    optimizer = build_optimizer(cfg, model)
+    assert isinstance(optimizer, torch.optim.SGD)
+    expected = torch.optim.SGD(parameter_groups(cfg, other), solver.BASE_LR, momentum=0.8)
+    for _ in range(2):
+        for net, steps in ((model, optimizer), (other, expected)):
+            steps.zero_grad()
+            net().backward()
+            if net is other:
+                nn.utils.clip_grad_norm_(other.parameters(), 0.01)
+            steps.step()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_embeddings_decay_by_their_own_key(cfg, solver, model):
+    solver.WEIGHT_DECAY_EMBED = 0.7
+    [group] = [g for g in parameter_groups(cfg, model) if g["weight_decay"] == 0.7]
+    assert [p.shape for p in group["params"]] == [model.embedding.weight.shape]
+
+
+def test_an_unknown_optimizer_is_refused(cfg, model):
+    cfg.SOLVER.OPTIMIZER = "ADAN"
+    with pytest.raises(
+        UserError, match=r"SOLVER\.OPTIMIZER is 'ADAN'; set it to one of ADAMW, SGD"
+    ):
+        build_optimizer(cfg, model)

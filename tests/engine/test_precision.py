@@ -6,8 +6,8 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from cat_seg.engine import Trainer
-from cat_seg.engine.precision import amp_dtype
+from cat_seg.engine import Trainer, argument_parser, setup
+from cat_seg.engine.precision import amp_dtype, set_float32_precision
 from cat_seg.engine.step import StepTrainer
 from cat_seg.errors import UserError
 from cat_seg.modeling.losses import sem_seg_loss
@@ -95,3 +95,53 @@ def test_an_unknown_type_is_found_before_the_model_is_built(cfg, monkeypatch):
     cfg.SOLVER.AMP.DTYPE = "half"
     with pytest.raises(UserError, match=r"SOLVER\.AMP\.DTYPE is 'half'; set it to one of auto, fl"):
         Trainer(cfg)
+
+
+@pytest.fixture
+def float32_settings():
+    """Put the process's settings back after a test."""
+    precision, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = cudnn, benchmark
+
+
+def settings() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+def test_tf32_is_for_products_and_convolutions_together(cfg, float32_settings):
+    cfg.MODEL.DEVICE = "cuda"
+    assert cfg.MODEL.TF32
+    set_float32_precision(cfg)
+    assert settings() == ("high", True)
+    cfg.MODEL.TF32 = False
+    set_float32_precision(cfg)
+    assert settings() == ("highest", False)
+
+
+@pytest.mark.parametrize("before", [("highest", True), ("medium", False)])
+def test_a_cpu_computes_as_before(cfg, float32_settings, before):
+    """There, "high" may take products of bfloat16."""
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+    set_float32_precision(cfg)
+    assert settings() == before
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_training_and_evaluation_set_it(cfg, float32_settings, tf32):
+    cfg.MODEL.DEVICE, cfg.MODEL.TF32 = "cuda", tf32
+    torch.set_float32_matmul_precision("medium")
+    for given in ([], ["--eval-only"]):
+        setup(cfg, argument_parser().parse_args(given))
+        assert settings() == (("high", True) if tf32 else ("highest", False))
+
+
+def test_cudnn_benchmark_is_for_training_as_published(cfg, float32_settings):
+    cfg.CUDNN_BENCHMARK = True
+    for given, expected in ((["--eval-only"], False), ([], True)):
+        torch.backends.cudnn.benchmark = False
+        setup(cfg, argument_parser().parse_args(given))
+        assert torch.backends.cudnn.benchmark is expected

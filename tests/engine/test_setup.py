@@ -18,64 +18,6 @@ def arguments(*given):
     return argument_parser().parse_args(list(given))
 
 
-def write(folder: Path, text: str) -> str:
-    (folder / "my.yaml").write_text(text)
-    return str(folder / "my.yaml")
-
-
-def test_file_then_overrides(tmp_path):
-    path = write(tmp_path, "SOLVER: {MAX_ITER: 7, BASE_LR: 0.5}\nVERSION: 2\n")
-    cfg = load_config(path, ["SOLVER.MAX_ITER", "8", "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE", "full"])
-    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (8, 0.5)
-    assert cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE == "full"
-
-
-def test_shipped_configs_are_found_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert load_config("configs/vitb_384_oft.yaml").MODEL.SEM_SEG_HEAD.CLIP_FINETUNE == "oft_both"
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("SOLVER: {MAX_ITERS: 7}\n", r"SOLVER\.MAX_ITERS"),
-        ("SOLVER: {MAX_ITER: many}\n", r"SOLVER\.MAX_ITER"),
-        ("SOLVER: 7\n", "SOLVER"),
-        ("- a list\n", "my.yaml"),
-        ("SOLVER: {MAX_ITER: 7\n", "line 2"),
-        ("_BASE_: missing.yaml\n", r"missing\.yaml"),
-        ("_BASE_: my.yaml\n", "_BASE_ leads back to itself"),
-        ("SOLVER: !!python/object/apply:os.getcwd []\n", "python/object"),
-        ("VERSION: 9\n", "v9"),
-    ],
-)
-def test_a_bad_config_is_one_line_that_names_file_and_key(tmp_path, text, named):
-    with pytest.raises(UserError, match=named) as error:
-        load_config(write(tmp_path, text))
-    assert "my.yaml" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "named"),
-    [
-        (["SOLVER.MAX_ITERS", "7"], r"SOLVER\.MAX_ITERS 7"),
-        (["SOLVER.MAX_ITER.MORE", "7"], r"SOLVER\.MAX_ITER\.MORE 7"),
-        (["SOLVER.MAX_ITER", "many"], r"SOLVER\.MAX_ITER many"),
-        (["SEED", "1", "SOLVER.MAX_ITER"], "one value is missing: SEED 1 SOLVER.MAX_ITER"),
-    ],
-)
-def test_a_bad_override_is_one_line_that_names_the_key(overrides, named):
-    with pytest.raises(UserError, match=named) as error:
-        load_config("", overrides)
-    assert "\n" not in str(error.value)
-
-
-def test_a_missing_config():
-    with pytest.raises(UserError, match=r"nowhere\.yaml: no such file"):
-        load_config("nowhere.yaml")
-
-
 def test_cuda_without_a_gpu(cfg, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg.MODEL.DEVICE = "cuda"
@@ -109,12 +51,6 @@ def test_what_cannot_run_is_refused(cfg, given, changes, named):
         cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=named):
         check_machine(cfg, arguments(*given))
-
-
-@pytest.mark.parametrize("late", [("--num-gpus", "2"), ("--resume",), ("--resume", "SEED", "1")])
-def test_options_after_config_changes_are_named(late):
-    with pytest.raises(UserError, match=f"{late[0]} comes after config changes; put all options"):
-        load_config("", ["SOLVER.MAX_ITER", "3", *late])
 
 
 def test_evaluation_needs_no_divisible_batch(cfg):

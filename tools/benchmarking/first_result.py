@@ -10,6 +10,7 @@ import torch
 from detectron2.modeling import build_model
 
 from cat_seg.engine import Checkpointer, load_config
+from cat_seg.engine.precision import set_float32_precision
 from tools.benchmarking.memory import resident
 
 
@@ -23,6 +24,7 @@ def main(config: str, height: str, width: str, started: str) -> None:
     """
     stamps = {"": float(started), "import": time.time()}
     cfg = load_config(config)
+    set_float32_precision(cfg)
     model = build_model(cfg).eval()
     stamps["build"] = time.time()
     Checkpointer(model).load(cfg.MODEL.WEIGHTS)

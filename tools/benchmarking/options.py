@@ -13,7 +13,8 @@ import torch
 from detectron2.config import CfgNode
 
 from cat_seg.data.vocabularies import load_vocabulary, shipped_path
-from cat_seg.engine.setup import check_device, load_config
+from cat_seg.engine.config_loading import load_config
+from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
 
 MODES = {
@@ -34,6 +35,7 @@ AMP = {"off": None, "bf16": "bfloat16", "fp16": "float16"}  # SOLVER.AMP.DTYPE
 IMAGE_SIZES = {"slide": (480, 640)}  # of the modes whose images are not CLIP's input
 INFERENCE = ("eval", "slide", "start")
 _NOT_SHARED = {"stages", "output", "sweep", "points", "compare", "opts"}
+_SWITCHES = {"tf32"}  # whose default is the config's
 _MOST_SHIPPED = "ade847"
 
 EPILOG = """\
@@ -55,7 +57,7 @@ class Options:
     image_size: tuple[int, int] | None
     device: str
     amp: str
-    tf32: bool
+    tf32: bool | None
     compile: bool
     step: float
     processes: int
@@ -96,9 +98,14 @@ def arguments(options: Options) -> list[str]:
     given: list[str] = []
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.name in _NOT_SHARED or value is None or value is False:
+        if field.name in _NOT_SHARED or value is None:
             continue
-        given.append("--" + field.name.replace("_", "-"))
+        name = field.name.replace("_", "-")
+        if value is False:
+            if field.name in _SWITCHES:
+                given.append(f"--no-{name}")
+            continue
+        given.append(f"--{name}")
         if value is not True:
             given += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
     return given
@@ -133,7 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         default="off",
         help="mixed precision; without a value bf16 (default: %(default)s)",
     )
-    add("--tf32", action="store_true", help="let CUDA round float32 products to TF32")
+    add(
+        "--tf32",
+        action=argparse.BooleanOptionalAction,
+        help="let CUDA round float32 products to TF32, or not (default: MODEL.TF32)",
+    )
     add("--compile", action="store_true", help="torch.compile; gives no stages")
     add("--runs", type=int, default=5, metavar="R", help="timed runs (default: %(default)s)")
     add("--warmup", type=int, default=1, metavar="W", help="runs before (default: %(default)s)")
@@ -236,12 +247,23 @@ def build_config(options: Options, folder: Path) -> CfgNode:
         cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = True, AMP[options.amp]
     if options.compile:
         cfg.MODEL.COMPILE = True
+    if options.tf32 is not None:
+        cfg.MODEL.TF32 = options.tf32
     head = cfg.MODEL.SEM_SEG_HEAD
     if options.classes is not None:
         listed = folder / "classes.json"
         listed.write_text(json.dumps(class_names(options.classes, head.TRAIN_CLASS_JSON)))
         head.TRAIN_CLASS_JSON = head.TEST_CLASS_JSON = str(listed)
     return cfg
+
+
+def uses_tf32(options: Options) -> bool:
+    """Whether float32 products are rounded to TF32: on CUDA alone, by --tf32 or the config."""
+    if not options.device.startswith("cuda"):
+        return False
+    if options.tf32 is not None:
+        return options.tf32
+    return load_config(options.config_file, options.opts).MODEL.TF32
 
 
 def class_names(number: int, path: str) -> list[str]:

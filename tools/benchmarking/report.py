@@ -15,7 +15,7 @@ from tabulate import tabulate
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import source_commit
 from cat_seg.files import replacing
-from tools.benchmarking.options import Options
+from tools.benchmarking.options import Options, uses_tf32
 from tools.benchmarking.stages import OTHER
 from tools.benchmarking.workloads import BACKWARD, FORWARD
 
@@ -35,7 +35,7 @@ def environment(options: Options) -> dict[str, Any]:
         "cpu": cpu_name(),
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "threads": options.threads or torch.get_num_threads(),
-        "tf32": options.tf32,
+        "tf32": uses_tf32(options),
         "commit": source_commit(),
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cat_seg.data.build import images_per_process
 from cat_seg.engine import Checkpointer, Trainer
-from cat_seg.engine.precision import amp_dtype
+from cat_seg.engine.precision import amp_dtype, set_float32_precision
 from cat_seg.engine.step import micro_batches
 from tools.benchmarking.options import IMAGE_SIZES, Options
 from tools.benchmarking.stages import Trace
@@ -119,8 +119,7 @@ def machine_settings(options: Options, cfg: CfgNode) -> Iterator[None]:
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     cudnn = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     torch.set_num_threads(options.threads or threads)
-    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = options.tf32
+    set_float32_precision(cfg)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     try:
         yield

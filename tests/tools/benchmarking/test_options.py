@@ -9,7 +9,14 @@ import pytest
 
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
-from tools.benchmarking.options import MODES, arguments, build_config, class_names, parse
+from tools.benchmarking.options import (
+    MODES,
+    arguments,
+    build_config,
+    class_names,
+    parse,
+    uses_tf32,
+)
 from tools.benchmarking.sweep import PER
 
 COCO = str(REPO_ROOT / "datasets" / "coco.json")
@@ -100,6 +107,18 @@ def test_precision_and_compilation_are_set_in_the_config(tmp_path):
     cfg = build_config(parse(["--device", "cpu", "--compile", "--amp"]), tmp_path)
     assert cfg.MODEL.COMPILE
     assert (cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE) == (True, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([], True), (["MODEL.TF32", "False"], False), (["--tf32"], True), (["--no-tf32"], False)],
+)
+def test_tf32_follows_the_config_unless_an_option_says_otherwise(tmp_path, given, expected):
+    options = parse(["--device", "cpu", *given])
+    assert build_config(options, tmp_path).MODEL.TF32 is expected
+    assert parse(arguments(options)).tf32 is options.tf32
+    assert not uses_tf32(options)  # a CPU has no TF32
+    assert uses_tf32(parse(["--device", "cuda", *given])) is expected
 
 
 def test_class_names_are_real_while_there_are_enough():

@@ -1,0 +1,85 @@
+"""The learning rate over a training run."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier
+from detectron2.solver import build_lr_scheduler as build_detectron2_scheduler
+from fvcore.common.param_scheduler import ParamScheduler
+
+from cat_seg.errors import UserError
+
+POLY = "WarmupPolyLR"
+SCHEDULERS = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR", POLY)
+WARMUP_METHODS = ("constant", "linear")
+
+
+def build_lr_scheduler(
+    cfg: CfgNode, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Build the scheduler that SOLVER.LR_SCHEDULER_NAME names.
+
+    Args:
+        cfg: reads MAX_ITER, WARMUP_*, and what belongs to the schedule, in SOLVER.
+        optimizer: its learning rates are multiplied.
+
+    Raises:
+        UserError: an unknown SOLVER.LR_SCHEDULER_NAME or SOLVER.WARMUP_METHOD.
+    """
+    solver = cfg.SOLVER
+    for key, known in (("LR_SCHEDULER_NAME", SCHEDULERS), ("WARMUP_METHOD", WARMUP_METHODS)):
+        if solver[key] not in known:
+            raise UserError(f"SOLVER.{key} is {solver[key]!r}; set it to one of {', '.join(known)}")
+    if solver.LR_SCHEDULER_NAME != POLY:
+        return build_detectron2_scheduler(cfg, optimizer)
+    multiplier = WarmupPoly(
+        max_iter=solver.MAX_ITER,
+        power=solver.POLY_LR_POWER,
+        ending=solver.POLY_LR_CONSTANT_ENDING,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_method=solver.WARMUP_METHOD,
+    )
+    return LRMultiplier(optimizer, multiplier, solver.MAX_ITER)
+
+
+class WarmupPoly(ParamScheduler):
+    """DeepLab's polynomial decay, (1 - iteration / max_iter) ** power, times a warm-up factor.
+
+    Gives the values of WarmupPolyLR in detectron2's DeepLab project. That scheduler keeps its
+    whole configuration in checkpoints; this one, like detectron2's other schedules, keeps none,
+    so that a resumed run can have another MAX_ITER.
+    """
+
+    def __init__(
+        self,
+        max_iter: int,
+        power: float,
+        ending: float,
+        warmup_iters: int,
+        warmup_factor: float,
+        warmup_method: str,
+    ) -> None:
+        """Decay over `max_iter` iterations, after the warm-up at the least to `ending`.
+
+        Args:
+            warmup_method: "linear" rises from `warmup_factor` to 1 over `warmup_iters`,
+                "constant" stays at `warmup_factor` until then.
+        """
+        self._max_iter = max_iter
+        self._power = power
+        self._ending = ending
+        self._warmup_iters = warmup_iters
+        self._warmup_factor = warmup_factor
+        self._linear = warmup_method == "linear"
+
+    def __call__(self, where: float) -> float:
+        """Return the multiplier at a share (0 to 1) of the run."""
+        iteration = round(where * self._max_iter)
+        decayed = max(1 - iteration / self._max_iter, 0) ** self._power
+        reached = 1.0
+        if iteration < self._warmup_iters:
+            reached = iteration / self._warmup_iters if self._linear else 0.0
+        warmup = self._warmup_factor * (1 - reached) + reached
+        return max(decayed, self._ending) if warmup == 1 else warmup * decayed
