@@ -18,7 +18,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cat_seg.data import parse_vocabulary
+from cat_seg.data import IMAGE_SUFFIXES, parse_vocabulary
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.files import replacing
@@ -27,9 +27,6 @@ from cat_seg.predictor import Predictor, read_rgb
 from cat_seg.progress import bar
 from cat_seg.visualization import draw_overlay, mask_image
 
-# What counts as an image in a folder or for a pattern; files named one by one are all tried.
-KINDS = ("bmp", "gif", "jfif", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp")
-SUFFIXES = frozenset(f".{kind}" for kind in KINDS)
 # Bytes of a picture's name; most file systems take 255 with what is added to it.
 LONGEST_NAME = 200
 # Of zlib's levels: higher ones take three times as long on photographs, for 5 % less.
@@ -104,7 +101,8 @@ def _expand(text: str) -> Iterator[Path]:
             raise UserError(f"--input {text}: cannot read {match}: {error.strerror}") from error
         for file in files:
             hidden = file.name.startswith(".")
-            if file.suffix.lower() in SUFFIXES and not hidden and not file.is_dir():
+            # Files named one by one are all tried.
+            if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not file.is_dir():
                 yield file
 
 

@@ -63,6 +63,17 @@ def _made_by(script: str) -> str:
     return f"run `python datasets/prepare_{script}.py`"
 
 
+def _ade20k_150(name: str, split: str, expected: int) -> DatasetSpec:
+    ade = "ADEChallengeData2016"
+    return DatasetSpec(
+        f"ade20k_150_{name}_sem_seg",
+        shipped_path("ade150"),
+        (Layout(f"{ade}/images/{split}", f"{ade}/annotations_detectron2/{split}"),),
+        made_by=_made_by("ade20k_150"),
+        expected=expected,
+    )
+
+
 def _quickstart(split: str, vocabulary: str) -> DatasetSpec:
     return DatasetSpec(
         f"quickstart_{split}",
@@ -91,18 +102,8 @@ DATASETS = (
         raw_ids="coco_stuff",
         raw_id_offset=1,  # the label maps count COCO's categories from 0
     ),
-    DatasetSpec(
-        "ade20k_150_test_sem_seg",
-        shipped_path("ade150"),
-        (
-            Layout(
-                "ADEChallengeData2016/images/validation",
-                "ADEChallengeData2016/annotations_detectron2/validation",
-            ),
-        ),
-        made_by=_made_by("ade20k_150"),
-        expected=2000,
-    ),
+    _ade20k_150("train", "training", 20210),
+    _ade20k_150("test", "validation", 2000),
     DatasetSpec(
         "ade20k_full_sem_seg_freq_val_all",
         shipped_path("ade847"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from cat_seg.data.label_values import LabelValues, color_codes
 from cat_seg.data.registration import (
     IMAGE_SUFFIXES,
     DatasetSpec,
@@ -22,6 +24,8 @@ from cat_seg.paths import resolve
 
 _NODE = "DATASETS.CUSTOM"
 
+_ENDING = r"[^/]*\.\w+"
+
 # What each key takes, by the pattern of its text.
 _REQUIRED = {
     "IMAGES": (str, r".+", "the folder of the images"),
@@ -29,16 +33,72 @@ _REQUIRED = {
     "CLASSES": (str, r".+", "the path of the class list (.json or .txt)"),
 }
 _OPTIONAL = {
-    "LABEL_SUFFIX": (str, r"\.\w+", 'the suffix of the label maps, such as ".png"'),
+    "IMAGE_SUFFIX": (str, _ENDING, 'the ending of the images, such as ".png" or "_rgb.png"'),
+    "LABEL_SUFFIX": (str, _ENDING, 'the ending of the label maps, such as ".png" or "_ids.png"'),
+    "SUBFOLDERS": (bool, r"True|False", "True to read the files in subfolders too, or False"),
+    "LABEL_SHIFT": (int, r"-?\d{1,5}", "what to add to each label, such as -1"),
+    "LABEL_IDS": (list, r"\[.+\]", "a list of the id of each class, or of lists of ids"),
+    "LABEL_COLORS": (
+        list,
+        r"\[.+\]",
+        "a list of the color [R, G, B] of each class, or of lists of them",
+    ),
+    "LABEL_OTHERS": (str, r"error|ignore", '"error" or "ignore"'),
     "IGNORE_LABEL": (int, r"\d+", "the label of pixels that do not count, 0 or more"),
     "BACKGROUND_FROM": (int, r"[1-9]\d*", "the index of the first name that means background"),
 }
 _KEYS = _REQUIRED | _OPTIONAL
+# At most one of them says what the values in the label maps are.
+_TABLES = ("LABEL_SHIFT", "LABEL_IDS", "LABEL_COLORS")
+_HIGHEST_LABEL = 65535  # of 16 bits
 
 
 @dataclass(frozen=True)
 class CustomSpec(DatasetSpec):
-    """A dataset of DATASETS.CUSTOM, whose messages name its keys there."""
+    """A dataset of DATASETS.CUSTOM, whose messages name its keys there.
+
+    Attributes:
+        table_key: the one of _TABLES that is given, if any.
+        shift: value of LABEL_SHIFT.
+        table: the ids or color codes of each class, of LABEL_IDS or LABEL_COLORS.
+        others: value of LABEL_OTHERS, if given.
+    """
+
+    table_key: str | None = None
+    shift: int = 0
+    table: tuple[tuple[int, ...], ...] = ()
+    others: str | None = None
+
+    def label_values(self) -> LabelValues | None:
+        """Return what the values in the label files stand for; None where they are class indices.
+
+        Raises:
+            UserError: naming the key of a table that does not fit the class list, or an
+                IGNORE_LABEL that is also a class.
+        """
+        if self.table_key is None and self.others is None:
+            return None
+        key = f"{_NODE}.{self.name}.{self.table_key or 'CLASSES'}"
+        classes = len(self.label_names())
+        if self.table and len(self.table) != classes:
+            raise UserError(
+                f"{key} has {len(self.table)} entries; {self.vocabulary} has {classes} classes, "
+                "and takes one for each in its order"
+            )
+        if self.ignore_label < classes:
+            raise UserError(
+                f"{_NODE}.{self.name}.IGNORE_LABEL is {self.ignore_label}, also the index of a "
+                f"class; with {self.table_key or 'LABEL_OTHERS'}, leave it out or set it to 255"
+            )
+        values = self.table or [(index - self.shift,) for index in range(classes)]
+        ignored = () if self.table_key == "LABEL_COLORS" else {self.ignore_label}
+        if self.table_key == "LABEL_SHIFT":
+            ignored |= set(range(-self.shift))
+        return LabelValues.listed(
+            *(key, values, ignored, self.ignore_label),
+            are_colors=self.table_key == "LABEL_COLORS",
+            ignores_others=self.others == "ignore",
+        )
 
     def classes(self) -> list[str]:
         """Read the class names.
@@ -67,13 +127,16 @@ class CustomSpec(DatasetSpec):
     def missing(self) -> str:
         """Say in one line which of the two folders lacks files."""
         (layout,) = self.layouts
-        key, folder, suffixes = "LABELS", layout.labels, {self.label_suffix}
-        if not holds(Path(layout.images), IMAGE_SUFFIXES):
-            key, folder, suffixes = "IMAGES", layout.images, IMAGE_SUFFIXES
-        return (
+        key, folder, suffixes = "LABELS", layout.labels, frozenset({self.label_suffix})
+        if not holds(Path(layout.images), self.image_suffixes, self.subfolders):
+            key, folder, suffixes = "IMAGES", layout.images, self.image_suffixes
+        problem = (
             f"{_NODE}.{self.name}.{key}: {folder} is no folder with files that end in "
-            f"{', '.join(sorted(suffixes))}; name {_KEYS[key][2]}"
+            f"{', '.join(sorted(suffixes))}"
         )
+        if not self.subfolders and holds(Path(folder), suffixes, subfolders=True):
+            return f"{problem}, but its subfolders have some; set SUBFOLDERS to True"
+        return f"{problem}; name {_KEYS[key][2]}"
 
 
 def register_custom(cfg: CfgNode) -> None:
@@ -107,8 +170,20 @@ def _spec(name: str, node: object) -> CustomSpec:
             if key in _REQUIRED:
                 raise UserError(f"{_NODE}.{name}.{key} is missing; set it to {wanted}")
             continue
-        if type(node[key]) is not kind or not re.fullmatch(pattern, str(node[key])):
+        value = list(node[key]) if type(node[key]) is tuple else node[key]
+        if type(value) is not kind or not re.fullmatch(pattern, str(value)):
             raise UserError(f"{_NODE}.{name}.{key} is {node[key]!r}; it takes {wanted}")
+    if node.get("IGNORE_LABEL", 0) > _HIGHEST_LABEL:
+        raise UserError(
+            f"{_NODE}.{name}.IGNORE_LABEL is {node.IGNORE_LABEL}; label maps have 16 bits at most, "
+            f"so set it to {_HIGHEST_LABEL} or less"
+        )
+    tables = [key for key in _TABLES if key in node]
+    if len(tables) > 1:
+        raise UserError(
+            f"{_NODE}.{name} has {' and '.join(tables)}; each says alone what labels are, so keep "
+            "one of them"
+        )
     # Absolute, as the folders of other datasets are relative to the datasets root.
     images, labels = (str(resolve(node[key]).absolute()) for key in ("IMAGES", "LABELS"))
     return CustomSpec(
@@ -118,4 +193,52 @@ def _spec(name: str, node: object) -> CustomSpec:
         label_suffix=node.get("LABEL_SUFFIX", ".png").lower(),
         ignore_label=node.get("IGNORE_LABEL", 255),
         background_from=node.get("BACKGROUND_FROM"),
+        image_suffixes=(
+            frozenset({node.IMAGE_SUFFIX.lower()}) if "IMAGE_SUFFIX" in node else IMAGE_SUFFIXES
+        ),
+        subfolders=node.get("SUBFOLDERS", False),
+        table_key=tables[0] if tables else None,
+        shift=node.get("LABEL_SHIFT", 0),
+        table=_table(name, node, tables),
+        others=node.get("LABEL_OTHERS"),
     )
+
+
+def _table(name: str, node: CfgNode, tables: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Return the ids, or the codes of the colors, of each class of LABEL_IDS or LABEL_COLORS."""
+    if not tables or tables[0] == "LABEL_SHIFT":
+        return ()
+    key, read = tables[0], _color if tables[0] == "LABEL_COLORS" else _id
+    taken: set[int] = set()
+    table = []
+    for entry in node[key]:
+        one = read(entry)
+        codes = _several(entry, read) if one is None else [one]
+        if not codes or None in codes:
+            raise UserError(
+                f"{_NODE}.{name}.{key} has the entry {entry!r}; it takes {_KEYS[key][2]}"
+            )
+        if taken & set(codes):
+            raise UserError(
+                f"{_NODE}.{name}.{key} has {entry!r} or a part of it twice; remove one of them"
+            )
+        taken |= set(codes)
+        table.append(tuple(codes))
+    return tuple(table)
+
+
+def _several(entry: object, read: Callable[[object], int | None]) -> list[int | None]:
+    return [read(one) for one in entry] if isinstance(entry, list | tuple) else []
+
+
+def _id(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= _HIGHEST_LABEL else None
+
+
+def _color(value: object) -> int | None:
+    is_color = (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
+    return int(color_codes(value)) if is_color else None

@@ -10,10 +10,13 @@ from detectron2.data import detection_utils
 from numpy.typing import DTypeLike
 from PIL import ExifTags, Image, ImageOps
 
+from cat_seg.data.label_values import LabelFile
 from cat_seg.errors import UserError
 
 # EXIF orientations of images that are stored with height and width exchanged.
 _LYING = range(5, 9)
+# Kinds of images, as Pillow names them, whose pixels have an exact RGB color of 8 bits.
+_COLOR_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 
 
 @contextmanager
@@ -66,13 +69,18 @@ def read_label(path: str, dtype: DTypeLike | None = np.int64) -> np.ndarray:
     Fits `sem_seg_loading_fn` of detectron2's SemSegEvaluator.
 
     Args:
-        path: the label file; palette images give the palette's indices.
+        path: the label file; palette images give the palette's indices. What a `LabelFile` says
+            of its values is applied.
         dtype: integer type of the result; None keeps that of the file.
 
     Raises:
         UserError: the file is missing, truncated or no image, or has more than one channel or
             no integers.
     """
+    values = path.values if isinstance(path, LabelFile) else None
+    if values and values.are_colors:
+        label = values.class_indices(read_colors(path), path)
+        return label.astype(dtype or label.dtype)
     with _naming("label", path), Image.open(path) as image:
         label = np.asarray(image)
     if label.ndim != 2 or label.dtype.kind not in "bui":
@@ -80,7 +88,21 @@ def read_label(path: str, dtype: DTypeLike | None = np.int64) -> np.ndarray:
             f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
             "store one class index a pixel"
         )
+    if values:
+        label = values.class_indices(label, path)
     return label.astype(dtype or label.dtype)
+
+
+def read_colors(path: str) -> np.ndarray:
+    """Read a label map whose colors tell the classes, as uint8 RGB (H, W, 3).
+
+    Raises:
+        UserError: the file is missing, damaged or no image, or has no colors of 8 bits.
+    """
+    with _naming("label", path), Image.open(path) as image:
+        if image.mode not in _COLOR_MODES:
+            raise UserError(f"it has no colors of 8 bits (mode {image.mode})")
+        return np.asarray(image.convert("RGB"))
 
 
 def check_label_values(label: np.ndarray, path: str, num_classes: int, ignore_label: int) -> None:

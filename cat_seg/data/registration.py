@@ -13,16 +13,21 @@ from typing import NamedTuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
+from cat_seg.data.label_values import LabelFile, LabelValues
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT, resolve
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+# What counts as an image in a folder, in lower case.
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
+)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Two folders, relative to the datasets root, whose files match by name without suffix."""
+    """Two folders, relative to the datasets root, whose files match by name without ending."""
 
     images: str
     labels: str
@@ -53,6 +58,18 @@ class DatasetSpec:
     # its values; without one, a category id is the class index.
     raw_ids: str | None = None
     raw_id_offset: int = 0
+    # Endings of the images, in lower case.
+    image_suffixes: frozenset[str] = IMAGE_SUFFIXES
+    # The files are in subfolders too, which both folders have alike.
+    subfolders: bool = False
+
+    def label_values(self) -> LabelValues | None:
+        """Return what the values in the label files stand for; None where they are class indices.
+
+        Raises:
+            UserError: that does not fit the class names.
+        """
+        return None
 
     def classes(self) -> list[str]:
         """Read the class names, in the order of the label values.
@@ -184,23 +201,42 @@ class Pairs(NamedTuple):
 
 
 def find_pairs(spec: DatasetSpec) -> Pairs:
-    """Match the images and label maps of a dataset on disk by name without suffix.
+    """Match the images and label maps of a dataset on disk by name without ending.
+
+    A file that is a label map is not taken for an image, so that both may be in one folder.
 
     Raises:
         UserError: no layout is on disk, or two files of a folder differ in the suffix alone.
     """
-    layout = _present_layout(spec)
+    layout, values = _present_layout(spec), spec.label_values()
     image_root, label_root = datasets_root() / layout.images, datasets_root() / layout.labels
-    images = _files_by_stem(image_root, IMAGE_SUFFIXES)
-    labels = _files_by_stem(label_root, {spec.label_suffix})
+    labels = _files_by_stem(label_root, {spec.label_suffix}, spec.subfolders)
+    images = _files_by_stem(
+        image_root, spec.image_suffixes, spec.subfolders, without=frozenset(labels.values())
+    )
     problems = _unmatched(labels, images, "label", f"no image of that name in {image_root}")
     if not layout.shared_images:
         problems += _unmatched(images, labels, "image", f"no label of that name in {label_root}")
     records = [
-        {"file_name": images[stem], "sem_seg_file_name": labels[stem]}
+        {
+            "file_name": images[stem],
+            "sem_seg_file_name": LabelFile(labels[stem], values) if values else labels[stem],
+        }
         for stem in sorted(labels.keys() & images.keys())
     ]
     return Pairs(records, problems)
+
+
+def why_incomplete(spec: DatasetSpec, count: int) -> str:
+    """Say in one line what a dataset on disk lacks that has `count` labelled images."""
+    found = f"{count} labelled images in place of {spec.expected}"
+    if count > spec.expected:
+        return f"{found}; remove the files that do not belong to it"
+    layout = _present_layout(spec)
+    images = file_names(datasets_root() / layout.images, spec.image_suffixes)
+    if not layout.shared_images and sum(1 for _ in images) <= count:
+        return f"{found}: the download is short; download and unpack it again"
+    return f"{found}; {spec.made_by}, and if that changes nothing, the download is short"
 
 
 def _find_layout(spec: DatasetSpec) -> Layout | None:
@@ -208,8 +244,8 @@ def _find_layout(spec: DatasetSpec) -> Layout | None:
     present = [
         layout
         for layout in spec.layouts
-        if holds(root / layout.images, IMAGE_SUFFIXES)
-        and holds(root / layout.labels, {spec.label_suffix})
+        if holds(root / layout.images, spec.image_suffixes, spec.subfolders)
+        and holds(root / layout.labels, {spec.label_suffix}, spec.subfolders)
     ]
     return fullest_layout(present, root, spec.label_suffix) if present else None
 
@@ -234,21 +270,38 @@ def fullest_layout(layouts: Sequence[Layout], root: Path, label_suffix: str) -> 
     return max(layouts, key=labels)
 
 
-def holds(folder: Path, suffixes: Collection[str]) -> bool:
+def holds(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> bool:
     """Say whether a folder is there and has a file as of `file_names`."""
-    return folder.is_dir() and any(True for _ in file_names(folder, suffixes))
+    return folder.is_dir() and any(True for _ in file_names(folder, suffixes, subfolders))
 
 
-def file_names(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
-    """Give the names of the files in a folder with one of these suffixes (lower case).
+def file_names(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> Iterator[str]:
+    """Give the names of the files in a folder with one of these endings (lower case).
 
     Hidden ones are passed over: macOS leaves a "._name.png" beside every file on foreign disks.
+    With `subfolders`, names are paths below the folder; a link that leads back is not followed.
     """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            suffix = os.path.splitext(entry.name)[1].lower()
-            if suffix in suffixes and not entry.name.startswith("."):
-                yield entry.name
+    endings, seen = tuple(suffixes), {os.path.realpath(folder)}
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        for entry in _entries(folder / below):
+            name = os.path.join(below, entry.name)
+            if subfolders and entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real not in seen:
+                    seen.add(real)
+                    folders.append(name)
+            elif entry.name.lower().endswith(endings):
+                yield name
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read folder {folder}: {error.strerror}") from error
 
 
 def _present_layout(spec: DatasetSpec) -> Layout:
@@ -265,10 +318,19 @@ def _load_records(spec: DatasetSpec) -> list[dict[str, str]]:
     return records
 
 
-def _files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
+def _files_by_stem(
+    folder: Path,
+    suffixes: Collection[str],
+    subfolders: bool,
+    without: Collection[str] = frozenset(),
+) -> dict[str, str]:
     files: dict[str, str] = {}
-    for name in sorted(file_names(folder, suffixes)):
-        stem, path = os.path.splitext(name)[0], os.path.join(folder, name)
+    for name in sorted(file_names(folder, suffixes, subfolders)):
+        path = os.path.join(folder, name)
+        if path in without:
+            continue
+        ending = max(filter(name.lower().endswith, suffixes), key=len)
+        stem = name[: -len(ending)]
         if files.setdefault(stem, path) != path:
             raise UserError(f"{files[stem]} and {path} differ in the suffix alone; remove one")
     return files

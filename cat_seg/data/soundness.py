@@ -15,7 +15,7 @@ from cat_seg.data.reading import (
     read_image_size,
     read_label,
 )
-from cat_seg.data.registration import DatasetSpec, find_pairs
+from cat_seg.data.registration import DatasetSpec, find_pairs, why_incomplete
 from cat_seg.errors import UserError
 from cat_seg.pool import run_in_processes
 from cat_seg.progress import bar
@@ -93,9 +93,7 @@ def check_dataset(spec: DatasetSpec, jobs: int) -> DatasetReport:
         report.problems.append(str(error))
         return report
     if not _is_complete(spec, len(report.records)):
-        report.problems.append(
-            f"{len(report.records)} labelled images in place of {spec.expected}; {spec.made_by}"
-        )
+        report.problems.append(why_incomplete(spec, len(report.records)))
     check = partial(check_pair, len(report.names), spec.ignore_label)
     seen, problems = set(), {}
     with (

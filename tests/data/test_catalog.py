@@ -33,13 +33,16 @@ PLACES = [
             ),
         )
     ),
-    (
-        "ade20k_150_test_sem_seg",
-        f"{ADE}/images/validation",
-        f"{ADE}/annotations_detectron2/validation",
-        ".png",
-        150,
-        255,
+    *(
+        (
+            f"ade20k_150_{name}_sem_seg",
+            f"{ADE}/images/{split}",
+            f"{ADE}/annotations_detectron2/{split}",
+            ".png",
+            150,
+            255,
+        )
+        for name, split in (("train", "training"), ("test", "validation"))
     ),
     (
         "ade20k_full_sem_seg_freq_val_all",
@@ -162,6 +165,7 @@ def test_names_behind_the_twenty_classes_are_background_in_pas_20b_alone():
     [
         ("coco_2017_train_stuff_all_sem_seg", 118287, "coco_stuff"),
         ("coco_2017_test_stuff_all_sem_seg", 5000, "coco_stuff"),
+        ("ade20k_150_train_sem_seg", 20210, "ade20k_150"),
         ("ade20k_150_test_sem_seg", 2000, "ade20k_150"),
         ("ade20k_full_sem_seg_freq_val_all", 2000, "ade20k_full"),
         ("voc_2012_test_sem_seg", 1449, "voc"),

@@ -252,7 +252,7 @@ def test_columns_of_the_results_table_name_datasets(tmp_path, capsys, monkeypatc
         "ade20k_150_test_sem_seg": ["A-150", "2", "2000", "2 of 150", "1 problem"],
         "context_59_test_sem_seg": ["PC-59", "-", "5104", "-", "not there"],
     }
-    assert "2 labelled images in place of 2000; run `python datasets/prepare" in captured.err
+    assert "2 labelled images in place of 2000: the download is short" in captured.err
 
 
 def config(tmp_path: Path, **changes: str) -> str:

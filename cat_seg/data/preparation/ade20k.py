@@ -10,16 +10,20 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cat_seg.data.preparation.jobs import Conversion, Job
+from cat_seg.data.preparation.jobs import Conversion, Job, splits_on_disk
 from cat_seg.data.preparation.sources import (
     class_table,
     find_raw,
     list_files,
     one_less,
 )
-from cat_seg.data.reading import check_label_size, read_image, read_label
+from cat_seg.data.reading import check_label_size, read_colors, read_label
 from cat_seg.data.registration import load_raw_ids, spec_of
 
+CHALLENGE = {
+    "validation": "ade20k_150_test_sem_seg",
+    "training": "ade20k_150_train_sem_seg",
+}
 SHORTER_SIDE = 512  # at most, in the full dataset
 DOWNLOAD_150 = (
     "download ADEChallengeData2016.zip (sceneparsing.csail.mit.edu) and unpack it in that folder"
@@ -31,13 +35,17 @@ DOWNLOAD_FULL = (
 
 
 def find_challenge(root: Path) -> list[Conversion]:
-    """Return the conversion to A-150.
+    """Return the conversions to A-150 and its training images; a missing split is a warning.
 
     Raises:
-        UserError: there are no raw label maps.
+        UserError: there is neither.
     """
-    spec = spec_of("ade20k_150_test_sem_seg")
-    place = find_raw(root, spec, ("annotations/validation",), DOWNLOAD_150)
+    return splits_on_disk([partial(_find_split, root, split) for split in CHALLENGE])
+
+
+def _find_split(root: Path, split: str) -> Conversion:
+    spec = spec_of(CHALLENGE[split])
+    place = find_raw(root, spec, (f"annotations/{split}",), DOWNLOAD_150)
     jobs = tuple(
         Job(
             label=place.labels / raw.name,
@@ -47,7 +55,7 @@ def find_challenge(root: Path) -> list[Conversion]:
         )
         for raw in list_files(place.raw, ".png")
     )
-    return [Conversion(spec, place.labels, jobs, place.warnings)]
+    return Conversion(spec, place.labels, jobs, place.warnings)
 
 
 def _challenge_label(raw: Path, ignore_label: int) -> np.ndarray:
@@ -79,9 +87,9 @@ def find_full(root: Path) -> list[Conversion]:
 
 
 def _full_label(segments: Path, image_path: Path, table: np.ndarray) -> np.ndarray:
-    colours = read_image(str(segments), "RGB").astype(np.uint16)
+    colors = read_colors(str(segments)).astype(np.uint16)
     # The number of the object class as raw_ids/ade847.json lists it; 0 is unlabelled.
-    label = np.take(table, colours[..., 0] // 10 * 256 + colours[..., 1])
+    label = np.take(table, colors[..., 0] // 10 * 256 + colors[..., 1])
     with Image.open(image_path) as image:
         check_label_size(label.shape, str(segments), image.size[::-1], str(image_path))
     size = _reduced_size(*label.shape[::-1])

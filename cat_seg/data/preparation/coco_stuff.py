@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cat_seg.data.preparation.jobs import Conversion, Job
+from cat_seg.data.preparation.jobs import Conversion, Job, splits_on_disk
 from cat_seg.data.preparation.sources import (
     class_table,
     find_raw,
@@ -14,7 +13,6 @@ from cat_seg.data.preparation.sources import (
     look_up,
 )
 from cat_seg.data.registration import load_raw_ids, spec_of
-from cat_seg.errors import UserError
 
 DATASETS = {
     "train2017": "coco_2017_train_stuff_all_sem_seg",
@@ -32,15 +30,7 @@ def find_conversions(root: Path) -> list[Conversion]:
     Raises:
         UserError: there is none.
     """
-    found, missing = [], []
-    for split in DATASETS:
-        try:
-            found.append(_find_split(root, split))
-        except UserError as error:
-            missing.append(str(error))
-    if not found:
-        raise UserError(missing[0])
-    return [replace(found[0], warnings=(*missing, *found[0].warnings)), *found[1:]]
+    return splits_on_disk([partial(_find_split, root, split) for split in DATASETS])
 
 
 def _find_split(root: Path, split: str) -> Conversion:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
 from cat_seg.data.registration import DatasetSpec, datasets_root, file_names
-from cat_seg.errors import UserError, one_line_errors
+from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.files import PARTIAL, alone_in
 from cat_seg.paths import resolve
 from cat_seg.pool import add_jobs_option, check_jobs, run_in_processes
@@ -50,10 +50,11 @@ def prepare(
     except OSError as error:
         raise UserError(f"{error}; mend that, and run it again") from error
     if root.resolve() != datasets_root().resolve():
-        print(f"to use them: export DETECTRON2_DATASETS={shlex.quote(str(root.resolve()))}")
+        line = f"to use them: export DETECTRON2_DATASETS={shlex.quote(str(root.resolve()))}"
+        print(printable(line))
     if problems:
         for problem in problems[:PROBLEMS_SHOWN]:
-            print(problem, file=sys.stderr)
+            print(printable(problem), file=sys.stderr)
         if len(problems) > PROBLEMS_SHOWN:
             print(f"... and {len(problems) - PROBLEMS_SHOWN} more", file=sys.stderr)
         raise UserError(f"{len(problems)} of the files failed; mend them and run it again")
@@ -107,12 +108,16 @@ def _report(conversion: Conversion, states: Counter[State]) -> None:
     spec = conversion.spec
     count = sum(1 for _ in file_names(conversion.labels, {spec.label_suffix}))
     parts = ", ".join(f"{states[state]} {state.value}" for state in State if states[state])
-    print(f"{spec.name}: {count} labels in {conversion.labels} ({parts})", flush=True)
+    print(printable(f"{spec.name}: {count} labels in {conversion.labels} ({parts})"), flush=True)
     count += states[State.UNLABELLED]
     if spec.expected is not None and count != spec.expected:
-        verdict = "incomplete" if count < spec.expected else "files too many"
+        verdict = "files too many"
+        if count < spec.expected:
+            verdict = "incomplete; " + (
+                "some files failed" if states[State.FAILED] else "the download is short"
+            )
         _warn(spec, f"{count} of {spec.expected} expected labels: {verdict}")
 
 
 def _warn(spec: DatasetSpec, message: str) -> None:
-    print(f"warning: {spec.name}: {message}", file=sys.stderr, flush=True)
+    print(printable(f"warning: {spec.name}: {message}"), file=sys.stderr, flush=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import filecmp
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -65,6 +65,23 @@ class Conversion:
     jobs: tuple[Job, ...]
     warnings: tuple[str, ...] = ()
     drops_unlabelled: bool = False
+
+
+def splits_on_disk(finders: Sequence[Callable[[], Conversion]]) -> list[Conversion]:
+    """Return the conversions of the splits that are on disk; a missing one is a warning.
+
+    Raises:
+        UserError: there is none; the error of the first.
+    """
+    found, missing = [], []
+    for find in finders:
+        try:
+            found.append(find())
+        except UserError as error:
+            missing.append(str(error))
+    if not found:
+        raise UserError(missing[0])
+    return [replace(found[0], warnings=(*missing, *found[0].warnings)), *found[1:]]
 
 
 class State(Enum):
@@ -175,6 +192,11 @@ def _verify(path: Path) -> None:
 
 
 def _check(label: np.ndarray, path: Path, rules: LabelRules, image: Path | None) -> None:
+    if label.ndim != 2 or not label.size or label.dtype.kind not in "bui":
+        raise UserError(
+            f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
+            "replace it"
+        )
     check_label_values(label, str(path), rules.classes, rules.ignore_label)
     if image:
         check_label_size(label.shape, str(path), read_image_size(str(image)), str(image))

@@ -49,12 +49,9 @@ def find_59(root: Path) -> list[Conversion]:
     spec = spec_of("context_59_test_sem_seg")
     place = find_raw(root, spec, (MERGED,), DOWNLOAD_59)
     table = class_table(load_raw_ids("pc59"), spec.ignore_label)
-    merged = _load_merged(place.raw)
-    by_image = defaultdict(list)
-    for annotation in merged["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
+    images, by_image = _load_merged(place.raw)
     jobs = []
-    for image in merged["images"]:
+    for image in images:
         name = Path(image["file_name"])
         jobs.append(
             Job(
@@ -82,6 +79,13 @@ def find_459(root: Path) -> list[Conversion]:
             f"{place.raw} has none of the {len(names)} validation images ({names[0]}.mat, ...); "
             f"{DOWNLOAD_459}"
         )
+    warnings = place.warnings
+    if len(raw) < len(names):
+        first = next(name for name in names if not (place.raw / f"{name}.mat").exists())
+        warnings += (
+            f"{len(names) - len(raw)} of the {len(names)} validation images are not in "
+            f"{place.raw}, the first is {first}.mat: the download is short",
+        )
     jobs = tuple(
         Job(
             label=place.labels / f"{path.stem}{spec.label_suffix}",
@@ -91,7 +95,7 @@ def find_459(root: Path) -> list[Conversion]:
         )
         for path in raw
     )
-    return [Conversion(spec, place.labels, jobs, place.warnings)]
+    return [Conversion(spec, place.labels, jobs, warnings)]
 
 
 def _validation_names(root: Path, base: Path) -> list[str]:
@@ -101,27 +105,34 @@ def _validation_names(root: Path, base: Path) -> list[str]:
     return read_names(REPO_ROOT / "datasets" / VALIDATION_LIST)
 
 
-def _load_merged(path: Path) -> dict[str, list[Entry]]:
-    """Read the validation images and all annotations, under the keys of COCO's format.
+def _load_merged(path: Path) -> tuple[list[Entry], dict[Any, list[Entry]]]:
+    """Read the validation images, and the annotations by the id of their image.
 
     The Detail API says image_id and annos_segmentation for the id and the annotations.
     """
     try:
         content = json.loads(path.read_bytes())
         images = [
-            {**image, "id": image["image_id"] if "image_id" in image else image["id"]}
+            {
+                "id": image["image_id"] if "image_id" in image else image["id"],
+                "file_name": Path(image["file_name"]).name,
+                "height": image["height"],
+                "width": image["width"],
+            }
             for image in content["images"]
             if image["phase"] == "val"
         ]
         key = "annos_segmentation" if "annos_segmentation" in content else "annotations"
-        merged = {"images": images, "annotations": content[key]}
+        by_image = defaultdict(list)
+        for annotation in content[key]:
+            by_image[annotation["image_id"]].append(annotation)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not {MERGED} of the Detail API ({error!r}); replace it"
         ) from error
     if not images:
         raise UserError(f"{path} has no images of phase val; replace it")
-    return merged
+    return images, by_image
 
 
 def _draw(path: Path, image: Entry, annotations: list[Entry], table: np.ndarray) -> np.ndarray:
@@ -149,4 +160,7 @@ def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def _label_map(path: Path, ignore_label: int) -> np.ndarray:
-    return one_less(loadmat(path)["LabelMap"], ignore_label)
+    content = loadmat(path, variable_names=["LabelMap"])
+    if "LabelMap" not in content:
+        raise UserError(f"{path} has no LabelMap; replace or remove it")
+    return one_less(content["LabelMap"], ignore_label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def read_names(path: Path) -> list[str]:
     """Read a file of one name a line.
 
     Raises:
-        UserError: it is missing or empty.
+        UserError: it is missing, empty, or something else than names.
     """
     try:
         names = path.read_text(encoding="utf-8").split()
@@ -93,6 +94,9 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"{path} is not a text file ({error}); replace it") from error
     if not names:
         raise UserError(f"{path} lists no images; replace it")
+    wrong = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
+    if wrong:
+        raise UserError(f"{path} is no list of image names: it has {wrong[0]!r}; replace it")
     return list(dict.fromkeys(names))
 
 

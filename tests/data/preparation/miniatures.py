@@ -75,12 +75,15 @@ def write_coco(root: Path, layout: str = "cat_seg", images: int = 3) -> Expected
 
 
 def write_ade150(root: Path) -> Expected:
+    """One image of each split, with every value there can be."""
     values = np.arange(152, dtype=np.uint8).reshape(8, 19) % 151
-    save(root / ADE / "annotations/validation/ADE_val_00000001.png", values)
-    save_image(root / ADE / "images/validation/ADE_val_00000001.jpg", 8, 19)
-    save(root / ADE / "annotations/training/ADE_train_00000001.png", values)
     wanted = np.where(values == 0, 255, values.astype(int) - 1).astype(np.uint8)
-    return {f"{ADE}/annotations_detectron2/validation/ADE_val_00000001.png": wanted}
+    expected = {}
+    for split, name in (("validation", "ADE_val_00000001"), ("training", "ADE_train_00000001")):
+        save(root / ADE / "annotations" / split / f"{name}.png", values)
+        save_image(root / ADE / "images" / split / f"{name}.jpg", 8, 19)
+        expected[f"{ADE}/annotations_detectron2/{split}/{name}.png"] = wanted
+    return expected
 
 
 def ade_segments(ids: np.ndarray) -> np.ndarray:

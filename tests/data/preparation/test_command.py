@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from cat_seg.files import alone_in
@@ -46,6 +47,10 @@ def cut(path: Path) -> None:
 
 def empty(path: Path) -> None:
     path.write_bytes(b"")
+
+
+def web_page(path: Path) -> None:
+    path.write_text("<html><body>404: not found</body></html>")
 
 
 def wrong_size(path: Path) -> None:
@@ -138,18 +143,72 @@ def test_only_the_first_of_many_bad_files_are_named(root, prepare, capsys):
     [
         ("ade20k_150", mini.write_ade150, f"{mini.ADE}/annotations/validation/{ADE_150}.png"),
         ("voc", mini.write_voc, f"{mini.VOC}/SegmentationClassAug/2007_000001.png"),
+        ("pascal_context_59", mini.write_context_59, "VOCdevkit/VOC2010/trainval_merged.json"),
         ("pascal_context_459", mini.write_context_459, MAT),
         ("ade20k_full", mini.write_ade_full, f"{SCENE}/ADE_val_00000000.jpg"),
         ("ade20k_full", mini.write_ade_full, f"{SCENE}/ADE_val_00000000_seg.png"),
     ],
 )
-@pytest.mark.parametrize("damage", [cut, empty])
+@pytest.mark.parametrize("damage", [cut, empty, web_page])
 def test_every_script_names_a_corrupt_file(root, prepare, capsys, script, write, bad, damage):
     write(root)
     damage(root / bad)
     assert prepare(script) == 2
     error = capsys.readouterr().err
     assert str(root / bad) in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("script", "write", "bad"),
+    [
+        ("voc", mini.write_voc, f"{mini.VOC}/ImageSets/Segmentation/val.txt"),
+        ("pascal_context_459", mini.write_context_459, mini.CONTEXT_LIST),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"<html><body>404</body></html>", b"2007_\xff\n"])
+def test_a_broken_list_of_names_is_one_line(root, prepare, capsys, script, write, bad, content):
+    write(root)
+    (root / bad).write_bytes(content)
+    assert prepare(script) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(root / bad) in line and line.endswith("replace it")
+
+
+def bad_name(folder: Path, suffix: str) -> Path:
+    """A file name that is not UTF-8, as from an old archive."""
+    return Path(os.fsdecode(os.fsencode(folder) + b"/bad_\xff" + suffix.encode()))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_name_that_is_not_utf_8_is_converted_like_any_other(root, prepare, capsys, jobs):
+    expected = mini.write_coco(root)
+    images = root / "coco-stuff/images/val2017"
+    odd = bad_name(root / LABELS, ".png")
+    raw(root, 3).rename(bad_name(raw(root, 3).parent, ".png"))
+    (images / "000000000003.jpg").rename(bad_name(images, ".jpg"))
+    assert prepare("coco_stuff", jobs=jobs) == 0
+    expected[str(odd.relative_to(root))] = expected.pop(label(3))
+    assert_equal(root, expected)
+    found = DatasetCatalog.get("coco_2017_test_stuff_all_sem_seg")
+    assert str(odd) in {record["sem_seg_file_name"] for record in found}
+    empty(bad_name(raw(root, 3).parent, ".png"))
+    assert prepare("coco_stuff", jobs=jobs) == 2
+    assert "bad_\\udcff.png" in capsys.readouterr().err
+
+
+def test_a_root_that_is_not_utf_8(tmp_path):
+    root = bad_name(tmp_path, "")
+    root.mkdir()
+    expected = mini.write_voc(root)
+    done = subprocess.run(
+        [sys.executable, REPO_ROOT / "datasets/prepare_voc.py", "--root", root, "--jobs", "1"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"bad_" in done.stdout
+    assert_equal(root, expected)
 
 
 def test_images_are_compared_where_there_are_any(root, prepare, capsys):

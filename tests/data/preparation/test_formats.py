@@ -39,7 +39,7 @@ CASES = {
 }
 DATASETS = {
     "coco_stuff": [mini.COCO.format("train"), mini.COCO.format("test")],
-    "ade20k_150": ["ade20k_150_test_sem_seg"],
+    "ade20k_150": ["ade20k_150_test_sem_seg", "ade20k_150_train_sem_seg"],
     "ade20k_full": ["ade20k_full_sem_seg_freq_val_all"],
     "voc": ["voc_2012_test_sem_seg", "voc_2012_test_background_sem_seg"],
     "pascal_context_59": ["context_59_test_sem_seg"],
@@ -101,6 +101,15 @@ def test_one_split_of_coco_stuff_is_enough(root, prepare, capsys):
     assert prepare("coco_stuff") == 0
     assert converted(root) == sorted(name for name in expected if "val2017" in name)
     assert "no raw labels for coco_2017_train_stuff_all_sem_seg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_one_split_of_ade20k_150_is_enough(root, prepare, capsys, split):
+    expected = mini.write_ade150(root)
+    (root / mini.ADE / "annotations" / split).rename(root / "elsewhere")
+    assert prepare("ade20k_150") == 0
+    assert converted(root) == sorted(name for name in expected if split not in name)
+    assert f"looked for {mini.ADE}/annotations/{split}" in capsys.readouterr().err
 
 
 def full_pair(root: Path, number: int = 0) -> tuple[Path, Path]:
@@ -200,10 +209,37 @@ def test_values_outside_the_classes_are_refused(root, prepare, capsys, script, w
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"Labels": np.ones((20, 23))}, "has no LabelMap"),
+        ({"LabelMap": np.ones((20, 23, 2), np.uint16)}, "not one channel of integers"),
+        ({"LabelMap": np.ones((0, 0), np.uint16)}, "not one channel of integers"),
+        ({"LabelMap": np.full((20, 23), np.nan)}, "has the value"),
+        ({"LabelMap": "text"}, "cannot convert"),
+    ],
+)
+def test_a_strange_mat_file_is_named(root, prepare, capsys, content, message):
+    expected = mini.write_context_459(root)
+    raw = root / "VOCdevkit/VOC2010/trainval/2008_000001.mat"
+    mini.savemat(raw, content)
+    for image in (root / "VOCdevkit/VOC2010/JPEGImages").iterdir():
+        image.unlink()  # no sizes to compare
+    assert prepare("pascal_context_459") == 2
+    printed = capsys.readouterr().err
+    assert len([line for line in printed.splitlines() if message in line and str(raw) in line]) == 1
+    assert "Traceback" not in printed
+    assert converted(root) == [name for name in sorted(expected) if raw.stem not in name]
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda content: content["annos_segmentation"][0].update(segmentation=None), "broken"),
         (lambda content: content.pop("images"), "KeyError"),
+        (lambda content: content["images"][0].pop("file_name"), "KeyError"),
+        (lambda content: content["images"][0].update(file_name=1), "TypeError"),
+        (lambda content: content["annos_segmentation"][0].pop("image_id"), "KeyError"),
+        (lambda content: content["images"][0].update(height=-1), "replace or remove it"),
         (lambda content: content.update(images=content["images"][1:2]), "no images of phase val"),
     ],
 )
@@ -242,7 +278,9 @@ def test_validation_images_that_were_not_downloaded_are_counted(root, prepare, c
     assert converted(root) == sorted(expected)
     printed = capsys.readouterr()
     assert "2 labels in" in printed.out
-    assert "2 of 5104 expected labels: incomplete" in printed.err
+    assert "2 of 5104 expected labels: incomplete; the download is short" in printed.err
+    assert "5102 of the 5104 validation images are not in" in printed.err
+    assert "the first is 2008_000002.mat: the download is short" in printed.err
 
 
 def test_a_download_without_any_validation_image_is_one_line(root, prepare, capsys):

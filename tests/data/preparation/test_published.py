@@ -59,12 +59,13 @@ def coco_stuff(root: Path) -> Written:
 
 
 def ade20k_150(root: Path) -> Written:
+    """The training images too, which the published script converts by the same rule if asked to."""
     mini.write_ade150(root)
     return {
         f"{mini.ADE}/annotations_detectron2/{split}/{raw.name}": png(
             each_pixel(lambda value: (value - 1) % 256, read(raw), np.uint8)
         )
-        for split in ("validation",)
+        for split in ("validation", "training")
         for raw in (root / mini.ADE / "annotations" / split).iterdir()
     }
 
