@@ -141,8 +141,8 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--datasets",
         nargs="+",
         metavar="NAME",
-        help="names or columns of the results table (A-150); default: all benchmarks, COCO-Stuff, "
-        "and those of --config-file",
+        help="names or columns of the results table (A-150); default: all benchmarks and "
+        "training sets, and those of --config-file",
     )
     parser.add_argument("--config-file", help="a config whose DATASETS.CUSTOM to add")
     add_jobs_option(parser)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cat_seg.data import BENCHMARKS, DATASETS, datasets_named, is_on_disk
 from cat_seg.data.registration import spec_of
+from cat_seg.data.vocabularies import load_vocabulary
+from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
 
@@ -222,3 +226,32 @@ def test_datasets_with_category_ids_of_their_own_have_them(name, classes):
 @pytest.mark.parametrize("name", ["ade20k_150_test_sem_seg", "context_59_test_sem_seg"])
 def test_other_datasets_have_none(name):
     assert MetadataCatalog.get(name).get("stuff_dataset_id_to_contiguous_id") is None
+
+
+README = (REPO_ROOT / "datasets/README.md").read_text()
+
+
+@pytest.mark.parametrize("spec", DATASETS, ids=lambda spec: spec.name)
+def test_the_document_names_every_dataset_and_its_folders(spec):
+    if spec.name.startswith("quickstart"):
+        assert f"`{spec.name}`" in README
+        return
+    row = README[README.index("## Names") :]
+    assert f"`{spec.name}`" in row
+    for layout in spec.layouts:
+        for folder in (layout.images, layout.labels):
+            # The table gives val2017 and pc459_val in words.
+            folder = folder.replace("val2017", "train2017").replace("pc459_val", "pc59_val")
+            assert folder in row
+
+
+def test_the_documented_training_on_ade20k_fits_the_dataset():
+    command = README[README.index("## Training on ADE20K") :].split("```")[1]
+    config, *changes = shlex.split(command.replace("\\\n", " "))[4:]
+    cfg = load_config(str(REPO_ROOT / config), changes)
+    (train,) = cfg.DATASETS.TRAIN
+    assert train == "ade20k_150_train_sem_seg"
+    names = load_vocabulary(cfg.MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON)
+    assert names == MetadataCatalog.get(train).stuff_classes
+    assert MetadataCatalog.get(train).ignore_label == cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    assert cfg.DATASETS.TEST == ("ade20k_150_test_sem_seg",)

@@ -229,6 +229,7 @@ def test_where_nothing_is_every_benchmark_names_its_command(tmp_path, capsys, ro
     assert [(name, cells[0]) for name, cells in table.items()] == [
         ("coco_2017_train_stuff_all_sem_seg", "-"),
         ("coco_2017_test_stuff_all_sem_seg", "-"),
+        ("ade20k_150_train_sem_seg", "-"),
         ("ade20k_150_test_sem_seg", "A-150"),
         ("ade20k_full_sem_seg_freq_val_all", "A-847"),
         ("voc_2012_test_sem_seg", "PAS-20"),
@@ -276,7 +277,7 @@ def mine(tmp_path):
 def test_the_datasets_of_a_config_come_on_top(mine, tmp_path, capsys):
     assert run(tmp_path, "--config-file", config(tmp_path)) == 0
     table = rows(capsys.readouterr().out)
-    assert len(table) == 9
+    assert len(table) == 10
     assert table["check_mine"] == ["-", "2", "-", "2 of 20", "sound"]
 
 

@@ -12,6 +12,7 @@ from cat_seg.data.registration import (
     register,
     spec_of,
     unregister,
+    why_incomplete,
 )
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
@@ -220,6 +221,25 @@ def test_pairs_of_an_incomplete_dataset(root, add):
     assert [record["file_name"] for record in records] == [str(root / FIRST.images / "d.jpg")]
     assert "a.png has no image" in label and "1 such of 2" in label
     assert "b.jpg has no label" in image and "2 such of 3" in image
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "shared", "reason"),
+    [
+        ("ab", "ab", False, ": the download is short; download and unpack it again"),
+        ("abcd", "ab", False, "; run it, and if that changes nothing, the download is short"),
+        ("ab", "ab", True, "; run it, and if that changes nothing, the download is short"),
+        ("abcde", "abcde", False, "; remove the files that do not belong to it"),
+    ],
+)
+def test_why_a_dataset_is_incomplete(root, add, images, labels, shared, reason):
+    layout = Layout(FIRST.images, FIRST.labels, shared_images=shared)
+    spec = spec_of(add(layout, made_by="run it", expected=4))
+    fill(root, layout, stems=images)
+    for stem in set(images) - set(labels):
+        (root / layout.labels / f"{stem}.png").unlink()
+    count = len(labels)
+    assert why_incomplete(spec, count) == f"{count} labelled images in place of 4{reason}"
 
 
 @pytest.mark.parametrize(("index", "names"), [(None, 20), (15, 16)])
