@@ -2,15 +2,9 @@
 
 from cat_seg.data.build import build_test_loader, build_train_loader
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark, datasets_named
+from cat_seg.data.folders import IMAGE_SUFFIXES
 from cat_seg.data.reading import check_label_values, read_image, read_label
-from cat_seg.data.registration import (
-    IMAGE_SUFFIXES,
-    DatasetSpec,
-    Layout,
-    datasets_root,
-    is_on_disk,
-    register,
-)
+from cat_seg.data.registration import DatasetSpec, Layout, datasets_root, is_on_disk, register
 from cat_seg.data.vocabularies import check_names, load_vocabulary, parse_vocabulary
 
 __all__ = [

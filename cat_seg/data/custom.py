@@ -10,15 +10,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from cat_seg.data.folders import IMAGE_SUFFIXES, holds
 from cat_seg.data.label_values import LabelValues, color_codes
-from cat_seg.data.registration import (
-    IMAGE_SUFFIXES,
-    DatasetSpec,
-    Layout,
-    holds,
-    register,
-    unregister,
-)
+from cat_seg.data.registration import DatasetSpec, Layout, register, unregister
 from cat_seg.errors import UserError
 from cat_seg.paths import resolve
 

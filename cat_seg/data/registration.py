@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,16 +13,11 @@ from typing import NamedTuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
+from cat_seg.data.folders import IMAGE_SUFFIXES, file_names, files_by_stem, holds
 from cat_seg.data.label_values import LabelFile, LabelValues
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT, resolve
-
-# What counts as an image in a folder, in lower case.
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"}
-    | {".tif", ".tiff", ".webp"}
-)
 
 
 @dataclass(frozen=True)
@@ -210,8 +205,8 @@ def find_pairs(spec: DatasetSpec) -> Pairs:
     """
     layout, values = _present_layout(spec), spec.label_values()
     image_root, label_root = datasets_root() / layout.images, datasets_root() / layout.labels
-    labels = _files_by_stem(label_root, {spec.label_suffix}, spec.subfolders)
-    images = _files_by_stem(
+    labels = files_by_stem(label_root, {spec.label_suffix}, spec.subfolders)
+    images = files_by_stem(
         image_root, spec.image_suffixes, spec.subfolders, without=frozenset(labels.values())
     )
     problems = _unmatched(labels, images, "label", f"no image of that name in {image_root}")
@@ -270,40 +265,6 @@ def fullest_layout(layouts: Sequence[Layout], root: Path, label_suffix: str) -> 
     return max(layouts, key=labels)
 
 
-def holds(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> bool:
-    """Say whether a folder is there and has a file as of `file_names`."""
-    return folder.is_dir() and any(True for _ in file_names(folder, suffixes, subfolders))
-
-
-def file_names(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> Iterator[str]:
-    """Give the names of the files in a folder with one of these endings (lower case).
-
-    Hidden ones are passed over: macOS leaves a "._name.png" beside every file on foreign disks.
-    With `subfolders`, names are paths below the folder; a link that leads back is not followed.
-    """
-    endings, seen = tuple(suffixes), {os.path.realpath(folder)}
-    folders = [""]
-    while folders:
-        below = folders.pop()
-        for entry in _entries(folder / below):
-            name = os.path.join(below, entry.name)
-            if subfolders and entry.is_dir():
-                real = os.path.realpath(entry.path)
-                if real not in seen:
-                    seen.add(real)
-                    folders.append(name)
-            elif entry.name.lower().endswith(endings):
-                yield name
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"cannot read folder {folder}: {error.strerror}") from error
-
-
 def _present_layout(spec: DatasetSpec) -> Layout:
     layout = _find_layout(spec)
     if layout is None:
@@ -316,24 +277,6 @@ def _load_records(spec: DatasetSpec) -> list[dict[str, str]]:
     if problems:
         raise UserError(problems[0])
     return records
-
-
-def _files_by_stem(
-    folder: Path,
-    suffixes: Collection[str],
-    subfolders: bool,
-    without: Collection[str] = frozenset(),
-) -> dict[str, str]:
-    files: dict[str, str] = {}
-    for name in sorted(file_names(folder, suffixes, subfolders)):
-        path = os.path.join(folder, name)
-        if path in without:
-            continue
-        ending = max(filter(name.lower().endswith, suffixes), key=len)
-        stem = name[: -len(ending)]
-        if files.setdefault(stem, path) != path:
-            raise UserError(f"{files[stem]} and {path} differ in the suffix alone; remove one")
-    return files
 
 
 def _unmatched(

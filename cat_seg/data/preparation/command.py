@@ -12,8 +12,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from cat_seg.data.folders import file_names
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
-from cat_seg.data.registration import DatasetSpec, datasets_root, file_names
+from cat_seg.data.registration import DatasetSpec, datasets_root
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.files import PARTIAL, alone_in
 from cat_seg.paths import resolve

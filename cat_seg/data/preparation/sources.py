@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cat_seg.data.folders import IMAGE_SUFFIXES, holds
 from cat_seg.data.reading import read_label
-from cat_seg.data.registration import IMAGE_SUFFIXES, DatasetSpec, fullest_layout, holds
+from cat_seg.data.registration import DatasetSpec, fullest_layout
 from cat_seg.errors import UserError
 
 

@@ -1,0 +1,78 @@
+"""Which files a folder of images or label maps has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from cat_seg.errors import UserError
+
+# What counts as an image in a folder, in lower case.
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
+)
+
+
+def holds(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> bool:
+    """Say whether a folder is there and has a file as of `file_names`."""
+    return folder.is_dir() and any(True for _ in file_names(folder, suffixes, subfolders))
+
+
+def file_names(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> Iterator[str]:
+    """Give the names of the files in a folder with one of these endings (lower case).
+
+    Hidden ones are passed over: macOS leaves a "._name.png" beside every file on foreign disks.
+    With `subfolders`, names are paths below the folder; a link that leads back is not followed.
+    """
+    endings, seen = tuple(suffixes), {os.path.realpath(folder)}
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        for entry in _entries(folder / below):
+            name = os.path.join(below, entry.name)
+            if subfolders and entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real not in seen:
+                    seen.add(real)
+                    folders.append(name)
+            elif entry.name.lower().endswith(endings):
+                yield name
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read folder {folder}: {error.strerror}") from error
+
+
+def files_by_stem(
+    folder: Path,
+    suffixes: Collection[str],
+    subfolders: bool,
+    without: Collection[str] = frozenset(),
+) -> dict[str, str]:
+    """Give the path of each file as of `file_names`, by its name without ending.
+
+    Args:
+        folder: must be there.
+        suffixes: endings, in lower case.
+        subfolders: as of `file_names`.
+        without: paths to pass over.
+
+    Raises:
+        UserError: two files differ in the ending alone.
+    """
+    files: dict[str, str] = {}
+    for name in sorted(file_names(folder, suffixes, subfolders)):
+        path = os.path.join(folder, name)
+        if path in without:
+            continue
+        ending = max(filter(name.lower().endswith, suffixes), key=len)
+        stem = name[: -len(ending)]
+        if files.setdefault(stem, path) != path:
+            raise UserError(f"{files[stem]} and {path} differ in the suffix alone; remove one")
+    return files
