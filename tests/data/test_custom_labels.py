@@ -169,7 +169,7 @@ def error(datasets: dict) -> str:
         ({"IMAGE_SUFFIX": "a/_x.png"}, "IMAGE_SUFFIX is 'a/_x.png'; it takes the ending"),
         ({"SUBFOLDERS": "yes"}, "SUBFOLDERS is 'yes'; it takes True to read"),
         ({"SUBFOLDERS": 1}, "SUBFOLDERS is 1; it takes True to read"),
-        ({"LABEL_SHIFT": "-1"}, "LABEL_SHIFT is '-1'; it takes what to add"),
+        ({"LABEL_SHIFT": "one"}, "LABEL_SHIFT is 'one'; it takes what to add"),
         ({"LABEL_SHIFT": -1000000}, "LABEL_SHIFT is -1000000; it takes what to add"),
         ({"LABEL_IDS": []}, "LABEL_IDS is []; it takes a list of the id of each class"),
         ({"LABEL_IDS": 7}, "LABEL_IDS is 7; it takes a list of the id of each class"),
