@@ -11,9 +11,9 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
 from torch import Tensor, nn
 
-from .checkpoint import load_converted
 from .data.vocabularies import load_vocabulary
 from .errors import UserError
+from .fitting import Start, load_converted, start_converted
 from .inference import pad, padded_size, resize, restore, sliding_window
 from .modeling.aggregator import Guidance
 from .modeling.clip import ImageFeatures
@@ -108,17 +108,27 @@ class CATSeg(nn.Module):
         """Load our own checkpoint, or a published one of any of the four systems.
 
         Args:
-            strict: of nn.Module's interface; whatever it is, all of the model is loaded or nothing.
+            strict: everything has to fit, as to resume a training. Otherwise everything that
+                changes an answer does; what serves training alone (HPA) may be missing, extra or of
+                another size.
 
         Returns:
-            torch's (missing_keys, unexpected_keys): none missing, and those entries of published
-            checkpoints that carry nothing.
+            torch's (missing_keys, unexpected_keys), see `cat_seg.fitting.load_converted`.
 
         Raises:
             UserError: for a checkpoint of another model, an entry that is missing or has no place
-                here, and a shape that does not fit.
+                here, a shape that does not fit, and a value that is not finite. Nothing is loaded.
         """
-        return load_converted(self, super().load_state_dict, state_dict, assign)
+        return load_converted(self, super().load_state_dict, state_dict, assign, strict)
+
+    def start_from(self, state_dict: Mapping[str, Tensor]) -> Start:
+        """Load what fits of a checkpoint of any of the systems with the same CLIP, to train on.
+
+        Raises:
+            UserError: for a checkpoint of another CLIP or of no such system, and for a value that
+                is not finite. Nothing is loaded.
+        """
+        return start_converted(self, super().load_state_dict, state_dict)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Train or segment.

@@ -28,6 +28,8 @@ def _add_model(cfg: CfgNode) -> None:
     # Per-channel RGB mean and standard deviation of CLIP's inputs, in 0..255.
     cfg.MODEL.CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
     cfg.MODEL.CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
+    # Where MODEL.WEIGHTS holds both, take the moving average (EMA) of the weights.
+    cfg.MODEL.WEIGHTS_EMA = False
     # Prompt templates: "single", "imagenet_select" (8) or "imagenet" (80).
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
     # Keep few activations of the aggregator and compute the others again in the backward pass.

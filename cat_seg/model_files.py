@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,51 +9,75 @@ from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .errors import UserError
-from .paths import resolve
+from cat_seg.errors import UserError
+from cat_seg.file_kinds import (
+    is_safetensors,
+    is_torchscript,
+    is_zip,
+    why_no_checkpoint,
+    why_unreadable,
+)
+from cat_seg.paths import resolve
+from cat_seg.state_dicts import Weights, find_weights
+from cat_seg.stored_arrays import STAND_INS
+
+KEY = "MODEL.WEIGHTS"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, key: str = KEY) -> dict[str, Tensor]:
     """Read the tensors of a model file without running any code from it.
 
     Args:
-        path: a PyTorch file (a state dict, or one under "model" or "state_dict"), a safetensors
-            file, or a TorchScript archive such as OpenAI's.
+        path: see `read_weights`.
+        key: the config key that names the file, for messages.
 
     Raises:
-        UserError: if the file is none of these or is damaged.
+        UserError: see `read_weights`.
     """
-    state = read_file(path)
-    for key in ("model", "state_dict"):
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
-    tensors = {
-        name.removeprefix("module."): value
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
-    if not tensors:
-        raise UserError(f"{path}: no model weights in this file")
-    return tensors
+    return read_weights(path, key).tensors
 
 
-def read_file(path: Path) -> dict:
-    """Read a PyTorch, safetensors or TorchScript file as it is; errors as in read_tensors."""
+def read_weights(path: Path, key: str = KEY, averaged: bool = False) -> Weights:
+    """Read a model's weights without running any code from the file.
+
+    Args:
+        path: a PyTorch file (a state dict, or one under a name such as "model" or "state_dict"), a
+            safetensors file, or a TorchScript archive such as OpenAI's.
+        key: the config key that names the file, for messages.
+        averaged: take the moving average (EMA) of the weights where the file has both.
+
+    Raises:
+        UserError: naming key and file, if it is none of these or is damaged.
+    """
+    content = read_file(path, key)
     try:
-        if path.suffix == ".safetensors":
+        weights = find_weights(content, averaged)
+    except UserError as error:
+        raise UserError(f"{key}: {path} {error}") from error
+    if weights is None:
+        raise UserError(f"{key}: {path} holds no model weights")
+    return weights
+
+
+def read_file(path: Path, key: str = KEY) -> dict:
+    """Read a PyTorch, safetensors or TorchScript file as it is; errors as in read_weights."""
+    try:
+        if reason := why_no_checkpoint(path):
+            raise UserError(f"{key}: {path} {reason}")
+        if is_safetensors(path):
             return load_file(path)
-        if _is_torchscript(path):
+        if is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        with torch.serialization.safe_globals(STAND_INS):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
+    except UserError:
+        raise
     except OSError as error:
-        raise UserError(f"{path}: cannot read this file: {error.strerror or error}") from error
+        raise UserError(f"{key}: cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path}: not a checkpoint that can be loaded safely, or damaged ({reason[:120]})"
-        ) from error
+        raise UserError(f"{key}: {path} {why_unreadable(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+        raise UserError(f"{key}: {path} holds a {type(content).__name__}, not a checkpoint")
     return content
 
 
@@ -69,19 +91,8 @@ def local_file(weights: str) -> Path:
         try:
             return Path(PathManager.get_local_path(weights))
         except Exception as error:  # each kind of URL has its own
-            raise UserError(f"MODEL.WEIGHTS: cannot fetch {weights} ({error})") from error
+            raise UserError(f"{KEY}: cannot fetch {weights} ({error})") from error
     path = resolve(weights)
     if not path.is_file():
-        raise UserError(f"MODEL.WEIGHTS: no file {weights}")
+        raise UserError(f"{KEY}: no file {weights}")
     return path
-
-
-def _is_zip(path: Path) -> bool:
-    return zipfile.is_zipfile(path)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not _is_zip(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())

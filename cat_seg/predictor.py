@@ -62,7 +62,7 @@ class Predictor:
         set_float32_precision(cfg)
         check_registered(cfg.MODEL)
         self.model = build_model(cfg).eval()
-        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        Checkpointer(self.model, averaged=cfg.MODEL.WEIGHTS_EMA).load(cfg.MODEL.WEIGHTS)
         self._mapper = InferenceMapper(cfg)
         if vocabulary is not None:
             self.set_vocabulary(vocabulary)

@@ -15,10 +15,10 @@ from detectron2.modeling import build_model
 from cat_seg import add_cat_seg_config
 from cat_seg.checkpoint import (
     checkpoint_holds_clip,
-    clip_from_open_clip,
     convert,
     format_of,
 )
+from cat_seg.clip_formats import convert_clip
 from cat_seg.errors import UserError
 from cat_seg.model_files import read_tensors
 from tests.published import CLIP, ENHANCED, HEAD, MODELS, OFT, PUBLISHED, published
@@ -162,7 +162,8 @@ def test_projections_are_split_in_order():
     weight, bias = torch.arange(12.0).view(6, 2), torch.arange(6.0)
     for prefix, ours in (("", "text"), ("visual.", "image")):
         attn = f"{prefix}transformer.resblocks.0.attn."
-        found = clip_from_open_clip({f"{attn}in_proj_weight": weight, f"{attn}in_proj_bias": bias})
+        state = {f"{attn}in_proj_weight": weight, f"{attn}in_proj_bias": bias}
+        found = convert_clip(state).tensors
         for index, letter in enumerate("qkv"):
             name = f"{ours}.transformer.resblocks.0.attn.{letter}_proj"
             assert torch.equal(found[f"{name}.weight"], weight[2 * index : 2 * index + 2])

@@ -113,7 +113,7 @@ def load_model(config: str, weights: str, overrides: Sequence[str]) -> nn.Module
     cfg = load_config(config, [*overrides, "MODEL.WEIGHTS", chosen])
     check_device(cfg)
     model = Trainer.build_model(cfg).eval()
-    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    Checkpointer(model, averaged=cfg.MODEL.WEIGHTS_EMA).load(cfg.MODEL.WEIGHTS)
     return model
 
 

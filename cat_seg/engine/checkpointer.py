@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from torch import Tensor, nn
 
 from cat_seg.engine.rng import rng_state
 from cat_seg.errors import UserError
 from cat_seg.files import PARTIAL, replacing
-from cat_seg.model_files import local_file, read_file, read_tensors
+from cat_seg.model_files import KEY, local_file, read_file, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,25 @@ class Checkpointer(DetectionCheckpointer):
 
     # Iteration of the newest checkpoint that this process took part in saving.
     saved_iteration: int | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        averaged: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Load into and save from `model`.
+
+        Args:
+            save_dir: where checkpoints are saved and the last one is looked for.
+            averaged: MODEL.WEIGHTS_EMA, take the moving average of the weights where a file has
+                both.
+            kwargs: detectron2's `save_to_disk`, and the parts saved beside the model, by name.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self._averaged = averaged
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write model, checkpointables, and the random state of every rank to `name`.pth.
@@ -89,7 +109,7 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename)
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
-        """Load a model file of any format that the model knows.
+        """Load a model file of any format that the model knows, to answer with.
 
         Args:
             path: a file, also relative to the repository root, or a URL that detectron2 fetches;
@@ -107,11 +127,57 @@ class Checkpointer(DetectionCheckpointer):
             logger.info("MODEL.WEIGHTS is empty: the model stays as it was initialised")
             return {}
         file = local_file(str(path))
-        tensors = read_tensors(file)
+        self._load_model_from(file, strict=False)
+        keys = list(self.checkpointables) if checkpointables is None else checkpointables
+        return self._load_parts(file, keys) if keys else {}
+
+    def start_from(self, path: str) -> None:
+        """Load what fits of a model file to start a training, and log in one line what did.
+
+        Args:
+            path: as in `load`.
+
+        Raises:
+            UserError: as in `load`.
+        """
+        if not path or not hasattr(self.model, "start_from"):
+            self.load(path, checkpointables=[])
+            return
+        file = local_file(str(path))
+        tensors = self._read(file, KEY)
         try:
-            incompatible = self.model.load_state_dict(tensors, strict=False)
+            start = self.model.start_from(tensors)
         except UserError as error:
-            raise UserError(f"{file}: {error}") from error
+            raise UserError(f"{KEY}: {file}: {error}") from error
+        logger.info(
+            "%s %s (format: %s): loaded %s; starts fresh: %s; not used: %s",
+            KEY,
+            file,
+            start.format,
+            *(
+                ", ".join(parts) or "nothing"
+                for parts in (start.loaded, start.fresh, start.dropped)
+            ),
+        )
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load all of the last checkpoint where `resume` and there is one, else start from `path`.
+
+        Returns and raises as `load` does; a checkpoint to resume from has to fit in every entry.
+        """
+        last = last_checkpoint(self.save_dir) if resume else None
+        if last is None:
+            self.start_from(path)
+            return {}
+        self._load_model_from(last, strict=True, key=TAG)
+        return self._load_parts(last, list(self.checkpointables))
+
+    def _load_model_from(self, file: Path, strict: bool, key: str = KEY) -> None:
+        tensors = self._read(file, key)
+        try:
+            incompatible = self.model.load_state_dict(tensors, strict=strict)
+        except UserError as error:
+            raise UserError(f"{key}: {file}: {error}") from error
         logger.info(
             "loaded %d entries from %s (format: %s); not in the model: %s; not in the file: %s",
             len(tensors) - len(incompatible.unexpected_keys),
@@ -120,16 +186,24 @@ class Checkpointer(DetectionCheckpointer):
             _shortened(incompatible.unexpected_keys),
             _shortened(incompatible.missing_keys),
         )
-        keys = list(self.checkpointables) if checkpointables is None else checkpointables
-        return self._load_parts(file, keys) if keys else {}
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Load all of the last checkpoint where `resume` and there is one, else the model `path`.
-
-        Returns and raises as `load` does.
-        """
-        last = last_checkpoint(self.save_dir) if resume else None
-        return self.load(path, checkpointables=[]) if last is None else self.load(str(last))
+    def _read(self, file: Path, key: str) -> dict[str, Tensor]:
+        """The weights in a file, of the kind that is wanted; the log says which were taken."""
+        weights = read_weights(file, key, self._averaged and key == KEY)
+        if weights.averaged or weights.both:
+            kind = "the moving average (EMA) of the weights"
+            logger.info(
+                "%s: took %s%s",
+                file,
+                kind if weights.averaged else f"the weights themselves, not {kind}",
+                "; MODEL.WEIGHTS_EMA chooses" if weights.both else ", the only ones there",
+            )
+        elif self._averaged and key == KEY:
+            raise UserError(
+                f"{key}: {file} has no moving average (EMA) of its weights; set MODEL.WEIGHTS_EMA"
+                " to False"
+            )
+        return weights.tensors
 
     def _load_parts(self, file: Path, keys: Sequence[str]) -> dict[str, Any]:
         content = read_file(file)

@@ -49,7 +49,8 @@ def load_model(cfg: CfgNode, weights: str) -> nn.Module:
         UserError: the config does not make a model, or the weights do not load.
     """
     model = Trainer.build_model(cfg)
-    Checkpointer(model, cfg.OUTPUT_DIR).load(weights, checkpointables=[])
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, averaged=cfg.MODEL.WEIGHTS_EMA)
+    checkpointer.load(weights, checkpointables=[])
     return model
 
 

@@ -95,7 +95,12 @@ class Trainer(DefaultTrainer):
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            averaged=cfg.MODEL.WEIGHTS_EMA,
+            trainer=weakref.proxy(self),
+        )
         self._stop = StopOnSignal(self.checkpointer)
         self.register_hooks(self.build_hooks())
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from cat_seg.engine import Checkpointer, last_checkpoint
 from cat_seg.errors import UserError
+from cat_seg.fitting import Start
 
 
 class Counter:
@@ -219,3 +220,95 @@ def test_training_state_of_another_config(model, tmp_path):
     checkpointer = Checkpointer(model, str(tmp_path), optimizer=other)
     with pytest.raises(UserError, match=r"model_1\.pth: its optimizer state does not fit"):
         checkpointer.resume_or_load("", resume=True)
+
+
+# What the model says of itself
+
+
+class Starting(nn.Linear):
+    """A model that notes how it is loaded."""
+
+    def start_from(self, state):
+        self.load_state_dict(state)
+        return Start("H-CLIP", ["CLIP", "aggregator"], ["AFR"], [])
+
+
+def test_a_training_starts_from_what_fits_and_one_line_says_what(tmp_path, model, log):
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    other = Starting(3, 2)
+    checkpointer = Checkpointer(other, str(tmp_path), counter=Counter())
+    assert checkpointer.resume_or_load(str(tmp_path / "model.pth")) == {}
+    assert torch.equal(other.weight, model.weight)
+    assert (
+        f"MODEL.WEIGHTS {tmp_path}/model.pth (format: H-CLIP): loaded CLIP, aggregator; "
+        "starts fresh: AFR; not used: nothing" in log.text
+    )
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_to_resume_is_strict_and_to_load_is_not(tmp_path, model, monkeypatch, strict):
+    asked = []
+    load = model.load_state_dict
+    monkeypatch.setattr(
+        model, "load_state_dict", lambda s, strict: asked.append(strict) or load(s, strict=strict)
+    )
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_1")
+    if strict:
+        checkpointer.resume_or_load("")
+    else:
+        checkpointer.load(str(tmp_path / "model_1.pth"))
+    assert asked == [strict]
+
+
+def averaged(tmp_path, model):
+    moving = {name: value + 1 for name, value in model.state_dict().items()}
+    content = {"model": model.state_dict(), "model_ema": moving}
+    torch.save(content, tmp_path / "both.pth")
+    torch.save({"ema_state": {"module": moving}}, tmp_path / "moving.pth")
+    torch.save({"model": model.state_dict()}, tmp_path / "plain.pth")
+
+
+@pytest.mark.parametrize(
+    ("file", "ask", "offset", "said"),
+    [
+        ("both", False, 0, "took the weights themselves, not the moving average"),
+        (
+            "both",
+            True,
+            1,
+            "took the moving average (EMA) of the weights; MODEL.WEIGHTS_EMA chooses",
+        ),
+        ("moving", False, 1, "took the moving average (EMA) of the weights, the only ones there"),
+        ("moving", True, 1, "took the moving average (EMA) of the weights, the only ones there"),
+        ("plain", False, 0, ""),
+    ],
+)
+def test_the_config_chooses_between_weights_and_their_average(
+    tmp_path, model, log, file, ask, offset, said
+):
+    averaged(tmp_path, model)
+    other = other_model()
+    Checkpointer(other, averaged=ask).load(str(tmp_path / f"{file}.pth"))
+    assert torch.equal(other.weight, model.weight + offset)
+    assert said in log.text and ("moving average" in log.text) == bool(said)
+
+
+def test_an_average_that_is_not_there_is_one_line(tmp_path, model):
+    averaged(tmp_path, model)
+    with pytest.raises(UserError, match=r"plain\.pth has no moving average.*MODEL\.WEIGHTS_EMA"):
+        Checkpointer(other_model(), averaged=True).load(str(tmp_path / "plain.pth"))
+
+
+def test_a_run_that_started_from_an_average_resumes_from_its_own_weights(tmp_path, model):
+    Checkpointer(model, str(tmp_path), averaged=True).save("model_1")
+    other = other_model()
+    Checkpointer(other, str(tmp_path), averaged=True).resume_or_load("")
+    assert torch.equal(other.weight, model.weight)
+
+
+def test_a_bad_file_to_resume_from_is_called_that(tmp_path, model):
+    Checkpointer(model, str(tmp_path)).save("model_1")
+    (tmp_path / "model_1.pth").write_bytes(b"")
+    with pytest.raises(UserError, match=r"^last_checkpoint: .*model_1\.pth is empty"):
+        Checkpointer(model, str(tmp_path)).resume_or_load("")

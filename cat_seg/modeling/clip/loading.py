@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import open_clip
 import torch
 from torch import Tensor, nn
 
-from ...checkpoint import clip_from_open_clip
+from ...checkpoint import format_of
+from ...clip_formats import convert_clip, is_clip
 from ...errors import UserError
+from ...fitting import check_finite
 from ...model_files import read_tensors
 from ...paths import resolve
 from .adapters import FineTuning, HyperbolicSettings
@@ -59,7 +62,7 @@ def build_clip(
     tuning.mark_trainable(clip.text, clip.image)
     if weights is not None:
         tensors = _start_weights(architecture, weights)
-        _load(clip, tensors, f"{weights} does not fit {architecture.open_clip_name}")
+        _load(clip, tensors, weights, architecture.open_clip_name)
     return clip
 
 
@@ -77,7 +80,7 @@ def _start_weights(architecture: Architecture, weights: str) -> dict[str, Tensor
     path = _download(architecture) if weights == "openai" else resolve(weights)
     if not path.is_file():
         raise UserError(f"{KEY}: no file {weights}; give 'openai', 'random' or a file that exists")
-    return read_tensors(path)
+    return read_tensors(path, KEY)
 
 
 def _download(architecture: Architecture) -> Path:
@@ -109,22 +112,54 @@ def _download(architecture: Architecture) -> Path:
         hub.setLevel(level)
 
 
-def _load(clip: CLIP, tensors: dict[str, Tensor], complaint: str) -> None:
-    loaded = clip_from_open_clip(tensors)
+def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, model: str) -> None:
+    """Copy a CLIP's entries, of whatever format, into the towers."""
+    if not is_clip(tensors):
+        raise UserError(f"{KEY}: {weights} {_what_else(tensors)}")
+    complaint = f"{KEY}: {weights} does not fit {model}"
+    loaded = convert_clip(tensors)
     own = {
-        f"{part}.{name}" for part in ("text", "image") for name in getattr(clip, part).state_dict()
+        f"{part}.{name}": value
+        for part in ("text", "image")
+        for name, value in getattr(clip, part).state_dict().items()
     }
-    if foreign := sorted(loaded.keys() - own):
-        raise UserError(f"{KEY}: {complaint}: its {foreign[0]} has no place there")
-    for part in ("text", "image"):
-        tower = getattr(clip, part)
-        for name, parameter in tower.state_dict().items():
-            found = loaded.get(f"{part}.{name}")
-            if found is None:
-                raise UserError(f"{KEY}: {complaint}: it has no {part}.{name}")
-            if found.shape != parameter.shape:
-                raise UserError(
-                    f"{KEY}: {complaint}: {part}.{name} is {tuple(found.shape)},"
-                    f" expected {tuple(parameter.shape)}"
-                )
-            parameter.copy_(found)
+    if foreign := sorted(loaded.tensors.keys() - own.keys()):
+        raise UserError(f"{complaint}: its {loaded.sources[foreign[0]]} has no place there")
+    for name, parameter in own.items():
+        found = loaded.tensors.get(name)
+        if found is None:
+            raise UserError(f"{complaint}: it has no {_open_clip_name(name)}")
+        if found.shape != parameter.shape:
+            raise UserError(
+                f"{complaint}: {loaded.sources[name]} is {tuple(found.shape)},"
+                f" expected {tuple(parameter.shape)}"
+            )
+    try:
+        check_finite(loaded.tensors, loaded.sources)
+    except UserError as error:
+        raise UserError(f"{KEY}: {weights}: {error}") from error
+    for name, parameter in own.items():
+        parameter.copy_(loaded.tensors[name])
+
+
+def _what_else(names: Iterable[str]) -> str:
+    """What a file is that is no CLIP, from the names of its entries."""
+    names = list(names)
+    example = f"it holds {names[0]}"
+    found = format_of(names)
+    if found != "unknown":
+        system = "this project" if found == "ours" else found
+        return f"is a whole segmentation model of {system}, not a CLIP; give it as MODEL.WEIGHTS"
+    if any(name.startswith(("text_model.", "vision_model.")) for name in names):
+        return f"is a transformers model other than a CLIP with both its towers ({example})"
+    if any(name.startswith(("visual.attnpool.", "visual.trunk.")) for name in names):
+        return f"is a CLIP whose image tower is not a plain ViT ({example})"
+    segmenters = ("backbone.", "decode_head.", "sem_seg_head.", "pixel_decoder.")
+    if any(name.startswith(segmenters) for name in names):
+        return f"is another segmentation model's checkpoint, not a CLIP ({example})"
+    return f"is no CLIP ({example}); give a CLIP of open_clip, OpenAI or transformers"
+
+
+def _open_clip_name(name: str) -> str:
+    tower, rest = name.split(".", 1)
+    return rest if tower == "text" else f"visual.{rest}"

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from cat_seg.checkpoint import clip_from_open_clip
+from cat_seg.clip_formats import convert_clip
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.architecture import Architecture, TowerSpec
 from cat_seg.modeling.clip.image_tower import ImageTower
@@ -68,7 +68,7 @@ def test_towers_have_the_shapes_of_open_clips(name):
         architecture = Architecture.from_name(name)
         grid = (architecture.pretrained_grid,) * 2
         towers = {"text": TextTower(architecture), "image": ImageTower(architecture, grid)}
-    wanted = {key: value.shape for key, value in clip_from_open_clip(theirs).items()}
+    wanted = {key: value.shape for key, value in convert_clip(theirs).tensors.items()}
     ours = {
         f"{part}.{key}": value.shape
         for part, tower in towers.items()

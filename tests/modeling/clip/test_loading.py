@@ -198,6 +198,115 @@ def test_more_blocks_than_the_architecture(tmp_path, folder, theirs):
     assert "resblocks.2" in refused(write_clip(tmp_path), path)
 
 
+TRANSFORMERS_TOWER = {
+    "transformer.resblocks.": "encoder.layers.",
+    "attn.out_proj.": "self_attn.out_proj.",
+    "ln_1.": "layer_norm1.",
+    "ln_2.": "layer_norm2.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+}
+TRANSFORMERS = {
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.": "text_model.final_layer_norm.",
+    "text_projection": "text_projection.weight",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre.": "vision_model.pre_layrnorm.",
+    "visual.ln_post.": "vision_model.post_layernorm.",
+    "visual.proj": "visual_projection.weight",
+    "logit_scale": "logit_scale",
+}
+
+
+def as_transformers(state):
+    """The entries of open_clip's model as transformers' CLIPModel names them."""
+    out = {"text_model.embeddings.position_ids": torch.arange(CONTEXT)[None]}
+    for name, tensor in state.items():
+        tower = "vision_model." if name.startswith("visual.") else "text_model."
+        inner = name.removeprefix("visual.")
+        if "resblocks" in name:
+            for ours, theirs in TRANSFORMERS_TOWER.items():
+                inner = inner.replace(ours, theirs)
+            stem, _, leaf = inner.partition("attn.in_proj_")
+            if leaf:
+                for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                    out[f"{tower}{stem}self_attn.{letter}_proj.{leaf}"] = part.clone()
+            else:
+                out[tower + inner] = tensor
+            continue
+        ours, theirs = next(
+            (o, t)
+            for o, t in TRANSFORMERS.items()
+            if name == o or (o[-1] == "." and name[: len(o)] == o)
+        )
+        projection = theirs.endswith("projection.weight")
+        out[name.replace(ours, theirs, 1)] = tensor.T.contiguous() if projection else tensor
+    return out
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_transformers_clip(folder, config, theirs, file):
+    path, state = folder / file, as_transformers(theirs.state_dict())
+    save_file(state, path) if file.endswith("safetensors") else torch.save(state, path)
+    clip, reference = build(config, path), folder / "reference.pt"
+    torch.save(theirs.state_dict(), reference)
+    expected = build(config, reference).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in clip.state_dict().items())
+
+
+def test_a_part_of_transformers_clip_names_what_is_missing_or_extra(folder, config, theirs):
+    path, state = folder / "part.safetensors", as_transformers(theirs.state_dict())
+    save_file({n: t for n, t in state.items() if n != "visual_projection.weight"}, path)
+    assert "it has no visual.proj" in refused(config, path)
+    save_file(state | {"vision_model.head.probe": torch.zeros(1)}, path)
+    assert "its vision_model.head.probe has no place" in refused(config, path)
+    name = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    save_file(state | {name: torch.zeros(3, 3)}, path)
+    assert f"{name} is (3, 3)" in refused(config, path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (["sem_seg_head.clip.text.ln_final.bias"], "a whole segmentation model of this project"),
+        (["sem_seg_head.predictor.clip_model.ln_final.bias"], "segmentation model of CAT-Seg"),
+        (["text_model.final_layer_norm.bias"], "a transformers model other than a CLIP with both"),
+        (["backbone.stem.weight", "decode_head.conv.bias"], "another segmentation model's"),
+        (["visual.attnpool.c_proj.bias"], "image tower is not a plain ViT"),
+        (["blocks.0.attn.qkv.weight"], "is no CLIP (it holds blocks.0.attn.qkv.weight)"),
+    ],
+)
+def test_what_is_no_clip_is_called_what_it_is(tmp_path, config, entries, expected):
+    path = tmp_path / "other.pt"
+    torch.save({name: torch.zeros(2) for name in entries}, path)
+    message = refused(config, path)
+    assert expected in message and str(path) in message
+    assert ("MODEL.WEIGHTS" in message) == ("whole segmentation" in message)
+
+
+def test_a_segmentation_checkpoint_is_told_where_it_goes(tmp_path, config):
+    path = tmp_path / "model_final.pth"
+    torch.save({"model": tiny_model().state_dict()}, path)
+    assert "give it as MODEL.WEIGHTS" in refused(config, path)
+
+
+def test_values_that_are_not_finite_name_the_entry(tmp_path, config, theirs):
+    state = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    state["visual.proj"][3, 4] = float("nan")
+    torch.save(state, tmp_path / "clip.pt")
+    assert "its entry visual.proj has values that are NaN" in refused(config, tmp_path / "clip.pt")
+
+
+def test_a_web_page_names_the_key_and_the_file(tmp_path, config):
+    path = tmp_path / "clip.pt"
+    path.write_bytes(b"<!doctype html><html></html>")
+    message = refused(config, path)
+    assert message.startswith(f"MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS: {path} is a web page")
+
+
 @pytest.mark.parametrize("failure", [URLError("no route"), FileNotFoundError("no hub"), OSError()])
 def test_openai_without_a_network_says_what_to_fetch(config, monkeypatch, failure):
     def fail(*args, **kwargs):

@@ -1,0 +1,179 @@
+"""CLIP's entries, as open_clip, OpenAI, transformers and the published systems name them.
+
+The published systems keep their adapters among these: H-CLIP repeats its tied parameters under
+every block of both towers, HyperCLIP has matrices of its own under each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cat_seg.errors import UserError
+
+_OFT = re.compile(r".*\.attn_q_proj_oft_(layer_R|relation_l_R|relation_m_R\.(\d+))(?:\.weight)?$")
+_HYPERBOLIC = re.compile(
+    r"(visual\.)?transformer\.resblocks\.(\d+)\.hyperbolic_attn\.adapter_attn_([qkv])\.weights$"
+)
+_QKV = ("q_proj", "k_proj", "v_proj")
+
+# transformers' name -> ours; tried in order, first match wins.
+_TRANSFORMERS = [
+    (r"text_model\.embeddings\.token_embedding\.", r"text.token_embedding."),
+    (r"text_model\.embeddings\.position_embedding\.weight$", r"text.positional_embedding"),
+    (r"text_model\.final_layer_norm\.", r"text.ln_final."),
+    (r"text_projection\.weight$", r"text.text_projection"),
+    (r"vision_model\.embeddings\.class_embedding$", r"image.class_embedding"),
+    (r"vision_model\.embeddings\.patch_embedding\.", r"image.conv1."),
+    (r"vision_model\.embeddings\.position_embedding\.weight$", r"image.positional_embedding"),
+    (r"vision_model\.pre_layrnorm\.", r"image.ln_pre."),  # spelled like this
+    (r"vision_model\.post_layernorm\.", r"image.ln_post."),
+    (r"visual_projection\.weight$", r"image.proj"),
+]
+_TRANSFORMERS_TOWER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)")
+_TRANSFORMERS_BLOCK = {
+    "self_attn.": "attn.",
+    "layer_norm1.": "ln_1.",
+    "layer_norm2.": "ln_2.",
+    "mlp.fc1.": "mlp.c_fc.",
+    "mlp.fc2.": "mlp.c_proj.",
+}
+_TRANSPOSED = ("text.text_projection", "image.proj")
+
+
+class Converted(NamedTuple):
+    """A checkpoint under our names.
+
+    tensors: our name -> tensor.
+    sources: our name -> the name in the file, for messages.
+    unused: names in the file that carry nothing (masks, sizes, flags) or are unknown.
+    """
+
+    tensors: dict[str, Tensor]
+    sources: dict[str, str]
+    unused: list[str]
+
+
+def is_clip(names: Iterable[str]) -> bool:
+    """Whether these are the entries of a plain CLIP with a ViT, in any of its formats."""
+    signs = ("visual.class_embedding", "vision_model.embeddings.class_embedding")
+    return any(name in signs for name in names)
+
+
+def convert_clip(state: Mapping[str, Tensor], prefix: str = "") -> Converted:
+    """CLIP's entries, and those of adapters, under the names of our CLIP module.
+
+    Args:
+        state: as open_clip, OpenAI, transformers or the published systems save it.
+        prefix: stands before the names in the file, for messages.
+
+    Raises:
+        UserError: if copies of a tied adapter parameter differ, or adapters have gaps.
+    """
+    if any(name.startswith(("text_model.", "vision_model.")) for name in state):
+        return _from_transformers(state)
+    return _from_open_clip(dict(state), prefix)
+
+
+def _from_transformers(state: Mapping[str, Tensor]) -> Converted:
+    out = Converted({}, {}, [])
+    for name, tensor in state.items():
+        if name == "logit_scale" or name.endswith(".position_ids"):
+            out.unused.append(name)
+            continue
+        ours = _rename_transformers(name)
+        if ours in _TRANSPOSED and tensor.ndim == 2:
+            tensor = tensor.T
+        out.tensors[ours], out.sources[ours] = tensor, name
+    return out
+
+
+def _rename_transformers(name: str) -> str:
+    if match := _TRANSFORMERS_TOWER.fullmatch(name):
+        tower = "text" if match[1] == "text" else "image"
+        for theirs, ours in _TRANSFORMERS_BLOCK.items():
+            if match[3].startswith(theirs):
+                leaf = ours + match[3].removeprefix(theirs)
+                return f"{tower}.transformer.resblocks.{match[2]}.{leaf}"
+    for pattern, ours in _TRANSFORMERS:
+        if re.match(pattern, name):
+            return re.sub(f"^{pattern}", ours, name)
+    return name
+
+
+def _from_open_clip(state: dict[str, Tensor], prefix: str) -> Converted:
+    out = Converted({}, {}, [])
+    tied: dict[str, str] = {}
+    hyperbolic: dict[tuple[str, int, int], str] = {}
+    for name, tensor in state.items():
+        if match := _OFT.match(name):
+            _check_tied(state, tied.setdefault(match[1], name), name)
+        elif match := _HYPERBOLIC.match(name):
+            tower = "image" if match[1] else "text"
+            hyperbolic[tower, int(match[2]), "qkv".index(match[3])] = name
+        elif not _is_weight(name):
+            out.unused.append(name)
+        else:
+            if "in_proj_" in name and (tensor.ndim == 0 or len(tensor) % 3):
+                shape = tuple(tensor.shape)
+                raise UserError(f"{prefix}{name} is {shape}, not query, key and value together")
+            visual = name.startswith("visual.")
+            ours = f"image.{name.removeprefix('visual.')}" if visual else f"text.{name}"
+            for split_name, part in _split_projections(ours, tensor):
+                out.tensors[split_name], out.sources[split_name] = part, name
+    _stack_oft(state, tied, out)
+    _stack_hyperbolic(state, hyperbolic, out)
+    return out
+
+
+def _stack_oft(state: dict[str, Tensor], tied: dict[str, str], out: Converted) -> None:
+    """Tied published parameter -> its first name, into the three tensors of ours."""
+    mixers = sorted((part for part in tied if "_m_" in part), key=lambda part: int(part[13:]))
+    parts = {"generators": ["layer_R"], "row_mixer": ["relation_l_R"], "slot_mixers": mixers}
+    for ours, published in parts.items():
+        names = [tied[part] for part in published if part in tied]
+        if names:
+            tensors = [state[name] for name in names]
+            stacked = torch.stack(tensors) if ours == "slot_mixers" else tensors[0]
+            out.tensors[f"adapter.{ours}"], out.sources[f"adapter.{ours}"] = stacked, names[0]
+
+
+def _stack_hyperbolic(
+    state: dict[str, Tensor], names: dict[tuple[str, int, int], str], out: Converted
+) -> None:
+    """(tower, block, q/k/v) -> published name, into one tensor a tower."""
+    for tower in ("text", "image"):
+        own = [name for key, name in sorted(names.items()) if key[0] == tower]
+        blocks = {key[1] for key in names if key[0] == tower}
+        if blocks != set(range(len(blocks))) or len(own) != 3 * len(blocks):
+            raise UserError(f"the {tower} tower's hyperbolic adapters of the checkpoint have gaps")
+        if own:
+            stacked = torch.stack([state[name] for name in own]).unflatten(0, (-1, 3))
+            out.tensors[f"adapter.{tower}"], out.sources[f"adapter.{tower}"] = stacked, own[0]
+
+
+def _is_weight(name: str) -> bool:
+    unread = ("logit_scale", "attn_mask", "input_resolution", "context_length", "vocab_size")
+    return name not in unread and not name.endswith(("cross_attention_dim", "hidden_size"))
+
+
+def _split_projections(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """One linear layer each for query, key and value, however they were stored."""
+    stem, _, leaf = name.rpartition(".")
+    if leaf in ("in_proj_weight", "in_proj_bias"):
+        kind = leaf.removeprefix("in_proj_")
+        parts = zip(_QKV, tensor.chunk(3), strict=True)
+        return [(f"{stem}.{projection}.{kind}", part) for projection, part in parts]
+    if leaf.removesuffix("_weight") in _QKV:
+        return [(f"{stem}.{leaf.removesuffix('_weight')}.weight", tensor)]
+    return [(name, tensor)]
+
+
+def _check_tied(state: dict[str, Tensor], first: str, other: str) -> None:
+    a, b = state[first], state[other]
+    if a.data_ptr() != b.data_ptr() and not torch.equal(a, b):
+        raise UserError(f"the copies {first} and {other} of one tied parameter differ")
