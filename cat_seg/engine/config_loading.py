@@ -6,13 +6,13 @@ import ast
 import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from cat_seg.config import add_cat_seg_config
+from cat_seg.config_checks import check_values
+from cat_seg.config_files import parse_yaml, read_config_files
 from cat_seg.data.custom import register_custom
 from cat_seg.errors import UserError
 from cat_seg.paths import resolve
@@ -21,7 +21,6 @@ from cat_seg.published_keys import check_published, is_published
 logger = logging.getLogger(__name__)
 
 _HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
-_NOT_KEYS = "a config is keys with values, such as SOLVER: {MAX_ITER: 100}"
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -43,18 +42,17 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     defaults = dict(leaves(cfg))
     published: dict[str, Any] = {}
     if config_file:
-        path = resolve(config_file)
-        content = _read_file(path)
-        try:
-            merge(cfg, content, published)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+        for path, content in read_config_files(resolve(config_file)):
+            try:
+                merge(cfg, content, published)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
     _check_pairs(overrides)
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         try:
             merge(cfg, _nested(key, value), published)
-        except (UserError, yaml.YAMLError) as error:
-            raise UserError(f"{key} {value}: {_one_line(error)}") from error
+        except UserError as error:
+            raise UserError(f"{_short(f'{key} {value}')}: {error}") from error
     changed = {
         key: value
         for key, value in published.items()
@@ -63,6 +61,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     unused = check_published(changed, cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED)
     if unused:
         logger.warning("Config keys without effect here: %s", ", ".join(unused))
+    check_values(cfg)
     register_custom(cfg)
     return cfg
 
@@ -99,7 +98,9 @@ def _merge(
             if raw is None:  # a section whose keys are all commented out
                 continue
             if not isinstance(raw, Mapping):
-                raise UserError(f"{key} is a section; give its keys below it, not {raw!r}")
+                raise UserError(
+                    f"{key} is a section; give its keys below it, not {_short(repr(raw))}"
+                )
             if current.is_new_allowed():
                 _add(current, raw)
             else:
@@ -119,7 +120,8 @@ def _merge(
 
 def _add(node: CfgNode, section: Mapping[str, Any]) -> None:
     """Set keys of a section that takes any."""
-    for name, raw in section.items():
+    for key, raw in section.items():
+        name = str(key)
         if not isinstance(raw, Mapping):
             node[name] = _decoded(raw)
             continue
@@ -133,6 +135,8 @@ def _converted(key: str, raw: Any, current: Any) -> Any:
     value = _decoded(raw)
     if current is None:
         return value
+    if value is None:
+        raise UserError(f"{key} has no value; it takes {_kind(current)}, such as {current!r}")
     if isinstance(current, str) and isinstance(raw, str):
         return value if isinstance(value, str) else raw
     if isinstance(current, list | tuple):
@@ -144,7 +148,9 @@ def _converted(key: str, raw: Any, current: Any) -> Any:
         value = _number(value, current)
         fits = _fits(value, current)
     if not fits:
-        raise UserError(f"{key} is {raw!r}; it takes {_kind(current)}, such as {current!r}")
+        raise UserError(
+            f"{key} is {_short(repr(raw))}; it takes {_kind(current)}, such as {current!r}"
+        )
     return value
 
 
@@ -153,7 +159,7 @@ def _decoded(raw: Any) -> Any:
         return raw
     try:
         return ast.literal_eval(raw)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return raw
 
 
@@ -193,7 +199,9 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _unknown(key: str) -> str:
-    known = (name for name, _ in leaves(add_cat_seg_config(get_cfg())))
+    known = [name for name, _ in leaves(add_cat_seg_config(get_cfg()))]
+    if key in known:
+        return f"{key} with dots is no key of a file; nest it, as in SOLVER: {{MAX_ITER: 100}}"
     close = difflib.get_close_matches(key, known, n=1)
     guess = f"did you mean {close[0]}?" if close else _HELP
     return f"{key} is no config key; {guess}"
@@ -210,27 +218,12 @@ def _check_pairs(overrides: Sequence[str]) -> None:
 
 
 def _nested(key: str, value: str) -> dict[str, Any]:
-    section: Any = yaml.safe_load(value) if value.startswith("{") else value
+    section: Any = parse_yaml(value) if value.startswith("{") else value
     for part in reversed(key.split(".")):
         section = {part: section}
     return section
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"--config-file {path}: no such file; see configs/")
-    try:
-        content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
-    except (AttributeError, TypeError) as error:
-        raise UserError(f"{path}: {_NOT_KEYS}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: its _BASE_ leads back to itself; name another file") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {_one_line(error)}") from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: {_NOT_KEYS}")
-    return content
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 120 else f"{line[:60]} ... {line[-60:]}"

@@ -8,11 +8,10 @@ from detectron2.solver import LRMultiplier
 from detectron2.solver import build_lr_scheduler as build_detectron2_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
+from cat_seg.config_checks import check_choice
 from cat_seg.errors import UserError
 
 POLY = "WarmupPolyLR"
-SCHEDULERS = ("WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR", POLY)
-WARMUP_METHODS = ("constant", "linear")
 
 
 def build_lr_scheduler(
@@ -25,14 +24,20 @@ def build_lr_scheduler(
         optimizer: its learning rates are multiplied.
 
     Raises:
-        UserError: an unknown SOLVER.LR_SCHEDULER_NAME or SOLVER.WARMUP_METHOD.
+        UserError: an unknown SOLVER.LR_SCHEDULER_NAME or SOLVER.WARMUP_METHOD, or values that do
+            not make a schedule.
     """
     solver = cfg.SOLVER
-    for key, known in (("LR_SCHEDULER_NAME", SCHEDULERS), ("WARMUP_METHOD", WARMUP_METHODS)):
-        if solver[key] not in known:
-            raise UserError(f"SOLVER.{key} is {solver[key]!r}; set it to one of {', '.join(known)}")
+    for key in ("SOLVER.LR_SCHEDULER_NAME", "SOLVER.WARMUP_METHOD"):
+        check_choice(cfg, key)
     if solver.LR_SCHEDULER_NAME != POLY:
-        return build_detectron2_scheduler(cfg, optimizer)
+        try:
+            return build_detectron2_scheduler(cfg, optimizer)
+        except (ValueError, AssertionError) as error:
+            raise UserError(
+                f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} does not go with the other "
+                f"keys of SOLVER (MAX_ITER, STEPS, NUM_DECAYS, WARMUP_ITERS): {error}"
+            ) from error
     multiplier = WarmupPoly(
         max_iter=solver.MAX_ITER,
         power=solver.POLY_LR_POWER,

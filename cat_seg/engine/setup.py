@@ -13,6 +13,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from cat_seg.config_checks import check_values
 from cat_seg.data.build import images_per_process
 from cat_seg.engine.checkpointer import TAG, last_checkpoint
 from cat_seg.engine.precision import set_float32_precision
@@ -32,8 +33,7 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Refuse what this machine, or this number of processes, cannot run.
 
     Args:
-        cfg: reads MODEL.DEVICE, and MAX_ITER, CHECKPOINT_PERIOD, IMS_PER_BATCH and
-            ACCUMULATION_STEPS of SOLVER.
+        cfg: a whole config, whose values are checked first.
         args: of `argument_parser`.
 
     Raises:
@@ -43,13 +43,11 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("--num-gpus and --num-machines count processes and machines: 1 or more")
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--num-machines needs --dist-url tcp://ADDRESS-OF-MACHINE-0:PORT")
+    check_values(cfg)
     check_device(cfg, args.num_gpus)
     processes = args.num_gpus * args.num_machines
     if not args.eval_only:
         images_per_process(cfg, processes)
-    for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
-        if cfg.SOLVER[key] < 1:
-            raise UserError(f"SOLVER.{key} is {cfg.SOLVER[key]}; set it to 1 or more")
 
 
 def check_device(cfg: CfgNode, gpus: int = 1) -> None:

@@ -1,0 +1,131 @@
+"""YAML config files: a chain of bases, read safely and checked for what YAML lets pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cat_seg.errors import UserError
+
+BASE = "_BASE_"
+# Aliases can make a small file stand for more values than any machine can hold.
+MOST_VALUES = 100_000
+
+_NOT_KEYS = "a config is keys with values, such as SOLVER: {MAX_ITER: 100}"
+# What constructing Python values from valid YAML raises, such as for the date 2026-99-99.
+_CONSTRUCTION = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+)
+
+
+def read_config_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a config file and the files that it is based on.
+
+    Args:
+        path: a YAML file; its _BASE_ is a file, or a list of files, relative to its folder.
+
+    Returns:
+        Each file with its keys but _BASE_; later ones override earlier ones.
+
+    Raises:
+        UserError: naming the file that is missing, unreadable, empty, not YAML, not a mapping, or
+            its own base, or the key that it has twice.
+    """
+    if not path.is_file():
+        raise UserError(f"--config-file {path}: no such file; see configs/")
+    return list(_read_chain(path, ()))
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML into plain values.
+
+    Raises:
+        UserError: it is not YAML, has a key twice, or stands for too many values.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None:
+            _check_nodes(node)
+        return yaml.safe_load(text)
+    except UserError:
+        raise
+    except RecursionError as error:
+        raise UserError("its values are nested too deeply") from error
+    except _CONSTRUCTION as error:
+        raise UserError(f"cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _read_chain(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    if path.resolve() in above:
+        raise UserError(f"{above[-1]}: its {BASE} leads back to itself; name another file")
+    content = _read(path)
+    for file in _bases(path, content.pop(BASE, [])):
+        yield from _read_chain(file, (*above, path.resolve()))
+    yield path, content
+
+
+def _bases(path: Path, given: Any) -> list[Path]:
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: {BASE} is {given!r}; it takes a file, or a list of files")
+    files = [path.parent / Path(name).expanduser() for name in names]
+    for name, file in zip(names, files, strict=True):
+        if not file.is_file():
+            raise UserError(f"{path}: its {BASE} {name!r} is no file; looked for {file}")
+    return files
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        content = parse_yaml(text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8, so not a config") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        what = "it is empty" if content is None else f"it holds a {type(content).__name__}"
+        raise UserError(f"{path}: {what}; {_NOT_KEYS}")
+    return content
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Refuse keys given twice, and aliases that lead to themselves or multiply."""
+    visited = 0
+    above: set[int] = set()
+
+    def visit(node: yaml.Node, key: str) -> None:
+        nonlocal visited
+        visited += 1
+        if visited > MOST_VALUES or id(node) in above:
+            raise UserError("its aliases (*name) stand for too many values; write them out")
+        if not isinstance(node, yaml.CollectionNode):
+            return
+        above.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for name, value in node.value:
+                below = f"{key}.{name.value}" if key else str(name.value)
+                line = name.start_mark.line + 1
+                if isinstance(name, yaml.ScalarNode) and below in lines:
+                    raise UserError(
+                        f"{below} is there twice, in line {lines[below]} and line {line}; keep one"
+                    )
+                lines[below] = line
+                visit(value, below)
+        else:
+            for value in node.value:
+                visit(value, key)
+        above.remove(id(node))
+
+    visit(root, "")
