@@ -13,6 +13,7 @@ import yaml
 from cat_seg.engine import load_config
 from cat_seg.engine.config_loading import leaves
 from cat_seg.errors import UserError
+from cat_seg.published_keys import is_published
 
 PUBLISHED = json.loads(Path(__file__).parents[1].joinpath("published_configs.json").read_text())
 HEAD = "MODEL.SEM_SEG_HEAD"
@@ -206,3 +207,153 @@ def test_an_unknown_key_names_the_closest_one():
         UserError, match=r"SOLVER\.MAX_ITERS is no .*did you mean SOLVER\.MAX_ITER\?"
     ):
         load_config("", ["SOLVER.MAX_ITERS", "7"])
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "it is empty"),
+        (b"# nothing\n", "it is empty"),
+        (b"just words\n", "it holds a str"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "not a text file in UTF-8"),
+        (b"SEED: 1\0\n", "cannot be read"),
+        (b"[" * 1000, "nested too deeply|cannot be read"),
+        (b"SEED: 2026-99-99\n", "cannot be read"),
+        (b"SEED: !!bool maybe\n", "cannot be read"),
+        (b"SEED: 1\nSEED: 2\n", "SEED is there twice, in line 1 and line 2"),
+        (b"SOLVER:\n  MAX_ITER: 1\nSEED: 1\nSOLVER:\n  BASE_LR: 1.0\n", "SOLVER is .* line 1 .* 4"),
+        (b"SOLVER:\n  MAX_ITER: 1\n  MAX_ITER: 2\n", r"SOLVER\.MAX_ITER is .* line 2 and line 3"),
+        (b"SOLVER: &a\n  MORE: *a\n", "aliases"),
+        (
+            b"A: &a [x, x]\n"
+            + b"".join(
+                b"%c: &%c [%s]\n" % (c, c + 32, b", ".join([b"*%c" % (c + 31)] * 9))
+                for c in range(ord("B"), ord("L"))
+            ),
+            "aliases",
+        ),
+        (b"SOLVER.MAX_ITER: 3\n", "nest it"),
+        (b"SOLVER: {MAX_ITER: }\n", r"SOLVER\.MAX_ITER has no value"),
+        (b"SOLVER: {MAX_ITER: [1, 2]}\n", r"SOLVER\.MAX_ITER is \[1, 2\]"),
+        (b"INPUT: {MIN_SIZE_TRAIN: [a, b]}\n", r"INPUT\.MIN_SIZE_TRAIN is \['a', 'b'\]"),
+        (b"_BASE_: {a: b}\n", "_BASE_ is"),
+        (b"_BASE_: [1]\n", "_BASE_ is"),
+        (b"_BASE_: nowhere.yaml\n", r"_BASE_ 'nowhere\.yaml' is no file"),
+        (b"_BASE_: .\n", "_BASE_ '.' is no file"),
+        (b"1: 2\n", "1 is no config key"),
+        (b"VERSION: 1\n", "v1"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line_with_its_name(tmp_path, content, named):
+    (tmp_path / "my.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=named) as error:
+        load_config(str(tmp_path / "my.yaml"))
+    assert "my.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_loop_of_bases_and_an_error_in_a_base_name_the_files(tmp_path):
+    (tmp_path / "base.yaml").write_text("_BASE_: my.yaml\n")
+    with pytest.raises(UserError, match=r"base\.yaml: its _BASE_ leads back to itself"):
+        load_config(write(tmp_path, "_BASE_: base.yaml\n"))
+    (tmp_path / "base.yaml").write_text("SOLVER: {MAX_ITERS: 1}\n")
+    with pytest.raises(UserError, match=r"base\.yaml: SOLVER\.MAX_ITERS"):
+        load_config(write(tmp_path, "_BASE_: base.yaml\n"))
+
+
+def test_later_bases_override_earlier_ones(tmp_path):
+    (tmp_path / "one.yaml").write_text("SOLVER: {MAX_ITER: 1, IMS_PER_BATCH: 2}\n")
+    (tmp_path / "two.yaml").write_text("SOLVER: {MAX_ITER: 3}\n")
+    solver = load_config(write(tmp_path, "_BASE_: [one.yaml, two.yaml]\nSEED: 4\n")).SOLVER
+    assert (solver.MAX_ITER, solver.IMS_PER_BATCH) == (3, 2)
+
+
+@pytest.mark.parametrize("given", ["('coco',)", "('coco')", "coco", '"coco"'])
+def test_one_dataset_needs_no_trailing_comma(given):
+    assert load_config("", ["DATASETS.TRAIN", given]).DATASETS.TRAIN == ("coco",)
+
+
+BAD = {
+    int: ["-1000000", "1.5", "'text'", "[1]", "None", "''"],
+    float: ["-1.0", "float('nan')", "text", "[]", "None"],
+    bool: ["1", "'yes'", "None", "[True]"],
+    str: ["1.5", "[1]", "None"],
+    tuple: ["()", "(-1,)", "('a', 1)", "None", "{}"],
+}
+
+
+def test_every_bad_value_of_every_key_is_one_line_or_right():
+    """Never another error, and a number below zero passes only where it means something."""
+    defaults = load_config("")
+    below_zero = set()
+    read = ((key, value) for key, value in leaves(defaults) if not is_published(key))
+    for key, value in read:
+        kind = tuple if isinstance(value, list | tuple) else type(value)
+        for bad in BAD.get(kind, ["text", "[1]", "-1"]):
+            try:
+                cfg = load_config("", [key, bad])
+            except UserError as error:
+                assert key in str(error), (key, bad)
+                assert "\n" not in str(error)
+                continue
+            if kind in (int, float) and bad.startswith("-"):
+                below_zero.add(key)
+            found = dict(leaves(cfg))[key]
+            assert value is None or type(found) is type(value) or key == "DATASETS.CUSTOM", (
+                key,
+                bad,
+            )
+    assert below_zero == {
+        "INPUT.SIZE_DIVISIBILITY",  # nothing is padded
+        "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # compared with the dataset's
+        "SEED",  # one is drawn
+        *HEAD_SIZES,
+    }
+
+
+# Checked where the model is built, with what they have to go with.
+HEAD_SIZES = {
+    f"{HEAD}.{name}"
+    for name in ("HIDDEN_DIMS", "NUM_HEADS", "NUM_LAYERS", "PAD_LEN", "WINDOW_SIZES")
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "more"),
+    [
+        ("INPUT.MIN_SIZE_TRAIN", "()", []),
+        ("INPUT.MIN_SIZE_TRAIN", "(384, -1)", []),
+        ("INPUT.MIN_SIZE_TRAIN", "(9, 3)", ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"]),
+        ("INPUT.MAX_SIZE_TRAIN", "0", []),
+        ("INPUT.MAX_SIZE_TEST", "-1", []),
+        ("INPUT.MIN_SIZE_TEST", "-1", []),
+        ("INPUT.CROP.SIZE", "[0, 384]", CROP := ["INPUT.CROP.ENABLED", "True"]),
+        ("INPUT.CROP.SIZE", "[384]", CROP),
+        ("INPUT.CROP.SIZE", "[1.5, 0.5]", CROP),
+        ("INPUT.CROP.SIZE", "[0.5, 0.5]", [*CROP, "INPUT.CROP.TYPE", "absolute"]),
+        ("INPUT.CROP.SIZE", "[9, 3]", [*CROP, "INPUT.CROP.TYPE", "absolute_range"]),
+        ("SOLVER.IMS_PER_BATCH", "0", []),
+        ("SOLVER.MAX_ITER", "0", []),
+        ("SOLVER.CHECKPOINT_PERIOD", "-5", []),
+        ("TEST.EVAL_PERIOD", "-1", []),
+        ("TEST.IMS_PER_BATCH", "0", []),
+        ("SOLVER.BASE_LR", "0", []),
+        ("SOLVER.BASE_LR", "1e999", []),
+        ("SOLVER.BASE_LR_END", "1.0", []),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "-0.1", []),
+        ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", "0", []),
+        ("SOLVER.OPTIMIZER", "ADAN", []),
+        ("SOLVER.STEPS", "(20, 10)", []),
+        ("SOLVER.WEIGHT_DECAY_BIAS", "text", []),
+        ("MODEL.CLIP_PIXEL_STD", "[1.0, 1.0, 0.0]", []),
+        ("MODEL.CLIP_PIXEL_MEAN", "[1.0]", []),
+        ("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", "0", []),
+        ("SEED", "4294967296", []),
+        ("OUTPUT_DIR", "''", []),
+        ("TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 50]]", []),
+    ],
+)
+def test_a_value_that_nothing_works_with_is_one_line_with_its_key(key, value, more):
+    with pytest.raises(UserError, match=key) as error:
+        load_config("", [*more, key, value])
+    assert "\n" not in str(error.value)
