@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
 from torch import nn
+
+from cat_seg.errors import UserError
 
 
 def compile_aggregator(model: nn.Module, backend: str = "inductor") -> None:
@@ -15,5 +22,35 @@ def compile_aggregator(model: nn.Module, backend: str = "inductor") -> None:
     Args:
         model: with `sem_seg_head.aggregator`.
         backend: of torch.compile.
+
+    Raises:
+        UserError: the backend is inductor, and what it compiles with is not installed.
     """
+    if backend == "inductor":
+        check_compiler(next(model.parameters()).device.type)
     model.sem_seg_head.aggregator.compile(backend=backend)
+
+
+def check_compiler(device_type: str) -> None:
+    """Refuse to compile where torch.compile would fail at the first step.
+
+    Args:
+        device_type: "cuda", where Triton needs a C compiler, or "cpu", where the kernels are C++.
+
+    Raises:
+        UserError: no compiler, or no headers of Python.
+    """
+    variable, names = ("CC", ("gcc", "clang")) if device_type == "cuda" else ("CXX", ("g++",))
+    candidates = (os.environ[variable],) if os.environ.get(variable) else names
+    advice = "or set MODEL.COMPILE to False"
+    if not any(map(shutil.which, candidates)):
+        raise UserError(
+            f"MODEL.COMPILE is True, but there is no compiler {' or '.join(candidates)}; install "
+            f"one (on Debian and Ubuntu: apt install g++), name another in {variable}, {advice}"
+        )
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        raise UserError(
+            f"MODEL.COMPILE is True, but {header} is missing; install Python's headers (on Debian "
+            f"and Ubuntu: apt install python3-dev), {advice}"
+        )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from cat_seg.engine.checkpointer import Checkpointer
@@ -51,6 +52,25 @@ class MetricHistory(HookBase):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
+
+
+class MetricWriter(PeriodicWriter):
+    """detectron2's hook, which writes nothing where no iteration was left to train.
+
+    The evaluation of a finished run, once more, belongs to no iteration of metrics.json.
+    """
+
+    def __init__(self, writers: Sequence[EventWriter]) -> None:
+        """Write with each of `writers`, and close them at the end."""
+        super().__init__(writers)
+        self._to_close = writers
+
+    def after_train(self) -> None:
+        if self.trainer.start_iter < self.trainer.max_iter:
+            super().after_train()
+            return
+        for writer in self._to_close:
+            writer.close()
 
 
 class Evaluation(EvalHook):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,12 @@ from cat_seg.config_checks import check_values
 from cat_seg.data.build import images_per_process
 from cat_seg.engine.checkpointer import TAG, last_checkpoint
 from cat_seg.engine.precision import set_float32_precision
+from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError
 from cat_seg.files import replacing
 from cat_seg.paths import resolve
+
+logger = logging.getLogger(__name__)
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -87,21 +91,27 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
     Returns:
         The config, frozen. With --resume and a last checkpoint in OUTPUT_DIR, MODEL.WEIGHTS is
-        that file, so that the model does not look for CLIP's weights elsewhere.
+        that file, so that the model does not look for CLIP's weights elsewhere, and in training
+        the keys that a run cannot change are those of the checkpoint; see
+        `cat_seg.engine.resuming`. That config is also what is saved as config.yaml.
 
     Raises:
         UserError: OUTPUT_DIR cannot be written, or its last checkpoint is missing.
     """
     if args.config_file:
         args.config_file = str(resolve(args.config_file))
+    last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    training = last is not None and not args.eval_only
+    resumed = resumed_config(cfg, saved_config(last) if training else {})
+    cfg = resumed.cfg
     try:
         default_setup(cfg, args)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="cat_seg")
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written: {error}") from error
+    for line in filter(None, (resumed.kept, resumed.new)):
+        logger.warning("%s", line)
     set_float32_precision(cfg)
-    last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
-    cfg = cfg.clone()
     if last is not None:
         cfg.MODEL.WEIGHTS = str(last)
     cfg.freeze()

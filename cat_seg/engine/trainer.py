@@ -21,11 +21,12 @@ from cat_seg.config_checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.checkpointer import Checkpointer
 from cat_seg.engine.compiling import compile_aggregator
-from cat_seg.engine.hooks import Evaluation, MetricHistory, StopOnSignal
+from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
 from cat_seg.engine.loading import LastingLoader
 from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.precision import amp_dtype
 from cat_seg.engine.radius import radius_loggers
+from cat_seg.engine.resuming import resumed_config, run_config
 from cat_seg.engine.rng import rng_state, seed_run, set_rng_state
 from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.engine.step import StepTrainer
@@ -60,6 +61,7 @@ class Trainer(DefaultTrainer):
         """
         # Not DefaultTrainer's own: it puts every model on a GPU and knows neither seed nor start.
         TrainerBase.__init__(self)
+        self._given, self._config = cfg, run_config(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
         self.start_iter = 0
@@ -115,7 +117,7 @@ class Trainer(DefaultTrainer):
         ]
         if comm.is_main_process():
             built += radius_loggers(self.cfg, self.model)
-            built.append(hooks.PeriodicWriter(self.build_writers()))
+            built.append(MetricWriter(self.build_writers()))
         return [*built, self._stop]
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -167,12 +169,18 @@ class Trainer(DefaultTrainer):
         super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of trainer, hooks, optimiser and loss scale, and the seed."""
-        return super().state_dict() | {"seed": self.seed}
+        """Return the state of trainer, hooks, optimizer and loss scale, the seed and the config."""
+        return super().state_dict() | {"seed": self.seed, "config": self._config}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put back what `state_dict` returned; its seed replaces that of the config."""
         super().load_state_dict(state_dict)
+        saved = state_dict.get("config", {})
+        resumed = resumed_config(self._given, saved)
+        if resumed.kept:
+            logger.warning("%s", resumed.kept)
+        ended = self.iter + 1 >= self.max_iter  # then nothing is trained with another config
+        self._config = saved if ended else run_config(resumed.cfg)
         if self.cfg.SEED not in (-1, state_dict["seed"]):
             logger.warning("SEED %d is ignored: the run began with another", self.cfg.SEED)
         self.seed = state_dict["seed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from itertools import repeat
 
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from cat_seg.engine import Trainer, trainer
-from cat_seg.engine.compiling import compile_aggregator
+from cat_seg.engine.compiling import check_compiler, compile_aggregator
 from cat_seg.engine.step import StepTrainer
+from cat_seg.errors import UserError
 from tests.tiny import answer, assert_same, batch, image, tiny_model
 
 SETTINGS = ("MODEL.SEM_SEG_HEAD.CLIP_FINETUNE", "oft_both", "MODEL.SEM_SEG_HEAD.NUM_LAYERS", 1)
@@ -72,3 +74,26 @@ def test_the_trainer_compiles_where_it_is_asked_to(cfg, monkeypatch, wanted):
     cfg.MODEL.COMPILE = wanted
     model = Trainer.build_model(cfg)
     assert compiled == ([model] if wanted else [])
+
+
+@pytest.mark.parametrize(("device", "named"), [("cpu", r"g\+\+"), ("cuda", "gcc or clang")])
+def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch, tmp_path, device, named):
+    check_compiler(device)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    message = f"MODEL.COMPILE is True, but there is no compiler {named}; install .*COMPILE to False"
+    with pytest.raises(UserError, match=message):
+        check_compiler(device)
+
+
+def test_a_compiler_that_the_environment_names_has_to_be_there(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="there is no compiler no-such-compiler; "):
+        compile_aggregator(tiny_model(*SETTINGS))
+
+
+def test_python_without_headers_is_told_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(UserError, match=r"Python\.h is missing; .* python3-dev"):
+        check_compiler("cpu")

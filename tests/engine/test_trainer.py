@@ -231,9 +231,10 @@ def test_less_iterations_than_there_are_replace_no_final_weights(cfg, tmp_path):
 
 def test_a_finished_run_is_only_evaluated_again(cfg, tmp_path):
     train(cfg, tmp_path / "out")
-    before = final(tmp_path / "out")
+    before, written = final(tmp_path / "out"), (tmp_path / "out/metrics.json").read_bytes()
     shutil.rmtree(tmp_path / "out/inference")
     train(cfg, tmp_path / "out", resume=True)
+    assert (tmp_path / "out/metrics.json").read_bytes() == written
     assert (tmp_path / "out/inference/stand_in/results.json").exists()
     assert_same(final(tmp_path / "out"), before)
 
