@@ -148,6 +148,8 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.DTYPE = "auto"
     # Images that one process segments at a time in evaluation.
     cfg.TEST.IMS_PER_BATCH = 1
+    # Evaluate a model without MODEL.WEIGHTS: CLIP with an untrained head.
+    cfg.TEST.ALLOW_UNTRAINED = False
     # Write each prediction of an evaluation, run-length encoded, to sem_seg_predictions.json.
     cfg.TEST.SAVE_PREDICTIONS = False
     # Evaluate by 384-pixel windows over a 640x640 image plus the whole image.

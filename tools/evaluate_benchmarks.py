@@ -4,7 +4,8 @@
 The published protocol: sliding windows, no pooling in the class aggregation, and each
 benchmark's own classes. Takes train_net.py's arguments; each benchmark's results go to
 OUTPUT_DIR/inference/<dataset>/results.json. Results that are there already, of the same weights,
-settings and data, are kept.
+settings and data, are kept. Images that cannot be used are skipped and named; the exit status then
+is not 0, as for a benchmark that failed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from cat_seg.errors import UserError, one_line_errors  # first: detectron2's imp
 # isort: split
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
 from torch import nn
@@ -34,6 +34,7 @@ from cat_seg.data import BENCHMARKS, datasets_named, datasets_root, is_on_disk
 from cat_seg.engine import (
     Trainer,
     argument_parser,
+    check_weights,
     launch,
     load_config,
     load_model,
@@ -42,11 +43,14 @@ from cat_seg.engine import (
 )
 from cat_seg.evaluation import (
     ProcessOnly,
+    SemSegEvaluator,
     build_evaluator,
     finished_results,
+    incompleteness,
     results_file,
     run_on_dataset,
     run_record,
+    skipped_images,
     together,
 )
 
@@ -56,6 +60,7 @@ PROTOCOL = (
     *("MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON", ""),
 )
 METRICS = ("mIoU", "mACC", "pACC")
+MARK = "*"  # of a figure that is not of the whole dataset
 LABELS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
 
 logger = logging.getLogger("cat_seg.evaluate_benchmarks")
@@ -63,7 +68,10 @@ logger = logging.getLogger("cat_seg.evaluate_benchmarks")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The content of a dataset's results file, or a word, missing or failed, and the reason."""
+    """The content of a dataset's results file, or a word, missing or failed, and the reason.
+
+    With results, the reason is that of skipped images.
+    """
 
     results: dict[str, Any] | None = None
     word: str = ""
@@ -73,8 +81,10 @@ class Outcome:
         """The row of the table, without the heading."""
         if self.results is None:
             return [self.word, *["-"] * (len(METRICS) + 1)]
+        short = incompleteness(self.results)
+        mark = "" if short is None else MARK
         values = (self.results["sem_seg"][metric] for metric in METRICS)
-        cells = ["-" if value is None else f"{value:.2f}" for value in values]
+        cells = ["-" if value is None else f"{value:.2f}{mark}" for value in values]
         return [*cells, str(self.results["counts"]["images"]), f"{self.results['seconds']:.1f}"]
 
 
@@ -89,21 +99,30 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
     )
 
 
-def reasons(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """Say of each outcome without results why there are none."""
+def footnotes(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Say of each marked figure how many images it is of."""
     return [
-        f"{LABELS.get(dataset, dataset)} {found.word}: {found.reason}"
+        f"{MARK} {LABELS.get(dataset, dataset)}: {short}"
         for dataset, found in outcomes.items()
-        if found.results is None
+        if found.results is not None and (short := incompleteness(found.results))
     ]
 
 
-def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, str] | None) -> Outcome | None:
+def reasons(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Say of each outcome without results why there are none, and of others what was skipped."""
+    return [
+        f"{LABELS.get(dataset, dataset)} {found.word or 'incomplete'}: {found.reason}"
+        for dataset, found in outcomes.items()
+        if found.reason
+    ]
+
+
+def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, Any] | None) -> Outcome | None:
     """Return what is known of a dataset before any work; None where it is to be evaluated."""
     try:
         images = len(DatasetCatalog.get(dataset))
         record = run_record(cfg, dataset, weights)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return Outcome(word="failed" if is_on_disk(dataset) else "missing", reason=str(error))
     results = finished_results(results_file(cfg.OUTPUT_DIR, dataset), record, images)
     if results is None:
@@ -113,11 +132,11 @@ def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, str] | None) -> Out
 
 
 def evaluate_one(
-    cfg: CfgNode, model: nn.Module, dataset: str, weights: Mapping[str, str] | None
+    cfg: CfgNode, model: nn.Module, dataset: str, weights: Mapping[str, Any] | None
 ) -> Outcome:
-    """Evaluate on one dataset in all processes; an error in any of them is the outcome."""
+    """Evaluate on one dataset in all processes; an error of any kind in any is the outcome."""
 
-    def process() -> DatasetEvaluator:
+    def process() -> SemSegEvaluator:
         evaluator = build_evaluator(cfg, dataset, weights)
         loader = Trainer.build_test_loader(cfg, dataset)
         run_on_dataset(cfg, model, dataset, loader, ProcessOnly(evaluator))
@@ -125,22 +144,26 @@ def evaluate_one(
 
     try:
         evaluator = together(process)
+        # The ranks meet in this, but what can fail is the writing afterwards, on rank 0.
+        together(evaluator.evaluate)
     except UserError as error:
         logger.error("%s failed: %s", dataset, error)
         return Outcome(word="failed", reason=str(error))
-    evaluator.evaluate()
     if not comm.is_main_process():
         return Outcome()
-    return Outcome(json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text()))
+    content = json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text())
+    return Outcome(content, reason=skipped_images({dataset: evaluator}) or "")
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Evaluate in this process; rank 0 prints the table.
 
     Raises:
-        UserError: on rank 0, naming the datasets that failed, and those asked for that are missing.
+        UserError: there are no weights; on rank 0, naming the datasets that failed or of which
+            images were skipped, and those asked for that are missing.
     """
     cfg = setup(cfg, args)
+    check_weights(cfg, cfg.MODEL.WEIGHTS, args.resume)
     weights = shared_weights_record(cfg.MODEL.WEIGHTS)
     found = {name: survey(cfg, name, weights) for name in args.datasets}
     outcomes = comm.all_gather(found)[0]  # rank 0 has the files
@@ -152,11 +175,13 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     unmet = {
         dataset: outcome
         for dataset, outcome in outcomes.items()
-        if outcome.word == "failed" or (outcome.word == "missing" and args.benchmarks)
+        if outcome.reason and (outcome.word != "missing" or args.benchmarks)
     }
     if not comm.is_main_process():
         return
     print(table(outcomes))
+    for line in footnotes(outcomes):
+        print(line)
     for line in reasons({d: o for d, o in outcomes.items() if d not in unmet}):
         print(line)
     if unmet:
@@ -193,8 +218,8 @@ def main() -> None:
         args.datasets = datasets_named(args.benchmarks or [b.dataset for b in BENCHMARKS])
     except UserError as error:
         raise UserError(f"--benchmarks: {error}") from error
-    if not (cfg.MODEL.WEIGHTS or args.resume):
-        raise UserError("MODEL.WEIGHTS is empty; add MODEL.WEIGHTS FILE, the weights to evaluate")
+    if not args.resume:
+        check_weights(cfg, cfg.MODEL.WEIGHTS, resume=False)
     cfg.DATASETS.TEST = tuple(filter(is_on_disk, args.datasets))
     if not cfg.DATASETS.TEST:
         raise UserError(f"no benchmark is in {datasets_root()}; see datasets/README.md")

@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
+from cat_seg.data.registration import datasets_root
 from cat_seg.data.vocabularies import check_class_list
 from cat_seg.errors import UserError
 
@@ -103,19 +104,21 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 
     Returns:
         A loader of lists of TEST.IMS_PER_BATCH samples, the last one of what is left; see
-        `cat_seg.data.mapper.InferenceMapper` for a sample.
+        `cat_seg.data.mapper.InferenceMapper` for a sample. In place of an image that is unreadable
+        there is {"unreadable": why, with the name of the file}.
 
     Raises:
         UserError: the dataset is unknown or missing, or a batch, a size or a number of workers
-            that cannot be; while iterating, an image that is unreadable.
+            that cannot be.
     """
     if cfg.TEST.IMS_PER_BATCH < 1:
         raise UserError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; set it to 1 or more")
-    _check_registered(dataset_name, "DATASETS.TEST")
+    _check_test_dataset(dataset_name)
     records = _load([dataset_name])
     return _build_loader(
         cfg,
         _MappedRecords(records, range(len(records)), InferenceMapper(cfg), seed=0),
+        kind=_ReportingLoader,
         sampler=InferenceSampler(len(records)),
         batch_size=cfg.TEST.IMS_PER_BATCH,
     )
@@ -221,7 +224,20 @@ class _RaisingLoader(DataLoader):
             yield batch
 
 
-def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Any) -> DataLoader:
+class _ReportingLoader(DataLoader):
+    """A DataLoader that hands over the errors found among its samples as {"unreadable": why}."""
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        for batch in super().__iter__():
+            yield [
+                {"unreadable": str(sample)} if isinstance(sample, UserError) else sample
+                for sample in batch
+            ]
+
+
+def _build_loader(
+    cfg: CfgNode, dataset: Dataset, kind: type[DataLoader] = _RaisingLoader, **sampling: Any
+) -> DataLoader:
     if cfg.DATALOADER.NUM_WORKERS < 0:
         raise UserError(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; set it to 0 or more"
@@ -230,7 +246,7 @@ def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Any) -> DataLoader
         # Workers with a thread for every core would wait for one another. Set here, since setting
         # it after a fork can wait for ever.
         cv2.setNumThreads(0)
-    return _RaisingLoader(
+    return kind(
         dataset,
         **sampling,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -242,18 +258,49 @@ def _build_loader(cfg: CfgNode, dataset: Dataset, **sampling: Any) -> DataLoader
 
 
 def _load(names: Sequence[str]) -> list[Record]:
-    return get_detection_dataset_dicts(list(names), filter_empty=False)
+    return [record for name in names for record in _load_one(name)]
+
+
+def _load_one(name: str) -> list[Record]:
+    try:
+        records = get_detection_dataset_dicts(name, filter_empty=False)
+    except UserError:
+        raise
+    except Exception as error:  # detectron2's own datasets, mostly without their files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"dataset {name} of detectron2 cannot be loaded from {datasets_root()}: {reason}; "
+            "see detectron2's documentation for its files, or name another dataset"
+        ) from error
+    if "sem_seg_file_name" not in records[0]:
+        raise UserError(f"dataset {name} has no label maps for semantic segmentation")
+    return records
 
 
 def _check_registered(name: str, key: str) -> None:
     if name in DatasetCatalog:
         return
-    known = sorted(
-        other
-        for other in DatasetCatalog
-        if MetadataCatalog.get(other).get("evaluator_type") == "sem_seg"
+    raise UserError(f"unknown dataset {name!r} in {key}; known are {_semantic_datasets()}")
+
+
+def _check_test_dataset(name: str) -> None:
+    _check_registered(name, "DATASETS.TEST")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("ignore_label") is None or metadata.get("stuff_classes") is None:
+        raise UserError(
+            f"dataset {name!r} in DATASETS.TEST is not for semantic segmentation; "
+            f"choose one of {_semantic_datasets()}"
+        )
+
+
+def _semantic_datasets() -> str:
+    return ", ".join(
+        sorted(
+            name
+            for name in DatasetCatalog
+            if MetadataCatalog.get(name).get("evaluator_type") == "sem_seg"
+        )
     )
-    raise UserError(f"unknown dataset {name!r} in {key}; known are {', '.join(known)}")
 
 
 def _check_train_dataset(cfg: CfgNode, name: str) -> None:

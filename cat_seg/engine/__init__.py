@@ -2,7 +2,12 @@
 
 from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.config_loading import load_config
-from cat_seg.engine.evaluation import evaluate, load_model, shared_weights_record
+from cat_seg.engine.evaluation import (
+    check_weights,
+    evaluate,
+    load_model,
+    shared_weights_record,
+)
 from cat_seg.engine.launch import launch
 from cat_seg.engine.setup import argument_parser, beginning, setup
 from cat_seg.engine.trainer import Trainer
@@ -12,6 +17,7 @@ __all__ = [
     "Trainer",
     "argument_parser",
     "beginning",
+    "check_weights",
     "evaluate",
     "last_checkpoint",
     "launch",

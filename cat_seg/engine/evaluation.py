@@ -12,7 +12,12 @@ from torch import nn
 from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.trainer import Trainer
 from cat_seg.errors import UserError
-from cat_seg.evaluation import build_evaluator, check_test_datasets, weights_record
+from cat_seg.evaluation import (
+    build_evaluator,
+    check_test_datasets,
+    skipped_images,
+    weights_record,
+)
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
@@ -26,20 +31,44 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
         The results of `Trainer.test`; only rank 0 has them.
 
     Raises:
-        UserError: no dataset, or one that cannot be used, or weights that do not load.
+        UserError: no dataset, or one that cannot be used, no weights, or weights that do not load;
+            on rank 0, after all datasets are done, images that were skipped.
     """
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name the datasets to evaluate on")
     check_test_datasets(cfg)
     last = last_checkpoint(cfg.OUTPUT_DIR) if resume else None
     weights = cfg.MODEL.WEIGHTS if last is None else str(last)
+    check_weights(cfg, weights, resume)
     model = load_model(cfg, weights)
     record = shared_weights_record(weights)
     evaluators = [build_evaluator(cfg, name, record) for name in cfg.DATASETS.TEST]
     results = Trainer.test(cfg, model, evaluators)
     if comm.is_main_process():
         verify_results(cfg, results)
+        if skipped := skipped_images(dict(zip(cfg.DATASETS.TEST, evaluators, strict=True))):
+            raise UserError(f"{skipped}; the figures are of the other images")
     return results
+
+
+def check_weights(cfg: CfgNode, weights: str, resume: bool) -> None:
+    """Refuse to evaluate a model that was never trained, unless TEST.ALLOW_UNTRAINED is set.
+
+    Args:
+        cfg: reads TEST.ALLOW_UNTRAINED and OUTPUT_DIR.
+        weights: the file to load, "" for none.
+        resume: whether the last checkpoint in OUTPUT_DIR was looked for.
+
+    Raises:
+        UserError: there are no weights.
+    """
+    if weights or cfg.TEST.ALLOW_UNTRAINED:
+        return
+    nothing = f", and {cfg.OUTPUT_DIR} holds no checkpoint to resume from" if resume else ""
+    raise UserError(
+        f"MODEL.WEIGHTS is empty{nothing}; add MODEL.WEIGHTS FILE, the weights to evaluate, or "
+        "TEST.ALLOW_UNTRAINED True to evaluate CLIP with an untrained head"
+    )
 
 
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:
@@ -54,6 +83,11 @@ def load_model(cfg: CfgNode, weights: str) -> nn.Module:
     return model
 
 
-def shared_weights_record(weights: str) -> dict[str, str] | None:
-    """Return `weights_record(weights)` in every process; rank 0 alone reads the file."""
+def shared_weights_record(weights: str) -> dict[str, Any]:
+    """Return `weights_record(weights)` in every process; rank 0 alone reads the file.
+
+    Without weights it is {"untrained": True}, which the results then say.
+    """
+    if not weights:
+        return {"untrained": True}
     return comm.all_gather(weights_record(weights) if comm.is_main_process() else None)[0]

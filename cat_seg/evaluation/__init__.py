@@ -2,12 +2,19 @@
 
 from cat_seg.evaluation.record import (
     finished_results,
+    incompleteness,
     results_file,
     run_record,
     source_commit,
     weights_record,
 )
-from cat_seg.evaluation.run import ProcessOnly, build_evaluator, run_on_dataset, together
+from cat_seg.evaluation.run import (
+    ProcessOnly,
+    build_evaluator,
+    run_on_dataset,
+    skipped_images,
+    together,
+)
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
 from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
 from cat_seg.evaluation.vocabulary import check_test_datasets, using_vocabulary, vocabulary_of
@@ -19,9 +26,11 @@ __all__ = [
     "build_evaluator",
     "check_test_datasets",
     "finished_results",
+    "incompleteness",
     "results_file",
     "run_on_dataset",
     "run_record",
+    "skipped_images",
     "source_commit",
     "together",
     "using_vocabulary",

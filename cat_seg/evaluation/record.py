@@ -25,7 +25,10 @@ Json = dict[str, Any]
 DECISIVE = {
     "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING"},  # the file has a hash
     "INPUT": set(),
-    "TEST": {"IMS_PER_BATCH", "EVAL_PERIOD", "EXPECTED_RESULTS", "SAVE_PREDICTIONS"},
+    "TEST": {
+        *("IMS_PER_BATCH", "EVAL_PERIOD", "EXPECTED_RESULTS", "SAVE_PREDICTIONS"),
+        "ALLOW_UNTRAINED",
+    },
 }
 
 
@@ -64,13 +67,14 @@ def source_commit() -> str | None:
     return done.stdout.strip()
 
 
-def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, str] | None) -> Json:
+def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | None) -> Json:
     """Describe an evaluation before it runs.
 
     Args:
         cfg: the whole config.
         dataset_name: a registered dataset.
-        weights: of `weights_record`, or None for a model that is in no file, as in training.
+        weights: of `weights_record`, {"untrained": True} for a model without any, or None for a
+            model that is in no file, as in training.
 
     Returns:
         benchmark (its heading in tables, None for other datasets), dataset, vocabulary (the names
@@ -89,6 +93,23 @@ def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, str] | Non
         "weights": weights,
         "commit": source_commit(),
     }
+
+
+def incompleteness(results: Json) -> str | None:
+    """Say how a results file falls short of the whole dataset; None if it does not.
+
+    Args:
+        results: content of results.json; files of earlier versions say nothing about it.
+
+    Returns:
+        Such as "3 of 2000 images" or "1998 of 2000 images, 2 skipped".
+    """
+    counts = results.get("counts") or {}
+    images, skipped = counts.get("images", 0), counts.get("skipped", 0)
+    total = max(counts.get("expected") or 0, images + skipped)
+    if images == total:
+        return None
+    return f"{images} of {total} images" + (f", {skipped} skipped" if skipped else "")
 
 
 def finished_results(file: Path, record: Json, images: int) -> Json | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
@@ -12,14 +14,16 @@ from torch import nn
 
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import results_file, run_record
-from cat_seg.evaluation.sem_seg import SemSegEvaluator
+from cat_seg.evaluation.sem_seg import NAMED, SemSegEvaluator
 from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
 from cat_seg.evaluation.vocabulary import using_vocabulary, vocabulary_of
 
 R = TypeVar("R")
 
+logger = logging.getLogger(__name__)
 
-def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, str] | None) -> SemSegEvaluator:
+
+def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, Any] | None) -> SemSegEvaluator:
     """Return the evaluator that writes OUTPUT_DIR/inference/<name>/results.json.
 
     Args:
@@ -54,12 +58,34 @@ def run_on_dataset(
         What the evaluator's `evaluate` returns, {} for None.
 
     Raises:
-        UserError: TEST_CLASS_JSON does not fit the dataset; an image or label is wrong.
+        UserError: TEST_CLASS_JSON does not fit the dataset.
     """
     if cfg.TEST.AUG.ENABLED:
         model = SemanticSegmentorWithTTA(cfg, model)
     with using_vocabulary(model, vocabulary_of(cfg, name)):
-        return inference_on_dataset(model, loader, evaluator)
+        return inference_on_dataset(partial(_answers, model), loader, evaluator)
+
+
+def _answers(model: nn.Module, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | None]:
+    """The model's answers to a batch, None to the samples that are unreadable."""
+    readable = [sample for sample in batch if "unreadable" not in sample]
+    answers = iter(model(readable) if readable else ())
+    return [None if "unreadable" in sample else next(answers) for sample in batch]
+
+
+def skipped_images(evaluators: Mapping[str, SemSegEvaluator]) -> str | None:
+    """Say in one line which images evaluators skipped, by dataset; None if they skipped none.
+
+    Args:
+        evaluators: by the name of the dataset, on rank 0 after `evaluate`.
+    """
+    lines = []
+    for name, evaluator in evaluators.items():
+        if skipped := evaluator.skipped:
+            more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+            count = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
+            lines.append(f"{name}: {count} skipped: {'; '.join(skipped[:NAMED])}{more}")
+    return "; ".join(lines) or None
 
 
 class ProcessOnly(DatasetEvaluator):
@@ -77,16 +103,20 @@ class ProcessOnly(DatasetEvaluator):
 def together(work: Callable[[], R]) -> R:
     """Do `work` in every process and return its result, or raise in all what one met.
 
-    Every process has to call it, and `work` must not wait for other processes.
+    Every process has to call it, and `work` must not wait for other processes. The traceback of an
+    unexpected exception is logged.
 
     Raises:
-        UserError: the first, by rank, that `work` raised in any process.
+        UserError: the first error, by rank, that `work` raised in any process.
     """
     result = error = None
     try:
         result = work()
     except UserError as found:
         error = str(found)
+    except Exception as found:
+        logger.exception("Unexpected error")
+        error = " ".join(f"{type(found).__name__}: {found}".split())
     error = next(filter(None, comm.all_gather(error)), None)
     if error is not None:
         raise UserError(error)

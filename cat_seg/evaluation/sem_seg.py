@@ -16,13 +16,21 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from torch import Tensor
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_label
+from cat_seg.data.registration import DatasetSpec
+from cat_seg.data.soundness import LEAST_LABELLED
+from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.predictions import encode_prediction
+from cat_seg.evaluation.record import incompleteness
 from cat_seg.files import replacing
 
 logger = logging.getLogger(__name__)
+
+# How many of the skipped images are named, in the log, in results.json and in the final error.
+NAMED = 5
 
 
 class SemSegEvaluator(DatasetEvaluator):
@@ -58,6 +66,7 @@ class SemSegEvaluator(DatasetEvaluator):
             for record in DatasetCatalog.get(dataset_name)
         }
         metadata = MetadataCatalog.get(dataset_name)
+        self._expected = _expected_images(metadata.get("spec"), len(self._label_files))
         self._ignore_label = metadata.ignore_label
         self._background = metadata.get("background_from")
         self._class_names = list(metadata.stuff_classes)
@@ -76,6 +85,7 @@ class SemSegEvaluator(DatasetEvaluator):
         self._confusion = np.zeros((classes, classes + 1), dtype=np.int64)
         self._predictions: list[dict[str, Any]] = []
         self._images = 0
+        self._skipped: list[str] = []
         self._start = time.perf_counter()
 
     @property
@@ -83,26 +93,42 @@ class SemSegEvaluator(DatasetEvaluator):
         """Pixel counts so far, (T, T + 1), as `cat_seg.evaluation.confusion` takes them."""
         return self._confusion
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+    @property
+    def skipped(self) -> list[str]:
+        """Why images were not counted: those of this rank, after `evaluate` on rank 0 all."""
+        return self._skipped
+
+    def process(
+        self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any] | None]
+    ) -> None:
         """Count the pixels of some images.
 
-        Args:
-            inputs: with the file_name of each image.
-            outputs: with sem_seg, the scores (T, H, W) of each; H and W as the label's.
+        An image that is unreadable, or whose label is unreadable, has a wrong value or another
+        size, is skipped and named in the log.
 
-        Raises:
-            UserError: a label that is unreadable, has a wrong value, or another size.
+        Args:
+            inputs: with the file_name of each image, or "unreadable", the reason.
+            outputs: with sem_seg, the scores (T, H, W) of each; H and W as the label's. None for
+                an image that is unreadable.
         """
         for item, output in zip(inputs, outputs, strict=True):
-            predicted = output["sem_seg"].argmax(dim=0).cpu().numpy()
-            if self._background is not None:
-                predicted = np.minimum(predicted, self._background)
-            self._count(predicted, item["file_name"])
-            if self._save_predictions:
-                self._predictions += encode_prediction(
-                    predicted, item["file_name"], self._category_ids
-                )
-            self._images += 1
+            try:
+                if "unreadable" in item:
+                    raise UserError(item["unreadable"])
+                self._process_one(item["file_name"], output["sem_seg"])
+            except UserError as error:
+                self._skipped.append(str(error))
+                if len(self._skipped) <= NAMED:
+                    logger.warning("Skipped in %s: %s", self._dataset_name, error)
+
+    def _process_one(self, image_file: str, scores: Tensor) -> None:
+        predicted = scores.argmax(dim=0).cpu().numpy()
+        if self._background is not None:
+            predicted = np.minimum(predicted, self._background)
+        self._count(predicted, image_file)
+        if self._save_predictions:
+            self._predictions += encode_prediction(predicted, image_file, self._category_ids)
+        self._images += 1
 
     def _count(self, predicted: np.ndarray, image_file: str) -> None:
         classes = len(self._class_names)
@@ -118,21 +144,29 @@ class SemSegEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return and write the metrics of `semantic_metrics`.
 
-        The results file also has mIoU_present_or_predicted, and null for NaN.
+        The results file also has mIoU_present_or_predicted, null for NaN, and how many images were
+        skipped, the first of them with the reason.
 
         Returns:
             {"sem_seg": {metric: value}} on rank 0, None on the others.
+
+        Raises:
+            UserError: the results cannot be written.
         """
-        parts = comm.gather((self._confusion, self._predictions, self._images))
+        parts = comm.gather((self._confusion, self._predictions, self._images, self._skipped))
         if not parts:  # only rank 0 gets them
             return None
-        confusions, predictions, images = zip(*parts, strict=True)
+        confusions, predictions, images, skipped = zip(*parts, strict=True)
+        self._skipped = list(itertools.chain(*skipped))
         confusion = np.sum(confusions, axis=0)
         metrics = semantic_metrics(confusion, self._class_names)
         if self._results_file is not None:
-            if self._save_predictions:
-                self._write_predictions(list(itertools.chain(*predictions)))
-            self._write(metrics, confusion, sum(images))
+            try:
+                if self._save_predictions:
+                    self._write_predictions(list(itertools.chain(*predictions)))
+                self._write(metrics, confusion, sum(images))
+            except OSError as error:
+                raise UserError(f"cannot write {self._results_file}: {error.strerror}") from error
         return {"sem_seg": metrics}
 
     def _write_predictions(self, predictions: list[dict[str, Any]]) -> None:
@@ -155,10 +189,13 @@ class SemSegEvaluator(DatasetEvaluator):
             },
             "counts": {
                 "images": images,
+                "skipped": len(self._skipped),
+                "expected": self._expected,
                 "labelled_pixels": int(labeled.sum()),
                 "classes": len(self._class_names),
                 "classes_present": int((labeled > 0).sum()),
             },
+            "skipped": self._skipped[:NAMED],
             **self._record,
             "seconds": round(time.perf_counter() - self._start, 3),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -167,3 +204,14 @@ class SemSegEvaluator(DatasetEvaluator):
         with replacing(self._results_file, "w") as file:
             json.dump(content, file, indent=1)
         logger.info("The metrics of each class are in %s", self._results_file)
+        if short := incompleteness(content):
+            logger.warning("The figures of %s are of %s", self._dataset_name, short)
+
+
+def _expected_images(spec: DatasetSpec | None, found: int) -> int | None:
+    """How many images a complete copy has; of a dataset that drops some, at least as expected."""
+    if spec is None or spec.expected is None:
+        return None
+    if spec.drops_unlabelled and LEAST_LABELLED * spec.expected <= found < spec.expected:
+        return found
+    return spec.expected

@@ -252,14 +252,21 @@ def test_a_test_batch_holds_an_image_of_some_size(cfg, key, value, message):
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, workers, training):
+    """It ends training; evaluation gets the reason, and all other images."""
     path = tmp_path / "mini" / "images" / "3.png"
     path.write_bytes(path.read_bytes()[:200])
     cfg.DATALOADER.NUM_WORKERS = workers
-    loader = build_train_loader(cfg, 0) if training else build_test_loader(cfg, "mini")
-    with pytest.raises(UserError) as caught:
-        list(islice(loader, 10))
-    assert str(caught.value).startswith(f"cannot read image {path}: ")
-    assert "\n" not in str(caught.value)
+    if training:
+        with pytest.raises(UserError) as caught:
+            list(islice(build_train_loader(cfg, 0), 10))
+        message = str(caught.value)
+    else:
+        samples = [sample for batch in build_test_loader(cfg, "mini") for sample in batch]
+        assert ["unreadable" in sample for sample in samples].index(True) == 3
+        assert sum("image" in sample for sample in samples) == len(samples) - 1
+        message = samples[3]["unreadable"]
+    assert message.startswith(f"cannot read image {path}: ")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -322,3 +329,19 @@ def test_the_classes_in_another_order_are_refused(cfg, tmp_path):
 def test_an_unknown_test_dataset_is_one_line(cfg):
     with pytest.raises(UserError, match=r"unknown dataset 'minor' in DATASETS\.TEST; known"):
         build_test_loader(cfg, "minor")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("ade20k_sem_seg_val", r"of detectron2 cannot be loaded from .*images/validation.*; "),
+        ("coco_2017_val_panoptic_stuffonly", "of detectron2 cannot be loaded from "),
+        ("cityscapes_fine_sem_seg_val", "of detectron2 cannot be loaded from .*leftImg8bit"),
+        ("voc_2012_val", "in DATASETS.TEST is not for semantic segmentation; choose one of ade20k"),
+        ("coco_2017_val", "in DATASETS.TEST is not for semantic segmentation; choose one of "),
+    ],
+)
+def test_detectron2s_own_datasets_without_data_are_one_line(cfg, name, problem):
+    with pytest.raises(UserError, match=f"dataset '?{name}'? {problem}") as caught:
+        build_test_loader(cfg, name)
+    assert "\n" not in str(caught.value)

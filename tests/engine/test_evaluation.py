@@ -8,6 +8,7 @@ import pytest
 
 from cat_seg.engine import Trainer, evaluate, load_model
 from cat_seg.errors import UserError
+from cat_seg.evaluation import sem_seg
 
 
 @pytest.fixture
@@ -73,3 +74,50 @@ def test_augmentation_and_predictions_are_by_the_config(cfg, trained, monkeypatc
     folder = trained / "inference/stand_in"
     saved = json.loads((folder / "sem_seg_predictions.json").read_text())
     assert len({entry["file_name"] for entry in saved}) == 6
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_untrained_model_is_evaluated_on_request_alone(cfg, resume):
+    cfg.MODEL.WEIGHTS = ""
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS is empty.*TEST\.ALLOW_UNTRAINED") as error:
+        evaluate(cfg, resume)
+    assert (f"{cfg.OUTPUT_DIR} holds no checkpoint" in str(error.value)) is resume
+    assert not Path(cfg.OUTPUT_DIR, "inference").exists()
+    cfg.TEST.ALLOW_UNTRAINED = True
+    assert evaluate(cfg, resume)["sem_seg"]
+    assert results(Path(cfg.OUTPUT_DIR))["weights"] == {"untrained": True}
+
+
+def test_skipped_images_are_an_error_after_all_datasets(cfg, trained, config_file):
+    label = config_file.parent / "stand_in/labels/2.png"
+    content = label.read_bytes()
+    label.write_bytes(b"no image")
+    cfg.DATASETS.TEST = ("stand_in", "stand_in_again")
+    try:
+        with pytest.raises(UserError) as error:
+            evaluate(cfg, resume=True)
+    finally:
+        label.write_bytes(content)
+    assert str(error.value).startswith(f"stand_in: 1 image skipped: cannot read label {label}")
+    assert str(error.value).endswith("; the figures are of the other images")
+    for name in cfg.DATASETS.TEST:
+        counts = results(trained, name)["counts"]
+        assert (counts["images"], counts["skipped"]) == (5, 1)
+
+
+def test_a_bad_file_does_not_end_the_training(cfg, config_file, log, monkeypatch):
+    label = config_file.parent / "stand_in/labels/2.png"
+    read = sem_seg.read_label
+
+    def reading(path, dtype):
+        if path == str(label):
+            raise UserError(f"cannot read label {path}")
+        return read(path, dtype=dtype)
+
+    monkeypatch.setattr(sem_seg, "read_label", reading)  # training reads it all the same
+    cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD = 3, 2
+    Trainer(cfg).train()
+    assert Path(cfg.OUTPUT_DIR, "model_final.pth").exists()
+    assert results(Path(cfg.OUTPUT_DIR))["counts"]["skipped"] == 1
+    told = f"Skipped in stand_in: cannot read label {label}"
+    assert [record.message for record in log.records].count(told) == 2

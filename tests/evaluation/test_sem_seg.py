@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timezone
 
 import numpy as np
@@ -14,9 +15,9 @@ from detectron2.utils import comm
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
-from cat_seg.data import read_label
+from cat_seg.data import DatasetSpec, read_label
 from cat_seg.errors import UserError
-from cat_seg.evaluation import SemSegEvaluator, sem_seg
+from cat_seg.evaluation import SemSegEvaluator, incompleteness, sem_seg, skipped_images
 
 SIZE = (5, 7)
 
@@ -164,6 +165,8 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
     labelled = sum(int((label != 255).sum()) for label in labels)
     assert written["counts"] == {
         "images": 4,
+        "skipped": 0,
+        "expected": None,
         "labelled_pixels": labelled,
         "classes": 4,
         "classes_present": 3,
@@ -234,11 +237,55 @@ def test_from_the_background_index_on_all_is_background(dataset):
         (np.zeros((SIZE[1], SIZE[0]), np.uint8), "label .* is 5x7 pixels, its image .* is 7x5"),
     ],
 )
-def test_a_label_that_does_not_fit_is_named(dataset, label, problem):
-    name = dataset([label], list("abcd"))
-    with pytest.raises(UserError, match=problem) as error:
-        evaluate(SemSegEvaluator(name), [np.zeros(SIZE, int)], 4)
-    assert "0.tif" in str(error.value)
+def test_a_label_that_does_not_fit_is_named_and_costs_itself_alone(
+    dataset, label, problem, tmp_path, caplog
+):
+    good = np.zeros(SIZE, np.uint8)
+    name = dataset([label, good], list("abcd"))
+    evaluator = SemSegEvaluator(name, tmp_path / "out/results.json")
+    assert evaluate(evaluator, [good, good], 4)["pACC"] == 100
+    [skipped] = evaluator.skipped
+    assert re.search(problem, skipped) and "0.tif" in skipped
+    assert caplog.messages == [
+        f"Skipped in {name}: {skipped}",
+        f"The figures of {name} are of 1 of 2 images, 1 skipped",
+    ]
+    written = json.loads((tmp_path / "out/results.json").read_text())
+    assert written["skipped"] == [skipped]
+    assert (written["counts"]["images"], written["counts"]["skipped"]) == (1, 1)
+
+
+def test_of_many_skipped_images_the_first_are_named(dataset, tmp_path, caplog):
+    name = dataset([np.full(SIZE, 9, np.uint8)] * 8, list("ab"))
+    evaluator = SemSegEvaluator(name, tmp_path / "out/results.json")
+    results = evaluate(evaluator, [np.zeros(SIZE, int)] * 8, 2)
+    assert np.isnan(results["mIoU"])
+    written = json.loads((tmp_path / "out/results.json").read_text())
+    assert written["skipped"] == evaluator.skipped[:5] and written["counts"]["skipped"] == 8
+    assert sum(message.startswith("Skipped") for message in caplog.messages) == 5
+    told = skipped_images({name: evaluator})
+    assert told.startswith(f"{name}: 8 images skipped: label ") and told.endswith("; and 3 more")
+    assert skipped_images({name: SemSegEvaluator(name)}) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "drops", "written"), [(100, False, 100), (2, True, 2), (None, False, None)]
+)
+def test_results_say_how_many_images_there_should_be(dataset, tmp_path, expected, drops, written):
+    spec = DatasetSpec("few", "none", (), expected=expected, drops_unlabelled=drops)
+    name = dataset([np.zeros(SIZE, np.uint8)] * 2, list("ab"), spec=spec)
+    file = tmp_path / "out/results.json"
+    evaluate(SemSegEvaluator(name, file), [np.zeros(SIZE, int)] * 2, 2)
+    content = json.loads(file.read_text())
+    assert content["counts"]["expected"] == written
+    assert incompleteness(content) == (f"2 of {written} images" if written == 100 else None)
+
+
+def test_results_that_cannot_be_written_are_one_line(dataset, tmp_path):
+    name = dataset([np.zeros(SIZE, np.uint8)], list("ab"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file/results\.json: "):
+        evaluate(SemSegEvaluator(name, tmp_path / "file/results.json"), [np.zeros(SIZE, int)], 2)
 
 
 def test_ranks_are_summed_and_only_the_first_reports(dataset, monkeypatch, tmp_path):

@@ -91,6 +91,7 @@ def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
         *("--config-file", str(CONFIG)),
         "--resume" if system.trained else "--eval-only",
         *("OUTPUT_DIR", str(output), "SEED", str(place.seed)),
+        *("TEST.ALLOW_UNTRAINED", str(not system.trained)),
         *("MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", str(place.clip_weights)),
         *place.options,
         *system.options,

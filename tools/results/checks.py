@@ -19,6 +19,7 @@ def doubts(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         yield from _mixed(run)
         yield from _off_protocol(run)
+        yield from _incomplete(run)
     yield from _counted_twice(runs)
     for (backbone, method), members in group(runs).items():
         for key, values in _differences(members).items():
@@ -48,6 +49,12 @@ def _off_protocol(run: Run) -> Iterator[str]:
                     f"{run.folder} has {label} with {key} {config[key]}, not by the published "
                     f"protocol, which has {value}"
                 )
+
+
+def _incomplete(run: Run) -> Iterator[str]:
+    for label, result in run.results.items():
+        if result.incomplete:
+            yield f"{run.folder} has {label} of {result.incomplete}"
 
 
 def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from tabulate import tabulate
 from tools.results.table import COLUMNS, Cell, Row
 
 MISSING = "-"
+INCOMPLETE = "*"
 
 
 def as_markdown(rows: Sequence[Row], metric: str) -> str:
@@ -64,7 +65,7 @@ def _tabulate(rows: Sequence[Row], style: str) -> str:
 def _text(cell: Cell | None, runs: int) -> str:
     if cell is None:
         return MISSING
-    text = f"{cell.mean:.1f}"
+    text = f"{cell.mean:.1f}" + INCOMPLETE * cell.incomplete
     if cell.std is not None:
         text += f" ± {cell.std:.1f}"
     if cell.count != runs:
@@ -93,4 +94,6 @@ def _note(rows: Sequence[Row], metric: str) -> str:
         text += "; mean and sample standard deviation over the runs"
     if any(cell.count != row.runs for row, cell in cells):
         text += ", of which n were measured"
+    if any(cell.incomplete for _, cell in cells):
+        text += f"; {INCOMPLETE} not of all images of the dataset"
     return f"{text}."

@@ -12,6 +12,7 @@ import yaml
 
 from cat_seg.data import BENCHMARKS
 from cat_seg.errors import UserError
+from cat_seg.evaluation import incompleteness
 from cat_seg.paths import resolve
 from tools.results.methods import Method, backbone_of, method_of
 
@@ -28,6 +29,7 @@ class Result:
     """What one benchmark gave.
 
     metrics: percent by name; None where no pixel counted.
+    incomplete: how many images it is of, such as "3 of 2000 images"; None for the whole dataset.
     config, weights, commit: what was evaluated (the weights by their SHA-256) and by which code;
         None where the file does not say.
     """
@@ -37,6 +39,7 @@ class Result:
     config: Config | None
     weights: str | None
     commit: str | None
+    incomplete: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,14 @@ def _read_result(file: Path) -> tuple[str | None, Result]:
             name: None if value is None else float(value)
             for name, value in content["sem_seg"].items()
         }
+        short = incompleteness(content)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file} is no results file: evaluate that benchmark again") from error
-    return label, Result(file, metrics, content.get("config"), weights, content.get("commit"))
+    return label, Result(
+        file, metrics, content.get("config"), weights, content.get("commit"), short
+    )
 
 
 def _config_of(folder: Path, results: Mapping[str, Result]) -> tuple[Path, Config]:

@@ -21,12 +21,14 @@ class Cell:
     std: sample standard deviation over the runs, None of a single one.
     count: number of runs that were measured.
     difference: of the mean to the baseline's, in points; None of the baseline, or without one.
+    incomplete: whether a run is not of the whole dataset.
     """
 
     mean: float
     std: float | None
     count: int
     difference: float | None = None
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,13 @@ def _check_metric(runs: Sequence[Run], metric: str) -> None:
 def _cells(runs: Sequence[Run], metric: str) -> dict[str, Cell]:
     cells = {}
     for column in COLUMNS:
-        values = [run.results[column].metrics.get(metric) for run in runs if column in run.results]
-        known = [value for value in values if value is not None]
-        if known:
+        results = [run.results[column] for run in runs if column in run.results]
+        results = [result for result in results if result.metrics.get(metric) is not None]
+        if results:
+            known = [result.metrics[metric] for result in results]
             std = stdev(known) if len(known) > 1 else None
-            cells[column] = Cell(fmean(known), std, len(known))
+            short = any(result.incomplete for result in results)
+            cells[column] = Cell(fmean(known), std, len(known), incomplete=short)
     return cells
 
 

@@ -59,6 +59,7 @@ def test_train_net_gets_the_config_the_data_and_the_seed(place: Workplace, syste
     assert arguments[:2] == ["--config-file", str(CONFIG)]
     assert arguments[2] == ("--resume" if system.trained else "--eval-only")
     cfg = load_config(arguments[1], arguments[3:])
+    assert cfg.TEST.ALLOW_UNTRAINED is not system.trained
     assert cfg.SEED == 5
     assert cfg.SOLVER.MAX_ITER == 7
     assert str(place.clip_weights) == cfg.MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS
