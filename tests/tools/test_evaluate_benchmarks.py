@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
 from cat_seg.data import BENCHMARKS, read_image
+from cat_seg.data.registration import spec_of
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.paths import REPO_ROOT
 from tests.tiny import answer, tiny_cfg, tiny_model
@@ -174,7 +175,8 @@ def test_starting_warns_of_nothing():
 def test_a_missing_benchmark_is_listed_with_what_to_do(first, place):
     assert first.status == 0 and not first.error
     assert first.rows["PC-459"] == ["missing", "-", "-", "-", "-"]
-    [note] = first.notes
+    *footnotes, note = first.notes
+    assert all(line.startswith("* ") for line in footnotes)
     assert note.startswith("PC-459 missing: dataset context_459_test_sem_seg is not in")
     assert str(place / "datasets") in note
     assert "datasets/prepare_pascal_context_459.py" in note
@@ -194,11 +196,16 @@ def test_metrics_are_those_of_the_saved_predictions(first, place, label):
         "pACC": 100 * accuracy_score(truth, predicted),
     }
     assert {metric: found["sem_seg"][metric] for metric in expected} == pytest.approx(expected)
-    shown = [f"{value:.2f}" for value in expected.values()]
+    # None of the miniatures is the whole dataset, and the table says so.
+    whole = spec_of(one.dataset).expected
+    shown = [f"{value:.2f}*" for value in expected.values()]
+    assert f"* {label}: {one.count} of {whole} images" in first.notes
     assert first.rows[label][:4] == [*shown, str(one.count)]
     classes = one.classes or len(one.vocabulary)
     assert found["counts"] == {
         "images": one.count,
+        "skipped": 0,
+        "expected": whole,
         "labelled_pixels": len(truth),
         "classes": classes,
         "classes_present": len(present),
@@ -248,7 +255,8 @@ def test_what_was_missing_is_evaluated_and_the_rest_is_kept(first, second):
     assert run.encoded == [459]
     assert list(run.rows)[2:] == [benchmark.label for benchmark in BENCHMARKS]
     assert run.rows["Benchmark"] == HEADINGS[1:]
-    assert "missing" not in str(run.rows) and not run.notes
+    assert "missing" not in str(run.rows)
+    assert [note.split(":")[0] for note in run.notes] == [f"* {b.label}" for b in BENCHMARKS]
     for label in MINIATURES.keys() - {"PC-459"}:
         assert run.rows[label] == first.rows[label]
     kept = [line for line in run.logged if "is kept: evaluated with these weights" in line]
@@ -284,7 +292,7 @@ def test_other_weights_are_evaluated_anew(second, place):
     assert after["sem_seg"] != before["sem_seg"]
 
 
-def test_a_broken_label_costs_no_other_benchmark(place):
+def test_a_broken_label_costs_itself_alone(place):
     label = place / "datasets" / MINIATURES["PAS-20"].labels / "1.png"
     content = label.read_bytes()
     label.write_bytes(b"no image")
@@ -292,11 +300,40 @@ def test_a_broken_label_costs_no_other_benchmark(place):
     label.write_bytes(content)
     assert run.status == 2
     [error] = run.error
-    assert error.startswith(f"error: PAS-20 failed: cannot read label {label}")
-    assert run.rows["PAS-20"] == ["failed", "-", "-", "-", "-"]
-    assert run.rows["PAS-20b"][3] == "2"
-    assert not results_file(place, "PAS-20", "broken").exists()
-    assert results(place, "PAS-20b", "broken")["counts"]["images"] == 2
+    assert error.startswith(
+        "error: PAS-20 incomplete: voc_2012_test_sem_seg: 1 image skipped: "
+        f"cannot read label {label}"
+    )
+    assert run.rows["PAS-20"][3] == "1" and run.rows["PAS-20b"][3] == "2"
+    assert "* PAS-20: 1 of 1449 images, 1 skipped" in run.notes
+    counts = results(place, "PAS-20", "broken")["counts"]
+    assert (counts["images"], counts["skipped"]) == (1, 1)
+    # Once the file is repaired, the same command evaluates that benchmark again.
+    run = Run(command(place, "--benchmarks", "PAS-20", "PAS-20b", output="broken"))
+    assert run.status == 0 and run.encoded == [20]
+    assert results(place, "PAS-20", "broken")["counts"]["images"] == 2
+
+
+def test_whatever_happens_to_one_benchmark_the_others_are_done(place, monkeypatch):
+    evaluate = evaluate_benchmarks.run_on_dataset
+
+    def failing(cfg, model, name, *rest):
+        if name == "voc_2012_test_sem_seg":
+            raise RuntimeError("out of\nmemory")
+        return evaluate(cfg, model, name, *rest)
+
+    monkeypatch.setattr(evaluate_benchmarks, "run_on_dataset", failing)
+    blocked = place / "blocked/inference" / MINIATURES["PAS-20b"].dataset
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()  # a file where the results' folder should be
+    names = ("PAS-20", "PAS-20b", "PC-59")
+    run = Run(command(place, "--benchmarks", *names, output="blocked"))
+    assert run.status == 2
+    [error] = run.error
+    assert error.startswith("error: PAS-20 failed: RuntimeError: out of memory; PAS-20b failed: ")
+    assert f"cannot write {blocked}/results.json: " in error
+    assert [run.rows[name][0] for name in names[:2]] == ["failed", "failed"]
+    assert run.rows["PC-59"][3] == "2"
 
 
 def test_a_dataset_with_files_missing_is_found_before_any_work(place):
@@ -320,11 +357,14 @@ def test_a_benchmark_asked_for_has_to_be_there(place, monkeypatch, tmp_path):
     assert error.startswith("error: A-150 missing: dataset ade20k_150_test_sem_seg is not in")
 
 
-def test_no_weights_are_an_error(place):
-    run = Run([*command(place), "MODEL.WEIGHTS", ""], may_load=False)
+@pytest.mark.parametrize("given", [(), ("--resume",)])
+def test_no_weights_are_an_error(place, given):
+    run = Run([*command(place, *given, output="none"), "MODEL.WEIGHTS", ""], may_load=False)
     assert run.status == 2
     [error] = run.error
-    assert error.startswith("error: MODEL.WEIGHTS is empty; add ")
+    assert error.startswith("error: MODEL.WEIGHTS is empty")
+    assert "add MODEL.WEIGHTS FILE, the weights to evaluate" in error
+    assert not run.rows
 
 
 @pytest.mark.parametrize(
