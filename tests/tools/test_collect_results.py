@@ -72,3 +72,15 @@ def test_refusals_are_one_line(runs, tmp_path, capsys):
     ):
         (line,) = failure(capsys, *arguments).splitlines()
         assert line.startswith("error: ") and problem in line
+
+
+def test_figures_of_a_part_of_a_dataset_are_marked(tmp_path, capsys):
+    """Results of earlier versions do not say how many images there should be."""
+    few = {"images": 3, "expected": 2000}
+    write_run(tmp_path / "a", "vitb_384", results={"A-150": 31.8}, counts=few)
+    write_run(tmp_path / "b", "vitb_384_oft", results={"A-150": 30.8}, counts={"images": 3})
+    main([str(tmp_path)])
+    printed = capsys.readouterr()
+    assert " 31.8* (+1.0) |" in printed.out and " 30.8 |" in printed.out
+    assert printed.out.endswith("; * not of all images of the dataset.\n")
+    assert "a has A-150 of 3 of 2000 images" in printed.err

@@ -58,3 +58,10 @@ def test_results_that_are_not_by_the_protocol(tmp_path, said):
     write_run(tmp_path / "a", results={"A-150": 1.0}, overrides=("TEST.SLIDING_WINDOW", "False"))
     (line,) = said()
     assert "A-150 with TEST.SLIDING_WINDOW False" in line
+
+
+def test_results_of_a_part_of_the_dataset(tmp_path, said):
+    folder = write_run(tmp_path / "a", results={"PC-59": 57.5}, counts={"images": 5104})
+    counts = {"images": 1990, "skipped": 3, "expected": 2000}
+    write_result(folder / "eval", "A-150", 31.8, counts=counts)
+    assert said() == [f"{folder} has A-150 of 1990 of 2000 images, 3 skipped"]
