@@ -79,7 +79,7 @@ def test_figures_of_a_part_of_a_dataset_are_marked(tmp_path, capsys):
     few = {"images": 3, "expected": 2000}
     write_run(tmp_path / "a", "vitb_384", results={"A-150": 31.8}, counts=few)
     write_run(tmp_path / "b", "vitb_384_oft", results={"A-150": 30.8}, counts={"images": 3})
-    main([str(tmp_path)])
+    collect_results.main([str(tmp_path)])
     printed = capsys.readouterr()
     assert " 31.8* (+1.0) |" in printed.out and " 30.8 |" in printed.out
     assert printed.out.endswith("; * not of all images of the dataset.\n")
