@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler
@@ -20,14 +19,16 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
-from cat_seg.data.registration import datasets_root
-from cat_seg.data.vocabularies import check_class_list
+from cat_seg.data.records import (
+    Record,
+    check_test_dataset,
+    check_train_dataset,
+    load_records,
+)
 from cat_seg.errors import UserError
 
 # The published configs know the one training mapper under the second name.
 TRAIN_MAPPERS = {"semantic": TrainMapper, "mask_former_semantic": TrainMapper}
-
-Record = dict[str, Any]
 
 
 def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
@@ -63,8 +64,8 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name the datasets to train on")
     for name in cfg.DATASETS.TRAIN:
-        _check_train_dataset(cfg, name)
-    records = _load(cfg.DATASETS.TRAIN)
+        check_train_dataset(cfg, name)
+    records = load_records(cfg.DATASETS.TRAIN)
     mapper = TRAIN_MAPPERS[cfg.INPUT.DATASET_MAPPER_NAME](cfg)
     total = cfg.SOLVER.IMS_PER_BATCH
     return _build_loader(
@@ -113,8 +114,8 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """
     if cfg.TEST.IMS_PER_BATCH < 1:
         raise UserError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; set it to 1 or more")
-    _check_test_dataset(dataset_name)
-    records = _load([dataset_name])
+    check_test_dataset(dataset_name)
+    records = load_records([dataset_name])
     return _build_loader(
         cfg,
         _MappedRecords(records, range(len(records)), InferenceMapper(cfg), seed=0),
@@ -255,66 +256,3 @@ def _build_loader(
         # Otherwise DataLoader draws from the global generator, which belongs to the training.
         generator=torch.Generator(),
     )
-
-
-def _load(names: Sequence[str]) -> list[Record]:
-    return [record for name in names for record in _load_one(name)]
-
-
-def _load_one(name: str) -> list[Record]:
-    try:
-        records = get_detection_dataset_dicts(name, filter_empty=False)
-    except UserError:
-        raise
-    except Exception as error:  # detectron2's own datasets, mostly without their files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"dataset {name} of detectron2 cannot be loaded from {datasets_root()}: {reason}; "
-            "see detectron2's documentation for its files, or name another dataset"
-        ) from error
-    if "sem_seg_file_name" not in records[0]:
-        raise UserError(f"dataset {name} has no label maps for semantic segmentation")
-    return records
-
-
-def _check_registered(name: str, key: str) -> None:
-    if name in DatasetCatalog:
-        return
-    raise UserError(f"unknown dataset {name!r} in {key}; known are {_semantic_datasets()}")
-
-
-def _check_test_dataset(name: str) -> None:
-    _check_registered(name, "DATASETS.TEST")
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("ignore_label") is None or metadata.get("stuff_classes") is None:
-        raise UserError(
-            f"dataset {name!r} in DATASETS.TEST is not for semantic segmentation; "
-            f"choose one of {_semantic_datasets()}"
-        )
-
-
-def _semantic_datasets() -> str:
-    return ", ".join(
-        sorted(
-            name
-            for name in DatasetCatalog
-            if MetadataCatalog.get(name).get("evaluator_type") == "sem_seg"
-        )
-    )
-
-
-def _check_train_dataset(cfg: CfgNode, name: str) -> None:
-    _check_registered(name, "DATASETS.TRAIN")
-    metadata, head = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD
-    check_class_list(
-        "MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON",
-        head.TRAIN_CLASS_JSON,
-        name,
-        metadata.get("stuff_classes", ()),
-        "choose the list of that dataset",
-    )
-    if metadata.ignore_label != head.IGNORE_VALUE:
-        raise UserError(
-            f"dataset {name} marks ignored pixels by {metadata.ignore_label}, "
-            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}; make them equal"
-        )

@@ -1,0 +1,101 @@
+"""The entries of the datasets that a config names, and whether they can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+
+from cat_seg.data.registration import datasets_root
+from cat_seg.data.vocabularies import check_class_list
+from cat_seg.errors import UserError
+
+Record = dict[str, Any]
+
+
+def load_records(names: Iterable[str]) -> list[Record]:
+    """Load the entries of registered datasets, one after the other.
+
+    Returns:
+        Dicts with file_name and sem_seg_file_name.
+
+    Raises:
+        UserError: a dataset is missing on disk, cannot be loaded, or has no label maps.
+    """
+    return [record for name in names for record in _load_one(name)]
+
+
+def _load_one(name: str) -> list[Record]:
+    try:
+        records = get_detection_dataset_dicts(name, filter_empty=False)
+    except UserError:
+        raise
+    except Exception as error:  # detectron2's own datasets raise anything without their files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        whose = " of detectron2" if MetadataCatalog.get(name).get("spec") is None else ""
+        raise UserError(
+            f"dataset {name}{whose} cannot be loaded from {datasets_root()}: {reason}; "
+            "add its files, or name another dataset"
+        ) from error
+    if "sem_seg_file_name" not in records[0]:
+        raise UserError(f"dataset {name} has no label maps for semantic segmentation")
+    return records
+
+
+def _check_registered(name: str, key: str) -> None:
+    if name in DatasetCatalog:
+        return
+    raise UserError(f"unknown dataset {name!r} in {key}; known are {_semantic_datasets()}")
+
+
+def check_test_dataset(name: str) -> None:
+    """Refuse a dataset in DATASETS.TEST that is unknown or not for semantic segmentation.
+
+    Raises:
+        UserError: naming the datasets to choose from.
+    """
+    _check_registered(name, "DATASETS.TEST")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("ignore_label") is None or metadata.get("stuff_classes") is None:
+        raise UserError(
+            f"dataset {name!r} in DATASETS.TEST is not for semantic segmentation; "
+            f"choose one of {_semantic_datasets()}"
+        )
+
+
+def _semantic_datasets() -> str:
+    return ", ".join(
+        sorted(
+            name
+            for name in DatasetCatalog
+            if MetadataCatalog.get(name).get("evaluator_type") == "sem_seg"
+        )
+    )
+
+
+def check_train_dataset(cfg: CfgNode, name: str) -> None:
+    """Refuse a dataset in DATASETS.TRAIN that is unknown or does not fit the config.
+
+    Args:
+        cfg: reads TRAIN_CLASS_JSON and IGNORE_VALUE of MODEL.SEM_SEG_HEAD.
+        name: the dataset.
+
+    Raises:
+        UserError: naming the key that it does not fit.
+    """
+    _check_registered(name, "DATASETS.TRAIN")
+    metadata, head = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD
+    check_class_list(
+        "MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON",
+        head.TRAIN_CLASS_JSON,
+        name,
+        metadata.get("stuff_classes", ()),
+        "choose the list of that dataset",
+    )
+    if metadata.ignore_label != head.IGNORE_VALUE:
+        raise UserError(
+            f"dataset {name} marks ignored pixels by {metadata.ignore_label}, "
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}; make them equal"
+        )
