@@ -246,7 +246,7 @@ def test_a_label_that_does_not_fit_is_named_and_costs_itself_alone(
     assert evaluate(evaluator, [good, good], 4)["pACC"] == 100
     [skipped] = evaluator.skipped
     assert re.search(problem, skipped) and "0.tif" in skipped
-    assert caplog.messages == [
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         f"Skipped in {name}: {skipped}",
         f"The figures of {name} are of 1 of 2 images, 1 skipped",
     ]
