@@ -21,6 +21,7 @@ from cat_seg.published_keys import check_published, is_published
 logger = logging.getLogger(__name__)
 
 _HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
+_OWN = "DATASETS.CUSTOM."
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -123,7 +124,7 @@ def _add(node: CfgNode, section: Mapping[str, Any]) -> None:
     for key, raw in section.items():
         name = str(key)
         if not isinstance(raw, Mapping):
-            node[name] = _decoded(raw)
+            node[name] = raw
             continue
         if not isinstance(node.get(name), CfgNode):
             node[name] = CfgNode(new_allowed=True)
@@ -217,8 +218,10 @@ def _check_pairs(overrides: Sequence[str]) -> None:
         )
 
 
-def _nested(key: str, value: str) -> dict[str, Any]:
-    section: Any = parse_yaml(value) if value.startswith("{") else value
+def _nested(key: str, text: str) -> dict[str, Any]:
+    section: Any = parse_yaml(text) if text.startswith("{") else text
+    if key.startswith(_OWN):  # no default says what type it has
+        section = _decoded(section)
     for part in reversed(key.split(".")):
         section = {part: section}
     return section

@@ -273,6 +273,16 @@ def test_one_dataset_needs_no_trailing_comma(given):
     assert load_config("", ["DATASETS.TRAIN", given]).DATASETS.TRAIN == ("coco",)
 
 
+def test_keys_of_own_datasets_keep_their_types(tmp_path):
+    node = "{IMAGES: a, LABELS: b, CLASSES: c.json, IGNORE_LABEL: 7}"
+    path = write(tmp_path, f"DATASETS: {{CUSTOM: {{mine: {node}}}}}\n")
+    mine = load_config(path).DATASETS.CUSTOM.mine
+    assert (mine.IGNORE_LABEL, mine.LABELS) == (7, "b")
+    changes = ["DATASETS.CUSTOM.mine.IGNORE_LABEL", "9", "DATASETS.CUSTOM.mine.LABELS", "'d'"]
+    mine = load_config(path, changes).DATASETS.CUSTOM.mine
+    assert (mine.IGNORE_LABEL, mine.LABELS, mine.IMAGES) == (9, "d", "a")
+
+
 BAD = {
     int: ["-1000000", "1.5", "'text'", "[1]", "None", "''"],
     float: ["-1.0", "float('nan')", "text", "[]", "None"],
