@@ -123,6 +123,8 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     # Training mapper: "mask_former_semantic", or "semantic" for short.
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    # Take images and label maps as they are stored, without turning them as EXIF says.
+    cfg.INPUT.IGNORE_EXIF_ORIENTATION = False
     # SSD's colour augmentation in training.
     cfg.INPUT.COLOR_AUG_SSD = False
     # Share of a training crop that one class may cover before another crop is drawn.

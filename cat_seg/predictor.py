@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import Tensor
 
@@ -94,7 +93,8 @@ class Predictor:
             with_probabilities: keep the probabilities of all classes (4 T H W bytes).
 
         Raises:
-            UserError: the image is no array, or one of another shape or type.
+            UserError: the image is no array, or one of another shape or type; it does not fit
+                into memory; or the model's answer is NaN.
         """
         if not isinstance(image, np.ndarray):
             raise UserError(f"an image must be a NumPy array, not {type(image)}; see read_rgb")
@@ -102,10 +102,27 @@ class Predictor:
             raise UserError(
                 f"an image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
             )
+        try:
+            return self._answer(image, with_probabilities)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_lack_of_memory(error):
+                raise
+            raise UserError(
+                f"there is not enough memory to segment {image.shape[1]}x{image.shape[0]} pixels "
+                f"into {len(self.vocabulary)} classes; make the image smaller, name fewer classes, "
+                "or do without probabilities"
+            ) from error
+
+    def _answer(self, image: np.ndarray, with_probabilities: bool) -> Prediction:
         size = image.shape[:2]
-        numbers = len(self.vocabulary) * size[0] * size[1]
-        scale = 1.0 if with_probabilities else min(1.0, (LARGEST_ANSWER / numbers) ** 0.5)
-        maps = self._segment(image, *(max(1, int(side * scale)) for side in size))
+        answered = size if with_probabilities else _answer_size(size, len(self.vocabulary))
+        maps = self._segment(image, *answered)
+        # A sum is NaN where one of its numbers is, and takes no memory.
+        if not torch.isfinite(maps.sum(dtype=torch.float32)):
+            raise UserError(
+                "the model's probabilities are not numbers (NaN); the weights of MODEL.WEIGHTS "
+                "are damaged or diverged in training, so use another checkpoint"
+            )
         labels = maps.argmax(dim=0) if maps.shape[1:] == size else _enlarged_argmax(maps, size)
         return Prediction(
             labels=labels.cpu().numpy(),
@@ -117,10 +134,22 @@ class Predictor:
         """Probabilities (T, height, width) of an image of any other size."""
         if self._mapper.image_format == "BGR":
             image = image[..., ::-1]
-        augmented = T.AugInput(image)
-        self._mapper.augmentations(augmented)
-        pixels = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        pixels = self._mapper.resized(image)
         return self.model([{"image": pixels, "height": height, "width": width}])[0]["sem_seg"]
+
+
+def _answer_size(size: tuple[int, int], classes: int) -> tuple[int, int]:
+    """Reduce (height, width) so that all classes' maps have at most LARGEST_ANSWER numbers."""
+    largest = max(LARGEST_ANSWER // classes, 1)  # pixels
+    scale = min(1.0, (LARGEST_ANSWER / (classes * size[0] * size[1])) ** 0.5)
+    height, width = (max(1, int(side * scale)) for side in size)
+    # One side of a long, thin image is not reduced as far.
+    return min(height, max(1, largest // width)), min(width, max(1, largest // height))
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    is_known = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+    return is_known or "can't allocate memory" in str(error)  # PyTorch's words on a CPU
 
 
 def _enlarged_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -136,6 +165,6 @@ def _enlarged_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return labels
 
 
-def read_rgb(path: str) -> np.ndarray:
+def read_rgb(path: str, ignore_orientation: bool = False) -> np.ndarray:
     """Read an image file as uint8 RGB (H, W, 3); see `cat_seg.data.read_image`."""
-    return read_image(path, "RGB")
+    return read_image(path, "RGB", ignore_orientation)

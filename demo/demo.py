@@ -13,6 +13,7 @@ from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
 
+import numpy as np
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cat_seg.data import IMAGE_SUFFIXES, parse_vocabulary
 from cat_seg.engine import load_config
-from cat_seg.errors import UserError, one_line_errors
+from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.files import replacing
 from cat_seg.paths import resolve
 from cat_seg.predictor import Predictor, read_rgb
@@ -31,7 +32,7 @@ from cat_seg.visualization import draw_overlay, mask_image
 LONGEST_NAME = 200
 # Of zlib's levels: higher ones take three times as long on photographs, for 5 % less.
 COMPRESSION = 4
-INTERRUPTED, SOME_UNREADABLE = 130, 1
+INTERRUPTED, SOME_SKIPPED = 130, 1
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,35 +75,42 @@ def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
     Raises:
         UserError: an input gives no image, or a folder cannot be read.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for text in inputs:
-        files = [file for file in _expand(text) if file.parent.resolve() != output.resolve()]
+        files = [file for file in _expand(text) if _real(file.parent) != _real(output)]
         if not files:
             raise UserError(
                 f"--input {text}: no images there outside the output folder; "
                 'give image files, folders of images, or a quoted pattern like "photos/*.jpg"'
             )
         for file in files:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(_real(file), file)
     return list(found.values())
 
 
+def _real(path: Path) -> str:
+    return os.path.realpath(path)  # unlike Path.resolve, also of links in a circle
+
+
 def _expand(text: str) -> Iterator[Path]:
-    path = resolve(text)
-    if path.is_file():
-        yield path
-        return
+    try:
+        path = resolve(text)
+        if path.is_file():
+            yield path
+            return
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError) as error:  # the latter of "~name" where nobody has that name
+        raise UserError(f"--input {text}: {getattr(error, 'strerror', None) or error}") from error
     pattern = str(Path(text).expanduser())
-    matches = [path] if path.is_dir() else map(Path, sorted(glob.glob(pattern, recursive=True)))
-    for match in matches:
+    for match in [path] if is_folder else map(Path, sorted(glob.glob(pattern, recursive=True))):
         try:
             files = sorted(match.iterdir()) if match.is_dir() else [match]
+            files = [file for file in files if not file.is_dir()]
         except OSError as error:
             raise UserError(f"--input {text}: cannot read {match}: {error.strerror}") from error
         for file in files:
-            hidden = file.name.startswith(".")
             # Files named one by one are all tried.
-            if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not file.is_dir():
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
                 yield file
 
 
@@ -131,10 +139,10 @@ def _cut(stem: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment all images; returns how many could not be read.
+    """Segment all images; returns how many were skipped, each named on stderr.
 
     Raises:
-        UserError: anything else that is wrong with the arguments, the model or the output folder.
+        UserError: anything that is wrong with the arguments, the model or the output folder.
     """
     images = find_images(args.input, args.output)
     vocabulary = None if args.vocabulary is None else parse_vocabulary(args.vocabulary)
@@ -144,25 +152,41 @@ def run(args: argparse.Namespace) -> int:
     predictor = Predictor(cfg, vocabulary)
     if args.save_masks:
         content = json.dumps(predictor.vocabulary, ensure_ascii=False, indent=2) + "\n"
-        _write(args.output / "classes.json", content.encode())
+        _write(args.output / "classes.json", content.encode(errors="backslashreplace"))
 
-    unreadable = 0
+    skipped = 0
     progress = bar(iterable=images, unit="image")
     for path, name in zip(progress, picture_names(images), strict=True):
         try:
-            image = read_rgb(str(path))
+            image = read_rgb(str(path), cfg.INPUT.IGNORE_EXIF_ORIENTATION)
         except UserError as error:
             progress.write(f"skipped: {error}", file=sys.stderr)
-            unreadable += 1
+            skipped += 1
             continue
-        labels = predictor(image).labels
-        if args.save_masks:
-            mask = mask_image(labels, len(predictor.vocabulary))
-            _write(args.output / f"{name}_mask.png", _png(mask))
+        try:
+            pictures = _pictures(image, predictor, args.save_masks)
+        except UserError as error:
+            progress.write(f"skipped: image {printable(path)}: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        for end, content in pictures.items():
+            _write(args.output / f"{name}{end}.png", content)
+    drawn = len(images) - skipped
+    print(printable(f"{drawn} of {len(images)} images drawn in {args.output}"))
+    return skipped
+
+
+def _pictures(image: np.ndarray, predictor: Predictor, with_mask: bool) -> dict[str, bytes]:
+    """Segment an image (H, W, 3): PNG files by the ends of their names."""
+    labels = predictor(image).labels
+    try:
         overlay = draw_overlay(image, labels, predictor.vocabulary)
-        _write(args.output / f"{name}.png", _png(Image.fromarray(overlay)))
-    print(f"{len(images) - unreadable} of {len(images)} images drawn in {args.output}")
-    return unreadable
+        pictures = {"": _png(Image.fromarray(overlay))}
+        if with_mask:
+            pictures["_mask"] = _png(mask_image(labels, len(predictor.vocabulary)))
+    except MemoryError as error:
+        raise UserError("there is not enough memory to draw it; make it smaller") from error
+    return pictures
 
 
 def _png(image: Image.Image) -> bytes:
@@ -190,13 +214,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     setup_logger(name="cat_seg")
     try:
-        unreadable = run(args)
+        skipped = run(args)
     except KeyboardInterrupt:
         print("interrupted: pictures written so far are complete", file=sys.stderr)
         return INTERRUPTED
-    if unreadable:
-        print(f"images that could not be read and were skipped: {unreadable}", file=sys.stderr)
-        return SOME_UNREADABLE
+    if skipped:
+        print(f"images that could not be read and were skipped: {skipped}", file=sys.stderr)
+        return SOME_SKIPPED
     return 0
 
 

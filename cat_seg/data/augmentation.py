@@ -1,6 +1,7 @@
 """detectron2's training augmentations without the work whose result nobody sees.
 
-They draw the same random numbers and give the same pixels, bit by bit.
+They draw the same random numbers and give the same pixels, bit by bit. Where detectron2's would
+leave nothing of a long, thin image, one pixel is left.
 """
 
 from __future__ import annotations
@@ -17,6 +18,26 @@ from fvcore.transforms.transform import Transform
 from PIL import Image
 
 LEVELS = np.arange(256, dtype=np.uint8)
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """detectron2's, but no side of the result is rounded to 0, however long and thin the image."""
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """Draw the size for an image (H, W, 3)."""
+        drawn = super().get_transform(image)
+        if isinstance(drawn, T.ResizeTransform):
+            drawn.new_h, drawn.new_w = max(drawn.new_h, 1), max(drawn.new_w, 1)
+        return drawn
+
+
+class RandomCrop(T.RandomCrop):
+    """detectron2's, but no side of a relative crop is rounded to 0."""
+
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Draw the size (height, width) of a crop from an image of a size (height, width)."""
+        height, width = super().get_crop_size(image_size)
+        return max(height, 1), max(width, 1)
 
 
 class ResizeAndCrop(T.Augmentation):

@@ -1,7 +1,8 @@
 """Check datasets on disk: complete, label values in range, sizes equal; draw a few samples.
 
-Looks at every label map, and at the headers of the images. Exits with 0 if all that is there is
-sound (what is not there does not count), with 1 if not.
+Looks at every label map, at PNG images, and at the headers of other images. Exits with 0 if all
+that is there is sound (what is not there does not count), with 1 if not. Warnings name what is
+allowed but seldom meant.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
@@ -22,7 +24,7 @@ from cat_seg.data.reading import read_image, read_label
 from cat_seg.data.registration import DatasetSpec, datasets_root, is_on_disk, spec_of
 from cat_seg.data.soundness import DatasetReport, check_dataset
 from cat_seg.engine import load_config
-from cat_seg.errors import UserError, one_line_errors
+from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.files import replacing
 from cat_seg.paths import REPO_ROOT, resolve
 from cat_seg.pool import add_jobs_option, check_jobs
@@ -35,7 +37,9 @@ HEADINGS = ("Dataset", "Benchmark", "Images", "Expected", "Classes", "Result")
 COLUMNS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
 
 
-def write_sheet(report: DatasetReport, samples: int, path: Path) -> bool:
+def write_sheet(
+    report: DatasetReport, samples: int, path: Path, ignore_orientation: bool = False
+) -> bool:
     """Draw evenly spread samples of a dataset; samples that cannot be read are left out.
 
     Returns:
@@ -44,7 +48,9 @@ def write_sheet(report: DatasetReport, samples: int, path: Path) -> bool:
     path.unlink(missing_ok=True)
     count = len(report.records)
     picked = np.linspace(0, count - 1, min(samples, count)).round().astype(int)
-    read = [sample for index in picked if (sample := _read_sample(report, index))]
+    read = [
+        sample for index in picked if (sample := _read_sample(report, index, ignore_orientation))
+    ]
     if not read:
         return False
     spec = report.spec
@@ -60,11 +66,11 @@ def write_sheet(report: DatasetReport, samples: int, path: Path) -> bool:
     return True
 
 
-def _read_sample(report: DatasetReport, index: int) -> Sample | None:
+def _read_sample(report: DatasetReport, index: int, ignore_orientation: bool) -> Sample | None:
     record = report.records[index]
     try:
-        image = read_image(record["file_name"], "RGB")
-        label = read_label(record["sem_seg_file_name"])
+        image = read_image(record["file_name"], "RGB", ignore_orientation)
+        label = read_label(record["sem_seg_file_name"], ignore_orientation=ignore_orientation)
     except UserError as error:
         if str(error) not in report.problems:  # an image that is damaged behind its header
             report.problems.append(str(error))
@@ -72,33 +78,40 @@ def _read_sample(report: DatasetReport, index: int) -> Sample | None:
     if label.shape != image.shape[:2]:
         return None
     label[label == report.spec.ignore_label] = IGNORED
-    return Sample(Path(record["file_name"]).name, image, label)
+    return Sample(printable(Path(record["file_name"]).name), image, label)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check the datasets asked for and print the table; returns the exit status."""
+    cfg = load_config(args.config_file) if args.config_file else None
+    as_stored = cfg is not None and cfg.INPUT.IGNORE_EXIF_ORIENTATION
     reports = []
-    for spec in _specs(args):
+    for spec in _specs(args.datasets, cfg):
         if not (is_on_disk(spec.name) or isinstance(spec, CustomSpec)):
-            print(spec.missing())
+            print(printable(spec.missing()))
             reports.append(DatasetReport(spec))
             continue
-        report = check_dataset(spec, args.jobs)
+        report = check_dataset(spec, args.jobs, as_stored)
         sheet = args.output / f"{spec.name}.png"
-        if write_sheet(report, args.samples, sheet):
-            print(f"{spec.name}: samples in {sheet}")
+        if write_sheet(report, args.samples, sheet, as_stored):
+            print(printable(f"{spec.name}: samples in {sheet}"))
+        for warning in report.warnings:
+            print(f"{spec.name}: warning: {warning}", file=sys.stderr)
         _list_problems(report, args.output / f"{spec.name}.problems.txt")
         reports.append(report)
     print(tabulate(map(row, reports), HEADINGS, "github", missingval="-"))
     if all(report.missing for report in reports):
-        print(f"no dataset is in {datasets_root()}; datasets/README.md says how to get them")
+        root = printable(datasets_root())
+        print(f"no dataset is in {root}; datasets/README.md says how to get them")
     return UNSOUND if any(report.problems for report in reports) else 0
 
 
 def row(report: DatasetReport) -> tuple[str | int | None, ...]:
     """Return a dataset's line of the table."""
-    spec, count = report.spec, len(report.problems)
-    result = f"{count} problem{'s' * (count > 1)}" if count else "sound"
+    spec = report.spec
+    counts = {"problem": len(report.problems), "warning": len(report.warnings)}
+    found = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count]
+    result = ", ".join(found if report.problems else ["sound", *found])
     return (
         spec.name,
         COLUMNS.get(spec.name),
@@ -116,18 +129,16 @@ def _list_problems(report: DatasetReport, path: Path) -> None:
         return
     for problem in report.problems[:PROBLEMS_SHOWN]:
         print(f"{report.spec.name}: {problem}", file=sys.stderr)
-    with replacing(path, "w") as file:
-        file.writelines(f"{problem}\n" for problem in report.problems)
-    print(f"{report.spec.name}: all problems are listed in {path}", file=sys.stderr)
+    with replacing(path) as file:
+        file.writelines(f"{problem}\n".encode() for problem in report.problems)
+    print(printable(f"{report.spec.name}: all problems are listed in {path}"), file=sys.stderr)
 
 
-def _specs(args: argparse.Namespace) -> list[DatasetSpec]:
+def _specs(names: Sequence[str] | None, cfg: CfgNode | None) -> list[DatasetSpec]:
+    if names is not None:
+        return [spec_of(name) for name in datasets_named(names)]
     specs = [spec for spec in DATASETS if spec.expected is not None]
-    if args.config_file:
-        specs += [spec_of(name) for name in load_config(args.config_file).DATASETS.CUSTOM]
-    if args.datasets is None:
-        return specs
-    return [spec_of(name) for name in datasets_named(args.datasets)]
+    return specs + [spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ())]
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -144,7 +155,10 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="names or columns of the results table (A-150); default: all benchmarks and "
         "training sets, and those of --config-file",
     )
-    parser.add_argument("--config-file", help="a config whose DATASETS.CUSTOM to add")
+    parser.add_argument(
+        "--config-file",
+        help="a config whose DATASETS.CUSTOM to add, and whose INPUT.IGNORE_EXIF_ORIENTATION holds",
+    )
     add_jobs_option(parser)
     parser.add_argument(
         "--output",

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
-from cat_seg.data.augmentation import ColourAugmentation, ResizeAndCrop
+from cat_seg.data.augmentation import (
+    ColourAugmentation,
+    RandomCrop,
+    ResizeAndCrop,
+    ResizeShortestEdge,
+)
 from cat_seg.data.reading import check_label_size, check_label_values, read_image, read_label
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
@@ -42,6 +46,7 @@ class TrainMapper:
         num_classes: int,
         ignore_label: int,
         size_divisibility: int = -1,
+        ignore_orientation: bool = False,
     ) -> None:
         """Build the mapper from its parts, or from a config: `TrainMapper(cfg)`.
 
@@ -54,12 +59,14 @@ class TrainMapper:
             ignore_label: the value of unlabelled and padded pixels.
             size_divisibility: height and width are padded, at the bottom and on the right, to
                 a multiple of this (pixels); nothing is padded where it is not positive.
+            ignore_orientation: take images and labels as they are stored, whatever EXIF says.
         """
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.size_divisibility = size_divisibility
+        self.ignore_orientation = ignore_orientation
         # What goes through pipes and to the device: 8 bits wherever they are enough.
         self.label_type = np.uint8 if max(num_classes - 1, ignore_label) < 256 else np.int32
 
@@ -77,6 +84,7 @@ class TrainMapper:
             "num_classes": len(load_vocabulary(head.TRAIN_CLASS_JSON)),
             "ignore_label": head.IGNORE_VALUE,
             "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+            "ignore_orientation": cfg.INPUT.IGNORE_EXIF_ORIENTATION,
         }
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -93,9 +101,9 @@ class TrainMapper:
             UserError: naming the file that is unreadable, holds a wrong label value, or differs
                 from its image in size.
         """
-        image = read_image(record["file_name"], self.image_format)
+        image = read_image(record["file_name"], self.image_format, self.ignore_orientation)
         label_path = record["sem_seg_file_name"]
-        label = read_label(label_path, dtype=None)
+        label = read_label(label_path, None, self.ignore_orientation)
         height, width = image.shape[:2]
         check_label_size(label.shape, label_path, (height, width), record["file_name"])
         check_label_values(label, label_path, self.num_classes, self.ignore_label)
@@ -124,16 +132,22 @@ class InferenceMapper:
 
     @configurable
     def __init__(
-        self, *, augmentations: Sequence[T.Augmentation | Transform], image_format: str
+        self,
+        *,
+        augmentations: Sequence[T.Augmentation | Transform],
+        image_format: str,
+        ignore_orientation: bool = False,
     ) -> None:
         """Build the mapper from its parts, or from a config: `InferenceMapper(cfg)`.
 
         Args:
             augmentations: applied in order to the image.
             image_format: the order of the channels, "RGB" or "BGR".
+            ignore_orientation: take images as they are stored, whatever EXIF says.
         """
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self.ignore_orientation = ignore_orientation
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -147,9 +161,11 @@ class InferenceMapper:
                 f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST "
                 f"{cfg.INPUT.MAX_SIZE_TEST}; set them to 0 (the image's own size) and 1 or more"
             )
+        resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")
         return {
-            "augmentations": detection_utils.build_augmentation(cfg, is_train=False),
+            "augmentations": [resize],
             "image_format": _choice(cfg.INPUT, "FORMAT", _FORMATS),
+            "ignore_orientation": cfg.INPUT.IGNORE_EXIF_ORIENTATION,
         }
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -164,36 +180,36 @@ class InferenceMapper:
         Raises:
             UserError: naming the file that is missing, truncated or no image.
         """
-        image = read_image(record["file_name"], self.image_format)
-        augmented = T.AugInput(image)
-        self.augmentations(augmented)
+        image = read_image(record["file_name"], self.image_format, self.ignore_orientation)
         return record | {
-            "image": _to_tensor(augmented.image),
+            "image": self.resized(image),
             "height": image.shape[0],
             "width": image.shape[1],
         }
 
+    def resized(self, image: np.ndarray) -> torch.Tensor:
+        """Resize an image, uint8 (H, W, 3) in the mapper's format, to a new tensor (3, H', W')."""
+        augmented = T.AugInput(image)
+        self.augmentations(augmented)
+        return torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
+
 
 def _train_augmentations(inputs: CfgNode, ignore_label: int) -> list[T.Augmentation | Transform]:
-    sampling = _choice(inputs, "MIN_SIZE_TRAIN_SAMPLING", _SAMPLING)
-    if sampling == "range" and len(inputs.MIN_SIZE_TRAIN) != 2:
+    sizes, sampling = inputs.MIN_SIZE_TRAIN, _choice(inputs, "MIN_SIZE_TRAIN_SAMPLING", _SAMPLING)
+    if not sizes or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise UserError(
+            f"INPUT.MIN_SIZE_TRAIN is {tuple(sizes)}; give at least one whole number, each 0 (the "
+            "image's own size) or more"
+        )
+    if sampling == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
         raise UserError(
             "INPUT.MIN_SIZE_TRAIN must be two sizes (from, to) where MIN_SIZE_TRAIN_SAMPLING is "
-            f"'range', not {tuple(inputs.MIN_SIZE_TRAIN)}"
+            f"'range', not {tuple(sizes)}"
         )
-    resize = T.ResizeShortestEdge(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
-    crop = None
-    if inputs.CROP.ENABLED:
-        if len(inputs.CROP.SIZE) != 2 or min(inputs.CROP.SIZE) <= 0:
-            raise UserError(
-                f"INPUT.CROP.SIZE is {list(inputs.CROP.SIZE)}; give a height and a width above 0"
-            )
-        crop = T.RandomCrop_CategoryAreaConstraint(
-            _choice(inputs.CROP, "TYPE", _CROPS, "INPUT.CROP"),
-            inputs.CROP.SIZE,
-            inputs.CROP.SINGLE_CATEGORY_MAX_AREA,
-            ignore_label,
-        )
+    if inputs.MAX_SIZE_TRAIN < 1:
+        raise UserError(f"INPUT.MAX_SIZE_TRAIN is {inputs.MAX_SIZE_TRAIN}; set it to 1 or more")
+    resize = ResizeShortestEdge(sizes, inputs.MAX_SIZE_TRAIN, sampling)
+    crop = _crop(inputs.CROP, ignore_label) if inputs.CROP.ENABLED else None
     augmentations: list[T.Augmentation | Transform] = [ResizeAndCrop(resize, crop)]
     if inputs.COLOR_AUG_SSD:
         augmentations.append(ColourAugmentation(img_format=inputs.FORMAT))
@@ -205,15 +221,31 @@ def _train_augmentations(inputs: CfgNode, ignore_label: int) -> list[T.Augmentat
     return augmentations
 
 
+def _crop(crop: CfgNode, ignore_label: int) -> T.RandomCrop_CategoryAreaConstraint:
+    kind, size = _choice(crop, "TYPE", _CROPS, "INPUT.CROP"), crop.SIZE
+    wanted = None
+    if len(size) != 2 or min(size) <= 0:
+        wanted = "a height and a width above 0"
+    elif kind.startswith("relative") and max(size) > 1:
+        wanted = f"shares of at most 1 where INPUT.CROP.TYPE is {kind!r}"
+    elif kind.startswith("absolute") and not all(isinstance(side, int) for side in size):
+        wanted = f"whole numbers (pixels) where INPUT.CROP.TYPE is {kind!r}"
+    elif kind == "absolute_range" and size[0] > size[1]:
+        wanted = f"the smallest and the largest side where INPUT.CROP.TYPE is {kind!r}"
+    if wanted:
+        raise UserError(f"INPUT.CROP.SIZE is {list(size)}; give {wanted}")
+    constrained = T.RandomCrop_CategoryAreaConstraint(
+        kind, size, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label
+    )
+    constrained.crop_aug = RandomCrop(kind, size)
+    return constrained
+
+
 def _choice(node: CfgNode, key: str, choices: Collection[str], prefix: str = "INPUT") -> str:
     value = node[key]
     if value not in choices:
         raise UserError(f"{prefix}.{key} is {value!r}; set it to one of {', '.join(choices)}")
     return value
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _fill(padded: np.ndarray, values: np.ndarray) -> None:

@@ -2,107 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
-from detectron2.data import detection_utils
 from numpy.typing import DTypeLike
-from PIL import ExifTags, Image, ImageOps
 
+from cat_seg.data.decoding import Decoded, decode, read_header
 from cat_seg.data.label_values import LabelFile
 from cat_seg.errors import UserError
 
-# EXIF orientations of images that are stored with height and width exchanged.
-_LYING = range(5, 9)
+# Images whose header says all there is to know: their 8 bits become RGB in only one way.
+_PLAIN_MODES = frozenset({"1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 # Kinds of images, as Pillow names them, whose pixels have an exact RGB color of 8 bits.
 _COLOR_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
+# Without a value of this share of white, a 16-bit image is nearly black in 8 bits.
+_DARKEST_WHITE = 1 / 16
+
+# Formats that keep class indices, and TIFF's compressions that do.
+_LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF", "PPM"})
+_LOSSLESS_TIFF = frozenset(
+    {"raw", "tiff_raw_16", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "lzma"}
+    | {"zstd", "tiff_ccitt", "group3", "group4"}
+)
+# Pillow multiplies grey values of fewer than 8 bits, so that the largest becomes 255.
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 
-@contextmanager
-def _naming(kind: str, path: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error and more
-        reason = str(error) or type(error).__name__
-        raise UserError(f"cannot read {kind} {path}: {reason}; replace or remove it") from error
-
-
-def read_image(path: str, image_format: str) -> np.ndarray:
+def read_image(path: str, image_format: str, ignore_orientation: bool = False) -> np.ndarray:
     """Read an image of any kind as uint8 (H, W, 3), turned as its EXIF orientation says.
 
-    16-bit images lose their low bits, transparency is dropped.
+    Transparency is dropped, and of files with several frames the first is read. Of 16 bits the
+    upper 8 are taken. An image of which that leaves almost nothing is refused, since it most
+    likely holds 8 to 12 bits stored in 16 or 32: all its values are below 1/16 of the largest
+    that 16 bits hold (65535).
 
     Args:
         path: an image file of any kind that PIL reads.
         image_format: the order of the channels, "RGB" or "BGR".
+        ignore_orientation: leave the pixels as they are stored.
 
     Raises:
-        UserError: the file is missing, truncated or no image, or has floating-point pixels.
+        UserError: the file is missing, damaged or no image; has floating-point pixels, or integers
+            that are no 16 bits; or is nearly black as described above.
     """
-    with _naming("image", path):
-        with Image.open(path) as file:
-            mode = file.mode
-            if mode.startswith("I"):  # PIL clips 16-bit grey where it should scale
-                grey = np.asarray(ImageOps.exif_transpose(file)) >> 8
-                return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-        if mode != "F":
-            return detection_utils.read_image(path, format=image_format)
-    raise UserError(f"image {path} has floating-point pixels; save it with 8 or 16 bits")
+    decoded = decode("image", path, ignore_orientation)
+    if decoded.image.mode == "F":
+        raise UserError(f"image {path} has floating-point pixels; save it with 8 or 16 bits")
+    if decoded.image.mode.startswith("I"):
+        pixels = _upper_bits(np.asarray(decoded.image), path, 12 if _has(decoded, ";12") else 16)
+    else:
+        try:
+            pixels = np.asarray(decoded.image.convert("RGB"))
+        except (ValueError, MemoryError) as error:
+            raise UserError(
+                f"cannot convert image {path} to RGB: {error or 'not enough memory'}; "
+                "save it as an RGB image with 8 bits"
+            ) from error
+    is_deep = decoded.image.mode.startswith("I") or _has(decoded, ";16")
+    if is_deep and pixels.max() < 256 * _DARKEST_WHITE:
+        raise UserError(
+            f"image {path} is nearly black: its 16-bit values are all below 1/16 of 65535; "
+            "if it holds fewer bits, save it with 8"
+        )
+    return pixels[..., ::-1] if image_format == "BGR" else pixels
 
 
-def read_image_size(path: str) -> tuple[int, int]:
-    """Read (H, W) of what `read_image` gives from the header of an image file.
+def _has(decoded: Decoded, bits: str) -> bool:
+    return bits in decoded.rawmode
+
+
+def _upper_bits(grey: np.ndarray, path: str, bits: int) -> np.ndarray:
+    """Take the upper 8 bits of integers (H, W), as uint8 (H, W, 3)."""
+    if grey.min() < 0 or grey.max() >= 2**bits:
+        raise UserError(
+            f"image {path} has values from {grey.min()} to {grey.max()}, which are no 16 bits; "
+            "save it with 8 or 16 bits"
+        )
+    return np.repeat((grey >> (bits - 8)).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def read_image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int]:
+    """Read (H, W) of what `read_image` gives, from the header where that is enough.
+
+    PNG files and those with more than 8 bits a channel are read as a whole: the former may have
+    their orientation at the end, and the latter may be refused for their values.
 
     Raises:
-        UserError: the file is missing or no image.
+        UserError: the file is missing or no image, or `read_image` refuses it for what was read.
     """
-    with _naming("image", path), Image.open(path) as file:
-        width, height = file.size
-        turned = file.getexif().get(ExifTags.Base.Orientation) in _LYING
-    return (width, height) if turned else (height, width)
+    header = read_header("image", path, ignore_orientation)
+    is_plain = header.mode in _PLAIN_MODES and ";16" not in header.rawmode
+    if is_plain and header.format != "PNG":
+        return header.size
+    return read_image(path, "RGB", ignore_orientation).shape[:2]
 
 
-def read_label(path: str, dtype: DTypeLike | None = np.int64) -> np.ndarray:
-    """Read a label map of 8 or 16 bits (grey or palette PNG, TIFF) as a writable (H, W) array.
+def read_label(
+    path: str, dtype: DTypeLike | None = np.int64, ignore_orientation: bool = False
+) -> np.ndarray:
+    """Read a label map of up to 16 bits (grey or palette PNG, TIFF) as a writable (H, W) array.
 
+    It is turned as its EXIF orientation says, and of files with several frames the first is read.
     Fits `sem_seg_loading_fn` of detectron2's SemSegEvaluator.
 
     Args:
         path: the label file; palette images give the palette's indices. What a `LabelFile` says
             of its values is applied.
         dtype: integer type of the result; None keeps that of the file.
+        ignore_orientation: leave the pixels as they are stored.
 
     Raises:
-        UserError: the file is missing, truncated or no image, or has more than one channel or
-            no integers.
+        UserError: the file is missing, damaged or no image, of a kind that changes values (its
+            content counts, not its name), or has more than one channel or no integers.
     """
     values = path.values if isinstance(path, LabelFile) else None
     if values and values.are_colors:
-        label = values.class_indices(read_colors(path), path)
+        label = values.class_indices(read_colors(path, ignore_orientation), path)
         return label.astype(dtype or label.dtype)
-    with _naming("label", path), Image.open(path) as image:
-        label = np.asarray(image)
+    decoded = decode("label", path, ignore_orientation)
+    _check_lossless(decoded, path)
+    _check_indices(decoded, path)
+    label = np.asarray(decoded.image)
     if label.ndim != 2 or label.dtype.kind not in "bui":
         raise UserError(
             f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
             "store one class index a pixel"
         )
+    if decoded.rawmode in _GREY_STEPS:
+        label = label // _GREY_STEPS[decoded.rawmode]
     if values:
         label = values.class_indices(label, path)
     return label.astype(dtype or label.dtype)
 
 
-def read_colors(path: str) -> np.ndarray:
+def read_colors(path: str, ignore_orientation: bool = False) -> np.ndarray:
     """Read a label map whose colors tell the classes, as uint8 RGB (H, W, 3).
 
     Raises:
-        UserError: the file is missing, damaged or no image, or has no colors of 8 bits.
+        UserError: the file is missing, damaged or no image, of a kind that changes values, or has
+            no colors of 8 bits.
     """
-    with _naming("label", path), Image.open(path) as image:
-        if image.mode not in _COLOR_MODES:
-            raise UserError(f"it has no colors of 8 bits (mode {image.mode})")
-        return np.asarray(image.convert("RGB"))
+    decoded = decode("label", path, ignore_orientation)
+    _check_lossless(decoded, path)
+    if decoded.image.mode not in _COLOR_MODES or _has(decoded, ";16"):
+        raise UserError(
+            f"label {path} has no colors of 8 bits (mode {decoded.image.mode}); save it as an RGB "
+            "PNG"
+        )
+    with without_warnings():
+        return np.asarray(decoded.image.convert("RGB"))
+
+
+def _check_lossless(decoded: Decoded, path: str) -> None:
+    """Refuse a format that does not give back the values that were saved."""
+    reason = None
+    if decoded.format not in _LOSSLESS:
+        reason = f"is a {decoded.format} file, a kind that does not keep class indices"
+    elif decoded.format == "TIFF" and decoded.compression not in _LOSSLESS_TIFF:
+        reason = f"is a TIFF file with {decoded.compression} compression, which changes values"
+    if reason:
+        raise UserError(f"label {path} {reason}; save label maps as PNG")
+
+
+def _check_indices(decoded: Decoded, path: str) -> None:
+    """Refuse grey values that Pillow changes in a way that cannot be told apart from indices."""
+    reason = None
+    if ";" in decoded.rawmode and "I" in decoded.rawmode.split(";")[1]:
+        reason = "stores 0 as white, so that it is unclear which class is 0"
+    elif decoded.largest not in (None, 255, 65535):
+        reason = f"has {decoded.largest} as its largest value, to which others are relative"
+    if reason:
+        raise UserError(f"label {path} {reason}; save label maps as PNG")
 
 
 def check_label_values(label: np.ndarray, path: str, num_classes: int, ignore_label: int) -> None:

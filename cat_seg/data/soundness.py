@@ -16,7 +16,7 @@ from cat_seg.data.reading import (
     read_label,
 )
 from cat_seg.data.registration import DatasetSpec, find_pairs, why_incomplete
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, printable
 from cat_seg.pool import run_in_processes
 from cat_seg.progress import bar
 
@@ -33,6 +33,11 @@ class PairReport(NamedTuple):
     values: list[int]
     problems: list[str]
 
+    @property
+    def is_unlabelled(self) -> bool:
+        """The label map is sound, but no pixel counts."""
+        return not (self.values or self.problems)
+
 
 @dataclass
 class DatasetReport:
@@ -42,6 +47,7 @@ class DatasetReport:
     records: the images with a label.
     seen: how many of the names some label has.
     problems: a line each.
+    warnings: what is allowed but seldom meant, a line each.
     """
 
     spec: DatasetSpec
@@ -49,6 +55,7 @@ class DatasetReport:
     records: list[Record] = field(default_factory=list)
     seen: int = 0
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def missing(self) -> bool:
@@ -56,25 +63,28 @@ class DatasetReport:
         return not (self.records or self.problems)
 
 
-def check_pair(num_values: int, ignore_label: int, record: Record) -> PairReport:
+def check_pair(
+    num_values: int, ignore_label: int, record: Record, ignore_orientation: bool = False
+) -> PairReport:
     """Check one label map and the size of its image.
 
     Args:
         num_values: labels are 0 to num_values - 1, or the ignore label.
         ignore_label: the value of unlabelled pixels.
         record: file_name and sem_seg_file_name.
+        ignore_orientation: take both files as they are stored, whatever EXIF says.
     """
     image_path, label_path = record["file_name"], record["sem_seg_file_name"]
     values, problems = np.empty(0, dtype=np.int64), []
     try:
-        label = read_label(label_path)
+        label = read_label(label_path, ignore_orientation=ignore_orientation)
         values = np.unique(label)
         check_label_values(values, label_path, num_values, ignore_label)
     except UserError as error:
         problems.append(str(error))
         label = None
     try:
-        size = read_image_size(image_path)
+        size = read_image_size(image_path, ignore_orientation)
         if label is not None:
             check_label_size(label.shape, label_path, size, image_path)
     except UserError as error:
@@ -83,29 +93,49 @@ def check_pair(num_values: int, ignore_label: int, record: Record) -> PairReport
     return PairReport(values[known].tolist(), problems)
 
 
-def check_dataset(spec: DatasetSpec, jobs: int) -> DatasetReport:
+def check_dataset(spec: DatasetSpec, jobs: int, ignore_orientation: bool = False) -> DatasetReport:
     """Check all of a dataset that is on disk, in `jobs` processes, with a progress bar."""
     report = DatasetReport(spec)
     try:
         report.names = spec.label_names()
-        report.records, report.problems = find_pairs(spec)
+        report.records, problems = find_pairs(spec)
+        report.problems = [printable(problem) for problem in problems]
     except UserError as error:
         report.problems.append(str(error))
         return report
     if not _is_complete(spec, len(report.records)):
         report.problems.append(why_incomplete(spec, len(report.records)))
-    check = partial(check_pair, len(report.names), spec.ignore_label)
-    seen, problems = set(), {}
+    check = partial(
+        check_pair, len(report.names), spec.ignore_label, ignore_orientation=ignore_orientation
+    )
+    pairs: dict[str, PairReport] = {}
     with (
         closing(run_in_processes(check, report.records, jobs)) as done,
         bar(desc=spec.name, total=len(report.records), unit="image") as progress,
     ):
         for record, pair in done:
             progress.update()
-            seen.update(pair.values)
-            problems[record["sem_seg_file_name"]] = pair.problems
+            pairs[record["sem_seg_file_name"]] = pair
+    seen = {value for pair in pairs.values() for value in pair.values}
     report.seen = len(seen)
-    report.problems += [line for path in sorted(problems) for line in problems[path]]
+    report.problems += [line for path in sorted(pairs) for line in pairs[path].problems]
+    unlabelled = sorted(path for path, pair in pairs.items() if pair.is_unlabelled)
+    if unlabelled and len(unlabelled) == len(pairs):
+        report.problems.append(
+            f"no label map has a labeled pixel: all values are {spec.ignore_label}, which is "
+            "ignored; store class indices"
+        )
+    elif unlabelled:
+        report.warnings.append(
+            f"{len(unlabelled)} of {len(pairs)} label maps have no labeled pixel, the first is "
+            f"{printable(unlabelled[0])}: all values are {spec.ignore_label}, which is ignored"
+        )
+    if len(seen) == 1 < len(report.names):
+        (only,) = seen
+        report.warnings.append(
+            f"of {len(report.names)} classes only {only} ({report.names[only]}) occurs; masks of "
+            f"0 and 255 must be converted to class indices, since {spec.ignore_label} is ignored"
+        )
     return report
 
 

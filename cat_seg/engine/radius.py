@@ -104,5 +104,9 @@ def fixed_images(cfg: CfgNode) -> list[Tensor]:
     dataset = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[0]
     records = DatasetCatalog.get(dataset)
     chosen = np.linspace(0, len(records) - 1, min(IMAGES, len(records))).round().astype(int)
-    pictures = (read_image(records[index]["file_name"], cfg.INPUT.FORMAT) for index in chosen)
+    inputs = cfg.INPUT
+    pictures = (
+        read_image(records[index]["file_name"], inputs.FORMAT, inputs.IGNORE_EXIF_ORIENTATION)
+        for index in chosen
+    )
     return [torch.from_numpy(picture.transpose(2, 0, 1).copy()) for picture in pictures]

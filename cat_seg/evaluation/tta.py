@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.modeling.test_time_augmentation import DatasetMapperTTA
-from fvcore.transforms import HFlipTransform
 from torch import Tensor, nn
 
+from cat_seg.data.augmentation import ResizeShortestEdge
 from cat_seg.errors import UserError
 
 
@@ -36,7 +36,8 @@ class SemanticSegmentorWithTTA(nn.Module):
         if longest < 1:
             raise UserError(f"TEST.AUG.MAX_SIZE is {longest}; set it to 1 or more")
         self.model = model
-        self.augment = DatasetMapperTTA(cfg)
+        self.resizes = [ResizeShortestEdge(size, longest) for size in sizes]
+        self.flip = cfg.TEST.AUG.FLIP
         self.train(model.training)
 
     @property
@@ -61,13 +62,22 @@ class SemanticSegmentorWithTTA(nn.Module):
         return [{"sem_seg": self._mean(entry)} for entry in batched_inputs]
 
     def _mean(self, entry: dict[str, Any]) -> Tensor:
-        first, *others = self.augment(entry)
-        total = self._answer(first)
+        first, *others = self._copies(entry["image"])
+        total = self._answer(entry, *first)
         for copy in others:
-            total.add_(self._answer(copy))
+            total.add_(self._answer(entry, *copy))
         return total.div_(1 + len(others))
 
-    def _answer(self, copy: dict[str, Any]) -> Tensor:
-        probabilities = self.model([copy])[0]["sem_seg"]
-        mirrored = any(isinstance(t, HFlipTransform) for t in copy["transforms"].transforms)
+    def _copies(self, pixels: Tensor) -> Iterator[tuple[Tensor, bool]]:
+        """Give the image (3, H, W) at each size, and whether it is mirrored."""
+        image = pixels.permute(1, 2, 0).numpy()
+        for resize in self.resizes:
+            resized = resize.get_transform(image).apply_image(image)
+            copy = torch.from_numpy(resized.transpose(2, 0, 1).copy())
+            yield copy, False
+            if self.flip:
+                yield copy.flip(-1), True
+
+    def _answer(self, entry: dict[str, Any], copy: Tensor, mirrored: bool) -> Tensor:
+        probabilities = self.model([entry | {"image": copy}])[0]["sem_seg"]
         return probabilities.flip(-1) if mirrored else probabilities

@@ -221,7 +221,7 @@ def test_images_come_from_all_over_the_first_dataset(tiny, monkeypatch):
     tiny.DATASETS.TEST = ("stand_in_again", "stand_in")
     read = []
 
-    def note(path, image_format):
+    def note(path, image_format, ignore_orientation):
         read.append(int(path.removesuffix(".png")))
         return np.zeros((2, 2, 3), np.uint8)
 

@@ -1,0 +1,187 @@
+"""Image files decoded by Pillow: completely, the right way up, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, NamedTuple
+
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from cat_seg.errors import UserError
+
+# Without a handler, Python prints what Pillow logs about broken files.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+# How to turn the stored pixels for each EXIF orientation, and how to turn them back.
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_TURNS_BACK = _TURNS | {6: Transpose.ROTATE_90, 8: Transpose.ROTATE_270}
+# EXIF orientations that exchange height and width.
+_LYING = range(5, 9)
+
+_LFS_POINTER = b"version https://git-lfs"
+
+
+class Decoded(NamedTuple):
+    """A decoded image, and how the file stores it.
+
+    image: all pixels in memory, turned as asked for.
+    format: of the content, in Pillow's spelling, such as "PNG"; file names do not matter.
+    rawmode: layout of the stored pixels, in Pillow's spelling, such as "L;4" or "RGB;16B".
+    compression: of a TIFF file, in Pillow's spelling; "" for other kinds.
+    largest: the value that stands for white in a PPM file; None for other kinds.
+    """
+
+    image: Image.Image
+    format: str
+    rawmode: str
+    compression: str
+    largest: int | None
+
+
+def decode(kind: str, path: str, ignore_orientation: bool = False) -> Decoded:
+    """Decode the first frame of an image file.
+
+    The checksums of PNG files are compared. EXIF data that cannot be read count as none.
+
+    Args:
+        kind: what to call the file in messages, "image" or "label".
+        path: the file.
+        ignore_orientation: leave the pixels as they are stored, whatever EXIF says.
+
+    Raises:
+        UserError: the file is missing, damaged, cut short, too large or no image.
+    """
+    with _opened(kind, path) as image:
+        file_format, rawmode = image.format or "", _rawmode(image)
+        # Pillow's TIFF reader turns the pixels while it loads them, and drops the tag.
+        is_turned = file_format == "TIFF"
+        compression = str(image.info.get("compression", "")) if is_turned else ""
+        orientation = _orientation(image) if is_turned else None
+        largest = _largest(image)
+        image.load()
+        if not is_turned:  # only now, since PNG files may have EXIF data behind the pixels
+            orientation = _orientation(image)
+        turns = _TURNS_BACK if is_turned else _TURNS
+        if is_turned == ignore_orientation and orientation in turns:
+            image = image.transpose(turns[orientation])
+        return Decoded(image, file_format, rawmode, compression, largest)
+
+
+class Header(NamedTuple):
+    """What an image file says before its pixels: (H, W) as decoded, and Pillow's names."""
+
+    size: tuple[int, int]
+    format: str
+    mode: str
+    rawmode: str
+
+
+def read_header(kind: str, path: str, ignore_orientation: bool = False) -> Header:
+    """Read the header of an image file; arguments and errors as of `decode`.
+
+    The size of a PNG file takes no note of EXIF data, which may be behind the pixels.
+    """
+    with _opened(kind, path) as image:
+        width, height = image.size
+        lying = False
+        if image.format == "TIFF":  # whose `size` depends on the version of Pillow
+            tags = image.tag_v2
+            width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
+        if image.format != "PNG" and not ignore_orientation:
+            lying = _orientation(image) in _LYING
+        size = (width, height) if lying else (height, width)
+        return Header(size, image.format or "", image.mode, _rawmode(image))
+
+
+@contextmanager
+def _opened(kind: str, path: str) -> Iterator[Image.Image]:
+    try:
+        # Some libraries make Pillow fill what is missing of a file with grey.
+        with warnings.catch_warnings(), _complete_files_only():
+            warnings.simplefilter("ignore")
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError("it is not a regular file")
+            with open(path, "rb") as stream:
+                yield _open(stream)
+    except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error and more
+        raise UserError(
+            f"cannot read {kind} {path}: {_reason(error, path)}; {_advice(error)}"
+        ) from error
+
+
+def _open(stream: IO[bytes]) -> Image.Image:
+    image = Image.open(stream)
+    if image.format == "EPS":  # Pillow would run Ghostscript
+        raise OSError("it is a PostScript file")
+    if image.format == "PNG":
+        image.verify()
+        stream.seek(0)
+        image = Image.open(stream)
+    return image
+
+
+@contextmanager
+def _complete_files_only() -> Iterator[None]:
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _reason(error: Exception, path: str) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        with open(path, "rb") as stream:
+            start = stream.read(len(_LFS_POINTER))
+        if not start:
+            return "it is empty"
+        if start == _LFS_POINTER:
+            return "it is a Git LFS pointer (fetch the file by `git lfs pull`)"
+        return "it is not an image of a kind that Pillow reads"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more pixels than the limit of {2 * Image.MAX_IMAGE_PIXELS}"
+    if isinstance(error, MemoryError):
+        return "its pixels do not fit into memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
+        return "make it smaller"
+    return "replace or remove it"
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as many kinds as the decoders'; the pixels are fine
+        return None
+
+
+def _rawmode(image: Image.Image) -> str:
+    arguments = image.tile[0][3] if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _largest(image: Image.Image) -> int | None:
+    if image.format != "PPM" or not image.tile:
+        return None
+    codec, _, _, arguments = image.tile[0]
+    return arguments[1] if codec != "raw" and isinstance(arguments, tuple) else None
