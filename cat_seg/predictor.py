@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,8 @@ class Predictor:
         Raises:
             UserError: no names, an empty one, one that is there twice, or an unreadable list.
         """
+        if not isinstance(names, Iterable):
+            raise UserError(f"the vocabulary must be class names or a text, not {type(names)}")
         is_text = isinstance(names, str)
         checked = parse_vocabulary(names) if is_text else check_names([*names], "the vocabulary")
         self.model.set_vocabulary(checked)
@@ -109,8 +111,7 @@ class Predictor:
                 raise
             raise UserError(
                 f"there is not enough memory to segment {image.shape[1]}x{image.shape[0]} pixels "
-                f"into {len(self.vocabulary)} classes; make the image smaller, name fewer classes, "
-                "or do without probabilities"
+                f"into {len(self.vocabulary)} classes; make the image smaller or name fewer classes"
             ) from error
 
     def _answer(self, image: np.ndarray, with_probabilities: bool) -> Prediction:

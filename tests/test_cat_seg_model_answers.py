@@ -39,7 +39,9 @@ def same_vocabulary(model):
 
 
 @pytest.mark.parametrize(
-    "size", [(64, 64), (20, 30), (1, 1), (33, 200), (301, 470)], ids=lambda size: f"{size}"
+    "size",
+    [(64, 64), (20, 30), (1, 1), (33, 200), (301, 470), (1, 2560), (2560, 1)],
+    ids=lambda size: f"{size}",
 )
 def test_the_answer_has_the_images_size(model, size):
     (found,) = answer(model, {"image": image(*size)})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+
 import pytest
 
-from cat_seg.errors import UserError, fail, one_line_errors
+from cat_seg.errors import UserError, fail, one_line_errors, printable
 from cat_seg.paths import REPO_ROOT, resolve
 
 
@@ -26,6 +29,23 @@ def test_entry_point_ends_with_the_error_line(capsys):
         main()
     assert exit_info.value.code == 2
     assert capsys.readouterr().err == "error: MODEL.DEVICE: no GPU here\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Ünï—код名.png", "Ünï—код名.png"),
+        (os.fsdecode(b"bad_\xff_byte"), r"bad_\udcff_byte"),
+        ("\ud83d", r"\ud83d"),
+        ("a\nb\tc\x1b[31m", r"a\nb\tc\x1b[31m"),
+        ("a\u2028b\x85c", r"a\u2028b\x85c"),
+    ],
+)
+def test_any_file_name_is_printed_in_one_line(name, written):
+    assert printable(name) == printable(written) == written
+    error = UserError(f"cannot read {name}")
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == f"cannot read {written}"
+    assert len(str(error).encode().splitlines()) == 1
 
 
 def test_entry_point_passes_arguments_and_result_on():

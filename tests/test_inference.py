@@ -107,7 +107,7 @@ def plain_sliding_window(image, predict):
     return (total / count + bilinear(whole, 640)) / 2
 
 
-@pytest.mark.parametrize("size", [(64, 48), (20, 30), (700, 500)])
+@pytest.mark.parametrize("size", [(64, 48), (20, 30), (700, 500), (1, 2560), (2560, 1)])
 @torch.no_grad()
 def test_sliding_window_follows_the_protocol(size):
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,70 @@ def test_labels_of_images_of_any_size(cfg, size):
     assert np.issubdtype(result.labels.dtype, np.integer)
     assert result.vocabulary == ("red", "lime", "blue")
     assert result.probabilities is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (20000, 2), (5000, 200)])
+def test_long_thin_images_have_labels_of_their_size(cfg, size):
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 640, 2560
+    assert Predictor(cfg)(stripes(*size)[0]).labels.shape == size
+
+
+@pytest.mark.parametrize("shortest", [0, 20])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (31, 33)])
+def test_arrays_of_any_layout_are_read_and_left_alone(cfg, size, shortest):
+    cfg.INPUT.MIN_SIZE_TEST = shortest
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    predictor = Predictor(cfg)
+    expected = predictor(image.copy()).labels
+    read_only = image.copy()
+    read_only.setflags(write=False)
+    wide = np.repeat(np.repeat(np.repeat(image, 2, 0), 2, 1), 2, 2)
+    layouts = [
+        read_only,
+        image[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+        np.asfortranarray(image),
+        wide[::2, ::2, ::2],
+        np.ma.masked_array(image),
+    ]
+    for layout in layouts:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(predictor(layout).labels, expected)
+        np.testing.assert_array_equal(layout, image)
+
+
+def test_probabilities_that_are_not_numbers_are_an_error(cfg):
+    predictor = Predictor(cfg)
+    with torch.no_grad():
+        predictor.model.sharpness.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"not numbers \(NaN\).*MODEL\.WEIGHTS"):
+        predictor(stripes(4, 6)[0])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_an_image_that_does_not_fit_into_memory_is_an_error(cfg, monkeypatch, error):
+    predictor = Predictor(cfg)
+
+    def fail(batch):
+        raise error
+
+    monkeypatch.setattr(predictor.model, "forward", fail)
+    with pytest.raises(UserError, match="not enough memory to segment 6x4 pixels into 3 classes"):
+        predictor(stripes(4, 6)[0])
+
+
+def test_other_errors_of_the_model_are_not_hidden(cfg, monkeypatch):
+    predictor = Predictor(cfg)
+    monkeypatch.setattr(predictor.model, "forward", lambda batch: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError):
+        predictor(stripes(4, 6)[0])
 
 
 def test_probabilities_on_request(cfg):
@@ -117,6 +182,15 @@ def test_answers_too_large_for_memory_are_enlarged_class_by_class(cfg, monkeypat
     np.testing.assert_array_equal(labels, enlarged.argmax(dim=0).numpy())
 
 
+def test_answers_for_long_thin_images_are_small_too(cfg, monkeypatch):
+    monkeypatch.setattr(predictor_module, "LARGEST_ANSWER", 3 * 100)
+    predictor = Predictor(cfg)
+    for size in ((1, 4000), (4000, 1)):
+        assert predictor(stripes(*size)[0]).labels.shape == size
+        seen = predictor.model.seen[-1]
+        assert seen["height"] * seen["width"] <= 100
+
+
 def test_probabilities_are_never_reduced(cfg, monkeypatch):
     monkeypatch.setattr(predictor_module, "LARGEST_ANSWER", 10)
     result = Predictor(cfg)(stripes(8, 9)[0], with_probabilities=True)
@@ -169,6 +243,12 @@ def test_cuda_without_a_gpu_is_an_error(cfg, monkeypatch):
 def test_other_arrays_are_refused(cfg, image):
     with pytest.raises(UserError, match=r"must be \(height, width, 3\) uint8 RGB, not \("):
         Predictor(cfg)(image)
+
+
+@pytest.mark.parametrize("names", [None, 3])
+def test_a_vocabulary_is_names_or_a_text(cfg, names):
+    with pytest.raises(UserError, match="the vocabulary must be class names or a text, not"):
+        Predictor(cfg).set_vocabulary(names)
 
 
 def test_the_documented_example_runs(tmp_path, monkeypatch):
@@ -234,6 +314,14 @@ def test_read_rgb_turns_images_as_exif_says(tmp_path, pixels, expected):
     Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
     image = read_rgb(str(tmp_path / "image.png"))
     np.testing.assert_array_equal(image, np.rot90(expected, k=-1))
+
+
+def test_read_rgb_can_ignore_exif(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOUR).save(tmp_path / "image.png", exif=exif)
+    image = read_rgb(str(tmp_path / "image.png"), ignore_orientation=True)
+    np.testing.assert_array_equal(image, COLOUR)
 
 
 def test_read_rgb_names_an_unreadable_file(tmp_path):

@@ -110,9 +110,7 @@ def read_header(kind: str, path: str, ignore_orientation: bool = False) -> Heade
 @contextmanager
 def _opened(kind: str, path: str) -> Iterator[Image.Image]:
     try:
-        # Some libraries make Pillow fill what is missing of a file with grey.
-        with warnings.catch_warnings(), _complete_files_only():
-            warnings.simplefilter("ignore")
+        with without_warnings(), _complete_files_only():
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is not a regular file")
             with open(path, "rb") as stream:
@@ -135,7 +133,16 @@ def _open(stream: IO[bytes]) -> Image.Image:
 
 
 @contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings, which name no file: about transparency, EXIF data and sizes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def _complete_files_only() -> Iterator[None]:
+    # Some libraries make Pillow fill what is missing of a file with grey.
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cat_seg.data.decoding import Decoded, decode, read_header
+from cat_seg.data.decoding import Decoded, decode, read_header, without_warnings
 from cat_seg.data.label_values import LabelFile
 from cat_seg.errors import UserError
 
@@ -50,7 +50,8 @@ def read_image(path: str, image_format: str, ignore_orientation: bool = False) -
         pixels = _upper_bits(np.asarray(decoded.image), path, 12 if _has(decoded, ";12") else 16)
     else:
         try:
-            pixels = np.asarray(decoded.image.convert("RGB"))
+            with without_warnings():
+                pixels = np.asarray(decoded.image.convert("RGB"))
         except (ValueError, MemoryError) as error:
             raise UserError(
                 f"cannot convert image {path} to RGB: {error or 'not enough memory'}; "

@@ -133,8 +133,9 @@ def check_dataset(spec: DatasetSpec, jobs: int, ignore_orientation: bool = False
     if len(seen) == 1 < len(report.names):
         (only,) = seen
         report.warnings.append(
-            f"of {len(report.names)} classes only {only} ({report.names[only]}) occurs; masks of "
-            f"0 and 255 must be converted to class indices, since {spec.ignore_label} is ignored"
+            f"of {len(report.names)} classes only {only} ({report.names[only]}) occurs, other "
+            f"pixels are {spec.ignore_label}, which is ignored; masks of two values must be "
+            "converted to class indices"
         )
     return report
 

@@ -191,6 +191,108 @@ def test_counts(add, tmp_path, capsys, drops, expected, status, bound):
     assert ("in place of" in found.err) == bool(status)
 
 
+def test_a_name_that_is_not_utf_8_ends_nothing(add, tmp_path, capsys, mine):
+    images, labels = add(count=3)
+    name = os.fsdecode(b"bad_\xff_byte")
+    os.rename(images / "0.jpg", images / f"{name}.jpg")
+    os.rename(labels / "0.png", labels / f"{name}.png")
+    datasets = ("--config-file", config(tmp_path), "--datasets", "sample", "check_mine")
+    assert run(tmp_path, *datasets) == 0
+    capsys.readouterr()
+    write_label(labels / f"{name}.png", 20)
+    os.rename(images / "1.jpg", images / f"{name}_2.jpg")
+    (images / "2.jpg").write_bytes(b"no image")
+    assert run(tmp_path, *datasets) == 1
+    captured = capsys.readouterr()
+    assert rows(captured.out)["check_mine"][-1] == "sound"
+    listed = (tmp_path / "out/sample.problems.txt").read_text(encoding="utf-8")
+    assert r"bad_\udcff_byte_2.jpg has no label" in listed
+    assert r"bad_\udcff_byte.png has the value 20" in listed
+    for stream in captured:
+        stream.encode()
+
+
+def test_lossy_labels_are_not_sound(add, tmp_path, capsys):
+    _, labels = add(count=2)
+    Image.fromarray(np.full((HEIGHT, WIDTH), 3, np.uint8)).save(labels / "1.png", format="JPEG")
+    assert run(tmp_path, "--datasets", "sample") == 1
+    assert f"label {labels / '1.png'} is a JPEG file" in capsys.readouterr().err
+
+
+def test_damaged_and_dark_images_are_not_sound(tmp_path, mine, capsys):
+    images = tmp_path / "mine/images"
+    for index in (0, 1):
+        (images / f"{index}.jpg").unlink()
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    Image.fromarray(noise).save(images / "0.png")
+    content = bytearray((images / "0.png").read_bytes())
+    content[-30] ^= 16
+    (images / "0.png").write_bytes(content)
+    Image.fromarray(noise.astype(np.uint16)).save(images / "1.tif")
+    arguments = ("--config-file", config(tmp_path), "--datasets", "check_mine", "--samples", "0")
+    assert run(tmp_path, *arguments) == 1
+    error = capsys.readouterr().err
+    assert f"cannot read image {images / '0.png'}" in error
+    assert f"image {images / '1.tif'} is nearly black" in error
+
+
+def test_labels_that_are_all_ignored_are_not_sound(add, tmp_path, capsys):
+    add(count=2)
+    for index in (0, 1):
+        write_label(tmp_path / f"root/labels/{index}.png", 255)
+    assert run(tmp_path, "--datasets", "sample") == 1
+    captured = capsys.readouterr()
+    assert rows(captured.out)["sample"][3:] == ["0 of 20", "1 problem"]
+    assert "sample: no label map has a labeled pixel: all values are 255" in captured.err
+
+
+def test_some_labels_that_are_all_ignored_are_a_warning(add, tmp_path, capsys):
+    _, labels = add(count=4)
+    for index in (1, 2):
+        write_label(labels / f"{index}.png", 255)
+    assert run(tmp_path, "--datasets", "sample") == 0
+    captured = capsys.readouterr()
+    assert rows(captured.out)["sample"][-1] == "sound, 1 warning"
+    expected = f"warning: 2 of 4 label maps have no labeled pixel, the first is {labels / '1.png'}:"
+    assert f"sample: {expected}" in captured.err
+
+
+def test_masks_of_0_and_255_are_a_warning(add, tmp_path, capsys):
+    _, labels = add(count=2)
+    for index in (0, 1):
+        write_label(labels / f"{index}.png", 0)
+    assert run(tmp_path, "--datasets", "sample") == 0
+    captured = capsys.readouterr()
+    assert rows(captured.out)["sample"][3:] == ["1 of 20", "sound, 1 warning"]
+    assert "sample: warning: of 20 classes only 0 (" in captured.err
+    assert "masks of two values must be converted" in captured.err
+    write_label(labels / "1.png", 20)
+    assert run(tmp_path, "--datasets", "sample") == 1
+    assert rows(capsys.readouterr().out)["sample"][-1] == "1 problem, 1 warning"
+
+
+@pytest.mark.parametrize(("size", "value"), [((1, 3000), 1), ((3000, 1), 2)])
+def test_long_thin_images_are_sound_and_drawn(add, tmp_path, size, value):
+    images, labels = add(count=2)
+    write_image(images / "1.jpg", *size)
+    Image.fromarray(np.full(size, value, np.uint8)).save(labels / "1.png")
+    assert run(tmp_path, "--datasets", "sample") == 0
+    assert (tmp_path / "out/sample.png").exists()
+
+
+def test_the_config_may_ignore_the_exif_orientation(mine, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "mine/images/0.jpg", exif=exif)
+    file = config(tmp_path)
+    assert run(tmp_path, "--config-file", file, "--datasets", "check_mine") == 1
+    assert "is 8x6 pixels, its image" in capsys.readouterr().err
+    with open(file, "a") as stream:
+        stream.write("INPUT:\n  IGNORE_EXIF_ORIENTATION: true\n")
+    assert run(tmp_path, "--config-file", file, "--datasets", "check_mine") == 0
+    assert (tmp_path / "out/check_mine.png").exists()
+
+
 def test_sixteen_bit_labels(add, tmp_path, capsys):
     _, labels = add(count=2, label_suffix=".tif", ignore_label=65535)
     for value in (0, 1):

@@ -154,6 +154,9 @@ def test_the_published_recipe_in_its_order(tmp_path, cfg, flip, sampling):
         (["RANDOM_FLIP", "both"], "INPUT.RANDOM_FLIP is 'both'"),
         (["CROP.ENABLED", True, "INPUT.CROP.TYPE", "odd"], "INPUT.CROP.TYPE is 'odd'"),
         (["MIN_SIZE_TRAIN_SAMPLING", "range"], r"INPUT.MIN_SIZE_TRAIN must be two .*\(0,\)"),
+        (["MIN_SIZE_TRAIN", ()], r"INPUT.MIN_SIZE_TRAIN is \(\); give at least one"),
+        (["MIN_SIZE_TRAIN", (64, -1)], r"INPUT.MIN_SIZE_TRAIN is \(64, -1\)"),
+        (["MAX_SIZE_TRAIN", 0], "INPUT.MAX_SIZE_TRAIN is 0; set it to 1 or more"),
     ],
 )
 def test_bad_config_values_name_their_key(cfg, settings, message):
@@ -172,6 +175,52 @@ def test_a_label_out_of_range_is_named(tmp_path, cfg):
     record, _, _ = write_sample(tmp_path, 2, 2, np.array([[0, 255], [CLASSES, 1]], np.uint8))
     with pytest.raises(UserError, match=r"label\.png has the value 5, .*\(0 to 4\)"):
         TrainMapper(cfg)(record)
+
+
+THIN = [(1, 1), (2, 2), (1, 3000), (3000, 1), (10000, 2), (31, 33)]
+
+
+@pytest.mark.parametrize("area", [1.0, 0.5])
+@pytest.mark.parametrize("kind", [None, "absolute", "relative", "relative_range", "absolute_range"])
+def test_something_is_left_of_long_thin_images(tmp_path, cfg, kind, area):
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (32,), 64
+    cfg.INPUT.COLOR_AUG_SSD = True
+    if kind is not None:
+        cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, kind
+        cfg.INPUT.CROP.SIZE = [0.3, 0.3] if kind.startswith("relative") else [16, 24]
+        cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = area
+    mapper = TrainMapper(cfg)
+    for size in THIN:
+        record, _, _ = write_sample(tmp_path, *size)
+        sample = mapper(record)
+        assert sample["image"].shape[1:] == sample["sem_seg"].shape
+        assert min(sample["sem_seg"].shape) >= 1
+        assert (sample["height"], sample["width"]) == size
+
+
+def test_something_is_left_of_long_thin_images_in_inference(tmp_path, cfg):
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 640, 2560
+    expected = [(640, 640), (640, 640), (1, 2560), (2560, 1), (2560, 1), (640, 681)]
+    for size, resized in zip(THIN, expected, strict=True):
+        sample = InferenceMapper(cfg)(write_sample(tmp_path, *size)[0])
+        assert tuple(sample["image"].shape[1:]) == resized
+        assert (sample["height"], sample["width"]) == size
+
+
+@pytest.mark.parametrize("mapper", [TrainMapper, InferenceMapper])
+def test_the_exif_orientation_can_be_ignored(tmp_path, cfg, mapper):
+    record, image, label = write_sample(tmp_path, 5, 7)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(image).save(record["file_name"], exif=exif)
+    Image.fromarray(label).save(record["sem_seg_file_name"], exif=exif)
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    for ignored, turn in ((False, -1), (True, 0)):
+        cfg.INPUT.IGNORE_EXIF_ORIENTATION = ignored
+        sample = mapper(cfg)(record)
+        np.testing.assert_array_equal(as_hwc(sample), np.rot90(image, turn))
+        if mapper is TrainMapper:
+            np.testing.assert_array_equal(sample["sem_seg"], np.rot90(label, turn))
 
 
 @pytest.mark.parametrize("key", ["file_name", "sem_seg_file_name"])
@@ -208,6 +257,21 @@ def test_inference_names_an_unknown_format(cfg):
     cfg.INPUT.FORMAT = "L"
     with pytest.raises(UserError, match=r"INPUT\.FORMAT is 'L'"):
         InferenceMapper(cfg)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "wanted"),
+    [
+        ("relative", [0.5, 1.5], "shares of at most 1"),
+        ("relative_range", [8, 8], "shares of at most 1"),
+        ("absolute", [8.5, 8], "whole numbers"),
+        ("absolute_range", [9, 8], "the smallest and the largest side"),
+    ],
+)
+def test_a_crop_that_its_type_cannot_have_is_refused(cfg, kind, size, wanted):
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, kind, size
+    with pytest.raises(UserError, match=rf"INPUT\.CROP\.SIZE is \[.*\]; give {wanted}"):
+        TrainMapper(cfg)
 
 
 @pytest.mark.parametrize("size", [[8], [8, 0], [8, 8, 8]])

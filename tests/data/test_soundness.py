@@ -29,6 +29,12 @@ def test_the_classes_of_a_label(tmp_path):
     assert check_pair(8, 255, record) == ([0, 3, 7], [])
 
 
+def test_a_label_without_labelled_pixels_is_noticed(tmp_path):
+    assert check_pair(8, 255, pair(tmp_path, "a", 255)).is_unlabelled
+    assert not check_pair(8, 255, pair(tmp_path, "b", [7, 3, 255, 3, 255, 0, 7, 7])).is_unlabelled
+    assert not check_pair(8, 255, pair(tmp_path, "c", 9)).is_unlabelled  # it is wrong instead
+
+
 def test_a_wrong_value_hides_no_right_one(tmp_path):
     values, (problem,) = check_pair(8, 255, pair(tmp_path, "a", [7, 3, 9, 3, 255, 0, 8, 7]))
     assert values == [0, 3, 7]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image
 from cat_seg import paths
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
+from cat_seg.predictor import Predictor
 from cat_seg.visualization import palette
 from demo import demo
 from tests.colour_model import write_config, write_weights
@@ -137,6 +140,84 @@ def test_an_unreadable_image_is_named_and_skipped(photos, tmp_path, run, capsys)
     stderr = capsys.readouterr().err
     assert "broken.jpg" in stderr and "notes.txt" in stderr
     assert stderr.strip().splitlines()[-1] == "images that could not be read and were skipped: 2"
+
+
+def test_long_thin_images_are_drawn(tmp_path, run):
+    sizes = [(1, 1), (1, 6000), (3000, 1)]
+    for height, width in sizes:
+        Image.new("RGB", (width, height), RED).save(tmp_path / f"{height}x{width}.png")
+    out, opts = tmp_path / "out", ("INPUT.MIN_SIZE_TEST", "640", "INPUT.MAX_SIZE_TEST", "2560")
+    opts += ("MODEL.WEIGHTS", str(tmp_path / "model.pth"))
+    assert run("--input", tmp_path, "--output", out, "--save-masks", opts=opts) == 0
+    for height, width in sizes:
+        with Image.open(out / f"{height}x{width}_mask.png") as mask:
+            assert mask.size == (width, height)
+        assert (out / f"{height}x{width}.png").exists()
+
+
+@pytest.mark.parametrize("failing", ["predictor", "drawing"])
+def test_an_image_that_cannot_be_segmented_costs_no_other(
+    photos, tmp_path, run, monkeypatch, capsys, failing
+):
+    Image.new("RGB", (77, 40), RED).save(photos / "first.png")
+
+    def limited(original):
+        def called(*args):
+            if args[0 if failing == "drawing" else 1].shape[1] == 77:
+                raise MemoryError
+            return original(*args)
+
+        return called
+
+    if failing == "predictor":
+        monkeypatch.setattr(Predictor, "_answer", limited(Predictor._answer))
+    else:
+        monkeypatch.setattr(demo, "draw_overlay", limited(demo.draw_overlay))
+    assert run("--input", photos, "--output", tmp_path / "out") == 1
+    assert files(tmp_path / "out") == ["one.png", "two.png"]
+    captured = capsys.readouterr()
+    assert f"skipped: image {photos / 'first.png'}: there is not enough memory" in captured.err
+    assert "2 of 3 images drawn" in captured.out
+
+
+def test_a_folder_of_odd_files(photos, tmp_path, run, capfd):
+    os.mkfifo(photos / "pipe.png")
+    (photos / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    (photos / "circle.png").symlink_to(photos / "circle.png")
+    (photos / "empty.png").touch()
+    name = os.fsdecode(b"bad_\xff_byte")
+    save(photos / f"{name}.png", BLUE)
+    (photos / os.fsdecode(b"page_\xff.jpg")).write_bytes(b"<!DOCTYPE html>")
+    palette_image = Image.new("P", (60, 40))
+    palette_image.save(photos / "palette.png", transparency=bytes([0, 255]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run("--input", photos, "--output", tmp_path / "out", "--save-masks") == 1
+    drawn = [name for name in files(tmp_path / "out") if name.endswith("_mask.png")]
+    assert drawn == sorted(f"{stem}_mask.png" for stem in (name, "one", "two", "palette"))
+    captured = capfd.readouterr()
+    assert captured.err.count("skipped: cannot read image") == 5
+    assert r"page_\udcff.jpg" in captured.err
+    assert captured.err.strip().splitlines()[-1].endswith("were skipped: 5")
+
+
+def test_the_exif_orientation_can_be_ignored(tmp_path, run):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40), RED).save(tmp_path / "lying.png", exif=exif)
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "model.pth"))
+    arguments = ("--input", tmp_path / "lying.png", "--output", tmp_path / "out", "--save-masks")
+    for opts, size in (((), (40, 60)), (("INPUT.IGNORE_EXIF_ORIENTATION", "True"), (60, 40))):
+        assert run(*arguments, opts=weights + opts) == 0
+        with Image.open(tmp_path / "out" / "lying_mask.png") as mask:
+            assert mask.size == size
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-that-name/a.png", "n" * 300, "a" * 5000])
+def test_an_input_that_cannot_be_is_one_line(tmp_path, run, capsys, text):
+    assert run("--input", text, "--output", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --input ")
 
 
 def test_equal_names_do_not_overwrite_each_other(photos, tmp_path, run):

@@ -97,6 +97,13 @@ def test_every_image_of_a_batch_has_an_answer_of_its_own_size():
     assert entries[0].keys() == {"image", "height", "width"}
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (10000, 2), (31, 33)])
+def test_long_thin_images_are_answered_in_their_size(size):
+    [answer] = augmented(Channels(), (16, 32), largest=40)([entry(size=size)])
+    assert answer["sem_seg"].shape == (3, *size)
+    assert torch.isfinite(answer["sem_seg"]).all()
+
+
 def test_no_answer_is_kept_but_the_sum(monkeypatch):
     model = Channels()
     alive, most = weakref.WeakSet(), []
