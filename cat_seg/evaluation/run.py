@@ -39,6 +39,7 @@ def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, Any] | None) 
         results_file(cfg.OUTPUT_DIR, name),
         record=run_record(cfg, name, weights),
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
+        ignore_orientation=cfg.INPUT.IGNORE_EXIF_ORIENTATION,
     )
 
 

@@ -48,6 +48,7 @@ class SemSegEvaluator(DatasetEvaluator):
         *,
         record: Mapping[str, Any] | None = None,
         save_predictions: bool = False,
+        ignore_orientation: bool = False,
     ) -> None:
         """Evaluate a registered dataset.
 
@@ -59,6 +60,7 @@ class SemSegEvaluator(DatasetEvaluator):
             save_predictions: write sem_seg_predictions.json beside it, COCO's stuff format: a list
                 of {file_name, category_id, segmentation (RLE)} for each class in each prediction.
                 category_id is the dataset's own where the metadata has it, else the class index.
+            ignore_orientation: take labels as they are stored, whatever EXIF says.
         """
         self._dataset_name = dataset_name
         self._label_files = {
@@ -77,6 +79,7 @@ class SemSegEvaluator(DatasetEvaluator):
         self._results_file = results_file
         self._record = dict(record or {})
         self._save_predictions = save_predictions and results_file is not None
+        self._ignore_orientation = ignore_orientation
         self.reset()
 
     def reset(self) -> None:
@@ -133,7 +136,7 @@ class SemSegEvaluator(DatasetEvaluator):
     def _count(self, predicted: np.ndarray, image_file: str) -> None:
         classes = len(self._class_names)
         path = self._label_files[image_file]
-        label = read_label(path, dtype=None)
+        label = read_label(path, None, self._ignore_orientation)
         check_label_values(label, path, classes, self._ignore_label)
         check_label_size(label.shape, path, predicted.shape, image_file)
         cells = predicted * (classes + 1)

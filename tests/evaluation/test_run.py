@@ -177,3 +177,27 @@ def test_augmentation_is_used_on_request(root):
     assert len(evaluate(cfg, "colours").seen) == 2 * IMAGES
     assert len(evaluate(plain, "colours").seen) == IMAGES
     assert results(cfg, "colours") == results(plain, "colours")
+
+
+@pytest.mark.parametrize("turned_labels", [False, True])
+def test_images_and_labels_can_be_taken_as_they_are_stored(root, turned_labels):
+    plain, turned = config(root, "alone"), config(root, "turned")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    changed = [*(root / "colours/images").iterdir()]
+    if turned_labels:
+        changed += (root / "colours/labels").iterdir()
+    before = {path: path.read_bytes() for path in changed}
+    evaluate(plain, "colours")
+    try:
+        for path in changed:
+            Image.open(path).save(path, exif=exif)
+        if turned_labels:  # as the images: nothing changes
+            evaluate(turned, "colours")
+            assert results(turned, "colours") == results(plain, "colours")
+        turned.INPUT.IGNORE_EXIF_ORIENTATION = True
+        evaluate(turned, "colours")
+        assert results(turned, "colours") == results(plain, "colours")
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
