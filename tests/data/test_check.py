@@ -191,9 +191,9 @@ def test_counts(add, tmp_path, capsys, drops, expected, status, bound):
     assert ("in place of" in found.err) == bool(status)
 
 
-def test_a_name_that_is_not_utf_8_ends_nothing(add, tmp_path, capsys, mine):
+def test_a_name_of_any_bytes_ends_nothing(add, tmp_path, capsys, mine):
     images, labels = add(count=3)
-    name = os.fsdecode(b"bad_\xff_byte")
+    name = os.fsdecode(b"bad_\xff\nbyte")
     os.rename(images / "0.jpg", images / f"{name}.jpg")
     os.rename(labels / "0.png", labels / f"{name}.png")
     datasets = ("--config-file", config(tmp_path), "--datasets", "sample", "check_mine")
@@ -206,8 +206,8 @@ def test_a_name_that_is_not_utf_8_ends_nothing(add, tmp_path, capsys, mine):
     captured = capsys.readouterr()
     assert rows(captured.out)["check_mine"][-1] == "sound"
     listed = (tmp_path / "out/sample.problems.txt").read_text(encoding="utf-8")
-    assert r"bad_\udcff_byte_2.jpg has no label" in listed
-    assert r"bad_\udcff_byte.png has the value 20" in listed
+    assert r"bad_\udcff\nbyte_2.jpg has no label" in listed
+    assert r"bad_\udcff\nbyte.png has the value 20" in listed
     for stream in captured:
         stream.encode()
 
