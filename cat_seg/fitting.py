@@ -8,6 +8,7 @@ fits is loaded, what is new starts fresh, and what has no place is dropped.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -85,8 +86,9 @@ def load_converted(
         strict: everything has to fit, as for resuming; else everything that changes an answer.
 
     Returns:
-        As missing keys, entries for training alone that the file lacks or has in another size. As
-        unexpected ones, those without a place here and what carries nothing (masks, sizes, flags).
+        As missing keys, entries for training alone that the file lacks. As unexpected ones, those
+        without a place here, and what carries nothing (masks, sizes, flags). Entries for training
+        alone that are there in another size are both.
 
     Raises:
         UserError: for a checkpoint of another model, an entry that is missing or has no place
@@ -100,7 +102,7 @@ def load_converted(
     _refuse(own, converted, checked)
     _load_fitting(load, own, converted, compared.reshaped, assign)
     model.load_format = found
-    unplaced = [converted.sources[name] for name in compared.foreign]
+    unplaced = [converted.sources[name] for name in compared.foreign + compared.reshaped]
     return _IncompatibleKeys(compared.missing + compared.reshaped, converted.unused + unplaced)
 
 
@@ -221,7 +223,8 @@ def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparis
         )
     if compared.missing:
         raise UserError(
-            f"the checkpoint lacks {compared.missing[0]} ({len(compared.missing)} missing in all)"
+            f"the checkpoint lacks {compared.missing[0]} ({len(compared.missing)} missing in all);"
+            " take a complete one"
         )
     if compared.foreign:
         raise UserError(
@@ -270,12 +273,16 @@ def _part(name: str) -> str:
 
 def _words(names: Sequence[str], whole: Iterable[str]) -> list[str]:
     """The parts that entries belong to, with their number where it is not all of a part's."""
+    totals = Counter(map(_part, whole))
     words = []
     for part in (*_PARTS, _OTHER):
         own = [name for name in names if _part(name) == part]
-        total = sum(_part(name) == part for name in whole)
-        if own and (len(own) == total and part != _OTHER):
+        if not own:
+            continue
+        if part == _OTHER:
+            words.append(f"{len(own)} {part} (such as {own[0]})")
+        elif len(own) == totals[part]:
             words.append(part)
-        elif own:
-            words.append(f"{len(own)} of {total} entries of the {part} (such as {own[0]})")
+        else:
+            words.append(f"{len(own)} of {totals[part]} entries of the {part} (such as {own[0]})")
     return words

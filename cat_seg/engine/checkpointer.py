@@ -199,9 +199,10 @@ class Checkpointer(DetectionCheckpointer):
                 "; MODEL.WEIGHTS_EMA chooses" if weights.both else ", the only ones there",
             )
         elif self._averaged and key == KEY:
-            raise UserError(
-                f"{key}: {file} has no moving average (EMA) of its weights; set MODEL.WEIGHTS_EMA"
-                " to False"
+            logger.warning(
+                "MODEL.WEIGHTS_EMA is True, but %s has no moving average (EMA): took the weights "
+                "themselves",
+                file,
             )
         return weights.tensors
 
