@@ -82,7 +82,8 @@ def test_two_ranks_stop_together_and_go_on_bit_by_bit(cfg):
         assert torch.equal(one["torch"], other["torch"])
     results = json.loads((out / "whole/inference/stand_in/results.json").read_text())
     cfg.MODEL.WEIGHTS = str(out / "whole/model_final.pth")
-    assert evaluate(cfg)["sem_seg"] == results["sem_seg"]
+    # The file has one figure more: mIoU_present_or_predicted.
+    assert evaluate(cfg)["sem_seg"].items() <= results["sem_seg"].items()
 
 
 @pytest.mark.parametrize(("is_first", "waited"), [(True, []), (False, [5.0])])
