@@ -65,12 +65,15 @@ class CATSeg(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Constructor arguments from a config."""
         head = cfg.MODEL.SEM_SEG_HEAD
-        train_classes = load_vocabulary(head.TRAIN_CLASS_JSON)
-        test_json = head.TEST_CLASS_JSON
+        sem_seg_head = build_sem_seg_head(cfg, None)
+        train_json, test_json = head.TRAIN_CLASS_JSON, head.TEST_CLASS_JSON or head.TRAIN_CLASS_JSON
+        classes = {path: load_vocabulary(path) for path in (train_json, test_json)}
+        for path, names in classes.items():
+            sem_seg_head.clip.prompts.check(names, path)
         return {
-            "sem_seg_head": build_sem_seg_head(cfg, None),
-            "train_classes": train_classes,
-            "test_classes": load_vocabulary(test_json) if test_json else train_classes,
+            "sem_seg_head": sem_seg_head,
+            "train_classes": classes[train_json],
+            "test_classes": classes[test_json],
             "pixel_mean": cfg.MODEL.CLIP_PIXEL_MEAN,
             "pixel_std": cfg.MODEL.CLIP_PIXEL_STD,
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
@@ -92,10 +95,11 @@ class CATSeg(nn.Module):
         """Answer with these classes in evaluation from now on.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is none, or they make the same prompts because these are cut.
         """
         if not names:
             raise UserError("the vocabulary is empty; give at least one class name")
+        self.sem_seg_head.clip.prompts.check(names, "the vocabulary")
         self._test_classes = tuple(names)
 
     def clip_parameters(self) -> Iterator[nn.Parameter]:

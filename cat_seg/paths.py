@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
@@ -12,7 +13,8 @@ def resolve(path: str) -> Path:
 
     Commands therefore work from any folder. The returned path need not exist.
     """
-    given = Path(path).expanduser()
-    if given.is_absolute() or given.exists():
+    # Unlike pathlib's, these raise for no text: "~nobody/x", null characters, endless names.
+    given = Path(os.path.expanduser(path))
+    if given.is_absolute() or os.path.exists(given):
         return given
-    return REPO_ROOT / given if (REPO_ROOT / given).exists() else given
+    return REPO_ROOT / given if os.path.exists(REPO_ROOT / given) else given

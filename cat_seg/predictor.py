@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from cat_seg.config_checks import check_registered
-from cat_seg.data import check_names, parse_vocabulary, read_image
+from cat_seg.data import read_image, vocabulary_from
 from cat_seg.data.mapper import InferenceMapper
 from cat_seg.engine import Checkpointer
 from cat_seg.engine.precision import set_float32_precision
@@ -42,7 +43,7 @@ class Prediction:
 class Predictor:
     """Segments images with the model of a config, into any classes."""
 
-    def __init__(self, cfg: CfgNode, vocabulary: Sequence[str] | str | None = None) -> None:
+    def __init__(self, cfg: CfgNode, vocabulary: Iterable[str] | str | Path | None = None) -> None:
         """Build the model of `cfg` on MODEL.DEVICE and load MODEL.WEIGHTS.
 
         Args:
@@ -71,20 +72,19 @@ class Predictor:
         """The class names that labels are indices into."""
         return self.model.vocabulary
 
-    def set_vocabulary(self, names: Sequence[str] | str) -> None:
+    def set_vocabulary(self, names: Iterable[str] | str | Path) -> None:
         """Segment into these classes from now on.
 
         Args:
-            names: class names, or a text that `cat_seg.data.parse_vocabulary` understands.
+            names: class names in index order, the path of a class list, or a text that
+                `cat_seg.data.parse_vocabulary` understands.
 
         Raises:
-            UserError: no names, an empty one, one that is there twice, or an unreadable list.
+            UserError: no names, an empty one, one that is there twice, names without an order (a
+                set), an unreadable list, or names that are the same to CLIP because it reads only
+                their beginning. The vocabulary then is what it was before.
         """
-        if not isinstance(names, Iterable):
-            raise UserError(f"the vocabulary must be class names or a text, not {type(names)}")
-        is_text = isinstance(names, str)
-        checked = parse_vocabulary(names) if is_text else check_names([*names], "the vocabulary")
-        self.model.set_vocabulary(checked)
+        self.model.set_vocabulary(vocabulary_from(names))
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, with_probabilities: bool = False) -> Prediction:

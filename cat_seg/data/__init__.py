@@ -5,7 +5,7 @@ from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark, datasets_named
 from cat_seg.data.folders import IMAGE_SUFFIXES
 from cat_seg.data.reading import check_label_values, read_image, read_label
 from cat_seg.data.registration import DatasetSpec, Layout, datasets_root, is_on_disk, register
-from cat_seg.data.vocabularies import check_names, load_vocabulary, parse_vocabulary
+from cat_seg.data.vocabularies import load_vocabulary, parse_vocabulary, vocabulary_from
 
 __all__ = [
     "BENCHMARKS",
@@ -17,7 +17,6 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "check_label_values",
-    "check_names",
     "datasets_named",
     "datasets_root",
     "is_on_disk",
@@ -26,4 +25,5 @@ __all__ = [
     "read_image",
     "read_label",
     "register",
+    "vocabulary_from",
 ]

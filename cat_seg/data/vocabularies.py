@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cat_seg.data.class_files import read_class_file
+from cat_seg.data.class_names import check_names, list_names
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT, resolve
+from cat_seg.paths import REPO_ROOT
 
 SHIPPED = REPO_ROOT / "datasets"
 
@@ -29,13 +30,10 @@ def load_vocabulary(path: str) -> list[str]:
         The names without surrounding blanks.
 
     Raises:
-        UserError: the file is missing, no text or no JSON, is not a list of non-empty strings, is
-            empty, or has a name twice.
+        UserError: as `cat_seg.data.class_files.read_class_file` and
+            `cat_seg.data.class_names.check_names`.
     """
-    if Path(path).suffix.lower() == ".txt":
-        lines = _parse_file(path, str.splitlines)
-        return check_names([line for line in lines if line.strip()], str(path))
-    return check_names(_parse_file(path, json.loads), str(path))
+    return check_names(read_class_file(path), str(path))
 
 
 def parse_vocabulary(text: str) -> list[str]:
@@ -59,6 +57,23 @@ def parse_vocabulary(text: str) -> list[str]:
         return load_vocabulary(shipped_path(text))
     names = [name for name in text.split(",") if name.strip()]
     return check_names(names, f"vocabulary {text!r}")
+
+
+def vocabulary_from(names: Iterable[str] | str | Path) -> list[str]:
+    """Return the class names that a caller of the Python interface gave.
+
+    Args:
+        names: class names in index order in a list, tuple, NumPy array or iterator; a text as for
+            `parse_vocabulary`; or the path of a class list.
+
+    Raises:
+        UserError: as in `load_vocabulary`; or `names` is nothing of this, or has no order.
+    """
+    if isinstance(names, str):
+        return parse_vocabulary(names)
+    if isinstance(names, Path):
+        return load_vocabulary(str(names))
+    return list_names(names, "the vocabulary")
 
 
 def check_class_list(
@@ -92,51 +107,3 @@ def check_class_list(
             f"{first} is {names[first]!r} and not {own[first]!r}; {remedy}"
         )
     return names
-
-
-def _parse_file(path: str, parse: Callable[[str], object]) -> object:
-    file = resolve(path)
-    try:
-        # utf-8-sig: editors on Windows put a byte order mark first.
-        return parse(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(
-            f"cannot read the class list {file}: {error.strerror}; give an existing file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text; save the class list as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f'{file} is not JSON ({error}); expected a list of class names like ["cat", "dog"]'
-        ) from error
-
-
-def check_names(names: object, source: str) -> list[str]:
-    """Return class names without surrounding blanks.
-
-    Args:
-        names: what should be a list of them.
-        source: where it comes from, for messages.
-
-    Raises:
-        UserError: it is not a list of non-empty strings, is empty, or has a name twice.
-    """
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f'{source} is not a list of class names like ["cat", "dog"]')
-    if not names:
-        raise UserError(f"{source} has no class names; list at least one")
-    stripped = [name.strip() for name in names]
-    for index, name in enumerate(stripped):
-        if not name.split(",")[0].strip():
-            raise UserError(f"{source}: class {index} has an empty name ({names[index]!r})")
-    _refuse_duplicates(stripped, source)
-    return stripped
-
-
-def _refuse_duplicates(names: Sequence[str], source: str) -> None:
-    first_index: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if first_index.setdefault(name, index) != index:
-            raise UserError(
-                f"{source}: classes {first_index[name]} and {index} are both {name!r}; keep one"
-            )

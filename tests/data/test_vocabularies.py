@@ -54,7 +54,7 @@ def test_typed_names(text, expected):
 
 def test_files_by_suffix(tmp_path):
     text, as_json = tmp_path / "names.txt", tmp_path / "names.json"
-    text.write_text("road, route\n\n  cat\n")
+    text.write_text("road, route\n  cat\n\n \n")
     as_json.write_text('["road, route", "cat"]')
     for read in (load_vocabulary, parse_vocabulary):
         assert read(str(text)) == read(str(as_json)) == ["road, route", "cat"]

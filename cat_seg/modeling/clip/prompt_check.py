@@ -1,0 +1,91 @@
+"""Class names that CLIP cannot tell apart, or does not read to the end."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...data.class_names import first_synonym
+from ...errors import UserError
+
+if TYPE_CHECKING:
+    from .prompts import Prompts
+
+logger = logging.getLogger(__name__)
+
+MOST_LISTED, LONGEST_SHOWN = 12, 40
+
+
+class PromptReport:
+    """What becomes of class names in prompts.
+
+    same: groups of indices whose names are equal to the tokenizer, in index order.
+    cut: indices of names that do not fit the context length in every template.
+
+    Raises:
+        UserError: names that differ make the same prompts because these are cut.
+    """
+
+    def __init__(self, prompts: Prompts, names: Sequence[str], source: str) -> None:
+        self._names = names
+        self._context_length = prompts.context_length
+        self._source = source
+        words = [first_synonym(name) for name in names]
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, word in enumerate(words):
+            groups[tuple(prompts.encode(word))].append(index)
+        self.same = [group for group in groups.values() if len(group) > 1]
+        longest = max(prompts.templates, key=lambda template: len(prompts.encode(template("x"))))
+        room = prompts.context_length - 2  # without start and end of text
+        self.cut = [i for i, word in enumerate(words) if len(prompts.encode(longest(word))) > room]
+        distinct = {group[0] for group in groups.values()}
+        self._refuse_same_after_cut(prompts, [index for index in self.cut if index in distinct])
+
+    def warn(self) -> None:
+        """Log one line for names that are the same, and one for names that are cut."""
+        if self.same:
+            groups = [self._list(group, " = ", most=4) for group in self.same]
+            logger.warning(
+                "%s: %d of the %d classes are equal to CLIP, which ignores case and synonyms after "
+                "the first; of equal ones only the first gets pixels: %s",
+                self._source,
+                sum(map(len, self.same)),
+                len(self._names),
+                _join(groups, "; ", MOST_LISTED),
+            )
+        if self.cut:
+            logger.warning(
+                "%s: the prompts of %d of the %d classes are cut at the %d tokens that CLIP reads: "
+                "%s",
+                self._source,
+                len(self.cut),
+                len(self._names),
+                self._context_length,
+                self._list(self.cut, ", ", MOST_LISTED),
+            )
+
+    def _refuse_same_after_cut(self, prompts: Prompts, indices: Sequence[int]) -> None:
+        first_index: dict[bytes, int] = {}
+        for index in indices:
+            tokens = prompts.tokenize([self._names[index]]).numpy().tobytes()
+            first = first_index.setdefault(tokens, index)
+            if first != index:
+                raise UserError(
+                    f"{self._source}: classes {first} ({self._quoted(first)}) and {index} "
+                    f"({self._quoted(index)}) make the same prompt, cut at the "
+                    f"{self._context_length} tokens that CLIP reads; shorten them"
+                )
+
+    def _list(self, indices: Sequence[int], separator: str, most: int) -> str:
+        return _join([f"{self._quoted(index)} ({index})" for index in indices], separator, most)
+
+    def _quoted(self, index: int) -> str:
+        name = self._names[index]
+        return repr(name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}...")
+
+
+def _join(items: Sequence[str], separator: str, most: int) -> str:
+    rest = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *rest])
