@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import ceil
-from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from cat_seg.fonts import Font
 
 BACKGROUND, TEXT, FAINT_TEXT = (255, 255, 255), (32, 33, 36), (110, 114, 120)
 
@@ -60,31 +61,29 @@ def draw_legend(
         for row, entry in enumerate(column.entries):
             middle = pad + (row + 0.5) * line
             if entry.colour is None:
-                draw.text((left, middle), entry.name, FAINT_TEXT, font, anchor="lm")
+                font.draw(draw, (left, middle), entry.name, FAINT_TEXT, anchor="lm")
                 continue
             legend.paste(entry.colour, (round(left), round(middle - size / 2)), chip)
-            name = shorten(entry.name, font, right - column.share_width - name_left)
-            draw.text((name_left, middle), name, TEXT, font, anchor="lm")
-            draw.text((right, middle), entry.share, FAINT_TEXT, font, anchor="rm")
+            name = shorten(entry.name, font, column.name_width)
+            font.draw(draw, (name_left, middle), name, TEXT, anchor="lm")
+            font.draw(draw, (right, middle), entry.share, FAINT_TEXT, anchor="rm")
         left = right + BETWEEN_COLUMNS * size
     return legend
 
 
 @cache
-def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib, at a size in pixels."""
-    return ImageFont.truetype(
-        Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
-    )
+def load_font(size: int) -> Font:
+    """The font of legends and titles at a size in pixels."""
+    return Font(size)
 
 
-def shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def shorten(text: str, font: Font, width: float) -> str:
     """Cut a text to `width` pixels, with an ellipsis where something is missing."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    # By bisection, as names may be long.
+    kept = bisect_right(range(len(text)), width, key=lambda n: font.getlength(text[:n] + "…")) - 1
+    return text[: max(kept, 0)].rstrip() + "…"
 
 
 class _Column(NamedTuple):
@@ -92,6 +91,7 @@ class _Column(NamedTuple):
 
     entries: Sequence[Entry]
     width: float
+    name_width: float
     share_width: float
 
 
@@ -122,8 +122,13 @@ def _column(
 ) -> _Column:
     share = max(length(entry.share) for entry in entries)
     share_width = share + BEFORE_SHARE * size if share else 0.0
-    width = CHIP_AND_GAP * size + max(length(entry.name) for entry in entries) + share_width
-    return _Column(entries, min(width, LONGEST_ENTRY * size, room), share_width)
+    beside_name = CHIP_AND_GAP * size + share_width
+    name_width = max(length(entry.name) for entry in entries)
+    limit = min(LONGEST_ENTRY * size, room)
+    if beside_name + name_width > limit:
+        return _Column(entries, limit, limit - beside_name, share_width)
+    # Not computed back from the sum, where rounding would cut the longest name.
+    return _Column(entries, beside_name + name_width, name_width, share_width)
 
 
 def _total(widths: Sequence[float], size: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from math import ceil
@@ -9,6 +10,8 @@ from math import ceil
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cat_seg.data.class_names import first_synonym
+from cat_seg.fonts import can_draw
 from cat_seg.legend import BACKGROUND, TEXT, Entry, draw_legend, load_font, shorten
 
 # Pictures with a longer side below this (pixels) are enlarged by a whole factor before drawing.
@@ -162,7 +165,7 @@ def _grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image
     lefts = [index * (column + gap) for index in range(len(titles))]
     for left, title in zip(lefts, titles, strict=True):
         centre = (left + column / 2, top / 2)
-        draw.text(centre, shorten(title, font, column), TEXT, font, anchor="mm")
+        font.draw(draw, centre, shorten(title, font, column), TEXT, anchor="mm")
     for row in rows:
         for left, panel in zip(lefts, row, strict=True):
             grid.paste(panel, (left + (column - panel.width) // 2, top))
@@ -229,13 +232,19 @@ def legend_entries(
     present = [index for index in np.argsort(-counts, kind="stable") if counts[index] > 0]
     entries = [
         Entry(
-            name=" ".join(names[index].split(",")[0].split()),
+            name=_shown_name(names[index], index),
             share=percent(counts[index] / pixels) if with_share else "",
             colour=tuple(colours[index]),
         )
         for index in present
     ]
     return entries or [Entry("no labelled pixels")]
+
+
+def _shown_name(name: str, index: int) -> str:
+    """The first synonym, in composed characters, or the index where it cannot be drawn."""
+    shown = unicodedata.normalize("NFC", " ".join(first_synonym(name).split()))
+    return shown if can_draw(shown) else f"class {index}"
 
 
 def percent(share: float) -> str:

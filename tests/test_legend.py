@@ -2,9 +2,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import ImageDraw
 
-from cat_seg.legend import Entry, draw_legend, load_font, shorten
+from cat_seg.legend import (
+    BEFORE_SHARE,
+    CHIP_AND_GAP,
+    LONGEST_ENTRY,
+    PADDING,
+    Entry,
+    draw_legend,
+    load_font,
+    shorten,
+)
 
 ENTRIES = [Entry(f"class {index}", "1.0%", (250, index, 0)) for index in range(40)]
 
@@ -12,6 +23,10 @@ ENTRIES = [Entry(f"class {index}", "1.0%", (250, index, 0)) for index in range(4
 @pytest.fixture
 def drawn(monkeypatch) -> list[str]:
     """The texts drawn, in order."""
+    return record_texts(monkeypatch)
+
+
+def record_texts(monkeypatch) -> list[str]:
     texts = []
     original = ImageDraw.ImageDraw.text
 
@@ -63,6 +78,43 @@ def test_long_names_are_cut(drawn):
 
 def test_a_legend_has_a_line_even_without_room():
     assert draw_legend(ENTRIES[:1], 13, 100, 1, flat=True).height > 13
+
+
+@given(
+    names=st.lists(st.text(st.sampled_from("ilmwMW tTVA.é"), min_size=1), min_size=1, max_size=9),
+    share=st.sampled_from(["", "<0.1%", "12%"]),
+    size=st.integers(5, 60),
+    width=st.floats(0, 3000),
+    flat=st.booleans(),
+)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+def test_names_are_cut_only_where_there_is_no_room(names, share, size, width, flat):
+    entries = [Entry(name, share, (1, 2, 3)) for name in names]
+    with pytest.MonkeyPatch.context() as patch:
+        texts = record_texts(patch)
+        draw_legend(entries, size, width, 10_000, flat)
+    length = load_font(size).getlength
+    room = min(width - 2 * PADDING * size, LONGEST_ENTRY * size) - CHIP_AND_GAP * size
+    if share:
+        room -= length(share) + BEFORE_SHARE * size
+    named = [text for text in texts if text != share and not text.startswith("and ")]
+    for entry, text in zip(entries, named, strict=False):
+        if length(entry.name) < room - 1e-6:
+            assert text == entry.name
+        elif length(entry.name) > room + 1e-6:
+            assert text.endswith("…")
+            assert length(text) <= room + 1e-6 or text == "…"
+
+
+def test_a_name_is_cut_at_the_last_character_that_fits():
+    font, name = load_font(13), "pommelhorse"
+    for width in range(10, 100, 3):
+        text = shorten(name, font, width)
+        assert text == name or font.getlength(name[: len(text)] + "…") > width
+
+
+def test_an_endless_name_is_cut_at_once():
+    assert shorten("wall " * 2_000, load_font(13), 100).startswith("wall")
 
 
 @pytest.mark.parametrize("width", [0, 20, 50, 1000])

@@ -101,4 +101,4 @@ def _write(
 ) -> None:
     """Write one line below and to the right of a corner, cut to a width."""
     font = load_font(size)
-    ImageDraw.Draw(sheet).text(corner, shorten(text, font, width), colour, font, anchor="la")
+    font.draw(ImageDraw.Draw(sheet), corner, shorten(text, font, width), colour, anchor="la")
