@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: help setup quickstart test lint clean
+.PHONY: help setup quickstart test lint fuzz clean
 
 help: ## list these targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [ADAPTER=oft|hyperbolic]"
@@ -26,8 +26,11 @@ lint: $(READY_DEV) ## check style and formatting
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+fuzz: $(READY_DEV) ## damage files and read them for ten minutes; what breaks goes to output/fuzz
+	$(RUN) -m tests.fuzz --minutes 10
+
 clean: ## remove caches and build outputs; .venv and output/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache .coverage
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.txt tools/set_up.sh tools/install_detectron2.py

@@ -1,0 +1,45 @@
+"""The property that every reader has, and how thoroughly it is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.fuzz.mutation import damaged
+from tests.fuzz.seeds import seeds
+from tests.fuzz.session import Outcome, Session
+
+KINDS = ("image", "label", "classes", "config", "checkpoint")
+
+_COMMON = {
+    "deadline": None,  # Session has a limit that also ends what hangs
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.large_base_example],
+    "phases": [Phase.explicit, Phase.generate, Phase.shrink],
+}
+settings.register_profile("quick", max_examples=150, derandomize=True, **_COMMON)
+settings.register_profile("long", max_examples=500, **_COMMON)
+
+
+class FaultError(AssertionError):
+    """A damaged file that was neither answered nor refused."""
+
+    def __init__(self, kind: str, name: str, content: bytes, outcome: Outcome) -> None:
+        super().__init__(f"{kind} file {name} {outcome.kind}: {outcome.told}\n{content[:2000]!r}")
+        self.name, self.content, self.outcome = name, content, outcome
+
+
+def damaged_files_are_answered_or_refused(
+    kind: str, session: Session, profile: str
+) -> Callable[[], None]:
+    """A hypothesis test: a reader answers or raises a UserError of one line, whatever it reads."""
+
+    @settings(settings.get_profile(profile))
+    @given(damaged(seeds()[kind]))
+    def test(file: tuple[str, bytes]) -> None:
+        outcome = session.read(kind, *file)
+        if outcome.is_fault:
+            raise FaultError(kind, *file, outcome)
+
+    return test
