@@ -12,6 +12,7 @@ from tools.install_detectron2 import REQUIRES
 
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "fontTools": "fonttools",
     "cv2": "opencv-python-headless",
     "open_clip": "open-clip-torch",
     "sklearn": "scikit-learn",
