@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def read_config_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         UserError: naming the file that is missing, unreadable, empty, not YAML, not a mapping, or
             its own base, or the key that it has twice.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"--config-file {path}: no such file; see configs/")
     return list(_read_chain(path, ()))
 
@@ -76,9 +77,10 @@ def _bases(path: Path, given: Any) -> list[Path]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: {BASE} is {given!r}; it takes a file, or a list of files")
-    files = [path.parent / Path(name).expanduser() for name in names]
+    # os.path does not raise for "~nobody" or endless names, as pathlib does.
+    files = [path.parent / os.path.expanduser(name) for name in names]
     for name, file in zip(names, files, strict=True):
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UserError(f"{path}: its {BASE} {name!r} is no file; looked for {file}")
     return files
 

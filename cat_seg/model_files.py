@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -93,6 +94,6 @@ def local_file(weights: str) -> Path:
         except Exception as error:  # each kind of URL has its own
             raise UserError(f"{KEY}: cannot fetch {weights} ({error})") from error
     path = resolve(weights)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{KEY}: no file {weights}")
     return path

@@ -101,7 +101,7 @@ def _expand(text: str) -> Iterator[Path]:
         is_folder = path.is_dir()
     except (OSError, RuntimeError) as error:  # the latter of "~name" where nobody has that name
         raise UserError(f"--input {text}: {getattr(error, 'strerror', None) or error}") from error
-    pattern = str(Path(text).expanduser())
+    pattern = os.path.expanduser(text)
     for match in [path] if is_folder else map(Path, sorted(glob.glob(pattern, recursive=True))):
         try:
             files = sorted(match.iterdir()) if match.is_dir() else [match]

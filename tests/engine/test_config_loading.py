@@ -240,6 +240,8 @@ def test_an_unknown_key_names_the_closest_one():
         (b"_BASE_: [1]\n", "_BASE_ is"),
         (b"_BASE_: nowhere.yaml\n", r"_BASE_ 'nowhere\.yaml' is no file"),
         (b"_BASE_: .\n", "_BASE_ '.' is no file"),
+        (b"_BASE_: ~nobody/a.yaml\n", "_BASE_ '~nobody/a.yaml' is no file"),
+        (b"_BASE_: " + b"a" * 5000 + b"\n", "is no file"),
         (b"1: 2\n", "1 is no config key"),
         (b"VERSION: 1\n", "v1"),
     ],

@@ -52,7 +52,7 @@ def edits() -> st.SearchStrategy[list[Edit]]:
             st.sampled_from(PIECES),
         ),
     )
-    return st.lists(change, max_size=6)
+    return st.lists(change, max_size=3)
 
 
 def apply(content: bytes, changes: Sequence[Edit]) -> bytes:

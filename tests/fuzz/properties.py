@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
+from tests.fuzz.contents import CONTENTS
 from tests.fuzz.mutation import damaged
 from tests.fuzz.seeds import seeds
 from tests.fuzz.session import Outcome, Session
@@ -35,8 +37,12 @@ def damaged_files_are_answered_or_refused(
 ) -> Callable[[], None]:
     """A hypothesis test: a reader answers or raises a UserError of one line, whatever it reads."""
 
+    files = damaged(seeds()[kind])
+    if kind in CONTENTS:
+        files = st.one_of(files, CONTENTS[kind]())
+
     @settings(settings.get_profile(profile))
-    @given(damaged(seeds()[kind]))
+    @given(files)
     def test(file: tuple[str, bytes]) -> None:
         outcome = session.read(kind, *file)
         if outcome.is_fault:

@@ -101,18 +101,23 @@ DATASETS:
     }
 
 
-def _checkpoints() -> dict[str, bytes]:
-    state = {
+def state_dicts() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Some entries of a checkpoint of ours, and of a published one."""
+    clip = "sem_seg_head.predictor.clip_model"
+    own = {
         "sem_seg_head.clip.text.positional_embedding": torch.arange(6.0).view(2, 3),
         "sem_seg_head.upsample1.bias": torch.ones(4, dtype=torch.float16),
     }
     published = {
-        "sem_seg_head.predictor.clip_model.visual.class_embedding": torch.zeros(3),
-        "sem_seg_head.predictor.clip_model.transformer.resblocks.0.attn.in_proj_weight": (
-            torch.zeros(6, 2)
-        ),
+        f"{clip}.visual.class_embedding": torch.zeros(3),
+        f"{clip}.transformer.resblocks.0.attn.in_proj_weight": torch.zeros(6, 2),
         "sem_seg_head.predictor.transformer.head.weight": torch.zeros(1, 2, 3, 3),
     }
+    return own, published
+
+
+def _checkpoints() -> dict[str, bytes]:
+    state, published = state_dicts()
     training = {"model": state, "iteration": 3, "optimizer": {"state": {0: {"step": 1.0}}}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _start_weights(architecture: Architecture, weights: str) -> dict[str, Tensor
     if weights == "random":
         return open_clip.CLIP(**architecture.open_clip_config).state_dict()
     path = _download(architecture) if weights == "openai" else resolve(weights)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{KEY}: no file {weights}; give 'openai', 'random' or a file that exists")
     return read_tensors(path, KEY)
 
