@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import connection, parent_process
 from typing import TypeVar
 
 import cv2
 
 from cat_seg.errors import UserError
+from cat_seg.processes import begin_child, signals_held_back, wait_for_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 # Items that a process takes at once: few enough to stop within a second, many enough to hide the
 # cost of handing them over.
 BATCH = 16
@@ -77,46 +73,22 @@ def run_in_processes(
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     # There are processes enough. Not in the workers: after a fork this can wait for ever.
     cv2.setNumThreads(0)
-    executor = ProcessPoolExecutor(processes, initializer=_start_worker)
+    executor = ProcessPoolExecutor(processes, initializer=begin_child, initargs=(wait_for_parent,))
     try:
-        with _held(STOPPING):
+        with signals_held_back():
             futures = {executor.submit(_run_batch, function, batch): batch for batch in batches}
         for future in as_completed(futures):
             yield from zip(futures[future], future.result(), strict=True)
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, most likely for want of memory; "
+            "a worker process was killed, most likely because memory ran out; "
             "run the same command with fewer --jobs"
         ) from error
     finally:
         # A second Ctrl-C waits too: in the midst of this, it would leave processes that never end.
-        with _held(STOPPING):
+        with signals_held_back():
             executor.shutdown(cancel_futures=True)
 
 
 def _run_batch(function: Callable[[T], R], batch: Sequence[T]) -> list[R]:
     return [function(item) for item in batch]
-
-
-@contextmanager
-def _held(signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Hold back signals, here and in processes started meanwhile, until these let them in."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-    # Ctrl-C goes to all processes of a terminal; the main one decides what happens.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when the main one has been killed; it would wait for work for ever."""
-    connection.wait([parent_process().sentinel])
-    os._exit(1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -187,7 +189,11 @@ def fixed_randomness(seed: int, position: int) -> Iterator[None]:
 
 
 class _MappedRecords(Dataset):
-    """Samples by their position in a stream; a UserError takes the place of a failed sample."""
+    """Samples by their position in a stream; a UserError takes the place of a failed sample.
+
+    Any other exception becomes one that names the image, so that it also leaves a worker process
+    in one line.
+    """
 
     def __init__(
         self,
@@ -203,11 +209,23 @@ class _MappedRecords(Dataset):
         self.seed = seed
 
     def __getitem__(self, position: int) -> Record | UserError:
+        record = self.records[self.order[position]]
         with fixed_randomness(self.seed, position):
             try:
-                return self.mapper(self.records[self.order[position]])
+                return self.mapper(record)
             except UserError as error:
                 return error
+            except Exception as error:
+                return _unexpected(record, error)
+
+
+def _unexpected(record: Record, error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return UserError(
+        f"image {record['file_name']} cannot be prepared: {reason} "
+        f"({Path(where.filename).name}, line {where.lineno}); repair or remove it"
+    )
 
 
 class _RaisingLoader(DataLoader):

@@ -116,9 +116,13 @@ class StopOnSignal(HookBase):
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
 
-    def save(self) -> None:
-        """Save the iteration that just ended, on every rank, unless that is done."""
-        done = self._iteration
+    def save(self, done: int | None = None) -> None:
+        """Save the iteration that just ended, on every rank, unless that is done.
+
+        Args:
+            done: the last complete iteration; by default the last that began.
+        """
+        done = self._iteration if done is None else done
         if done is not None and self._checkpointer.saved_iteration != done:
             self._checkpointer.save(f"model_{done:07d}", iteration=done)
 

@@ -6,34 +6,46 @@ import argparse
 import multiprocessing
 import os
 import signal
+import socket
+import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.engine import launch as launch_processes
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
 
 from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
-from cat_seg.errors import UserError, fail
+from cat_seg.errors import UserError, explain, fail, lost_process
 from cat_seg.pool import cores
+from cat_seg.processes import begin_child, signals_held_back, status_of, wait_for_parent
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
+# CUDA does not work in a fork of a process that has used it.
+START_METHOD = "spawn"
 # Seconds that rank 0 has to report an error that every rank met.
 FIRST_WORD = 5.0
+# Seconds that ranks have to end by themselves when one has failed; less than FIRST_WORD, so that
+# one line is printed.
+SETTLING = 2.0
+# Seconds that a rank has to end after SIGTERM, before it is killed.
+GRACE = 10.0
 
 
 def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     """Run main(cfg, args) in each of --num-gpus x --num-machines processes, on MODEL.DEVICE.
 
     With MODEL.DEVICE cpu, --num-gpus is the number of processes, and GPUs stay untouched. SIGTERM
-    and Ctrl-C go on to all processes; an exit status other than 0 of one is that of the whole.
+    and Ctrl-C go on to all processes. When one of them fails or dies, the others are ended too.
 
     Args:
         main: a function of a module, so that other processes can import it.
@@ -42,19 +54,20 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 
     Raises:
         UserError: what `check_machine` refuses, and with one process what `main` raises.
-        SystemExit: if one of several processes ended with another status than 0.
+        SystemExit: with several processes, the status of the first that did not end with 0; 128 +
+            signal if a signal ended it, or reached this process.
     """
     check_machine(cfg, args)
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
-        # detectron2 takes NCCL, and a GPU for every process, wherever it finds one.
+        # torch.cuda must not be found: NCCL takes a GPU for every process.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if args.num_gpus * args.num_machines > 1:
         _launch_ranks(main, cfg, args)
         return
     try:
         main(cfg, args)
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
+    except KeyboardInterrupt as interrupt:
+        raise SystemExit(status_of(interrupt)) from None
 
 
 def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -62,20 +75,113 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         # Each would otherwise start as many threads as there are cores.
         threads = max(1, cores() // args.num_gpus)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    url = f"tcp://127.0.0.1:{_free_port()}" if args.dist_url == "auto" else args.dist_url
+    context = multiprocessing.get_context(START_METHOD)
+    ranks = [
+        context.Process(target=_rank_process, args=(number, url, main, cfg, args))
+        for number in range(args.num_gpus)
+    ]
+    resource_tracker.ensure_running()  # it would let signals in when the first process starts
     with _signals_to_children() as received:
         try:
-            launch_processes(
-                _rank_main,
-                args.num_gpus,
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                dist_url=args.dist_url,
-                args=(main, cfg, args),
-            )
-        except ProcessExitedException as error:
-            code = error.exit_code  # negative where a signal ended the process
-            status = 128 + received[0] if received else (code if code > 0 else 128 - code)
-            raise SystemExit(status) from None
+            with signals_held_back():
+                for rank in ranks:
+                    rank.start()
+            failed = _wait_for(ranks)
+        finally:
+            _end(ranks)
+    if received:
+        raise SystemExit(128 + received[0])
+    if failed is None:
+        return
+    if failed.exitcode > 0:  # it has said why
+        raise SystemExit(failed.exitcode)
+    number = -failed.exitcode
+    reason = ", most likely because memory ran out" if number == signal.SIGKILL else ""
+    fail(
+        f"process {ranks.index(failed)} of {len(ranks)} was killed (signal {number}){reason}; "
+        "a training goes on from its last checkpoint with --resume",
+        128 + number,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def _wait_for(ranks: Sequence[BaseProcess]) -> BaseProcess | None:
+    """Wait until all have ended with 0, or one has not; returns that one."""
+    running = {rank.sentinel: rank for rank in ranks}
+    while running:
+        ended = [running.pop(sentinel) for sentinel in connection.wait(list(running))]
+        for rank in ended:
+            rank.join()
+        # Of several at once, the one that was killed is the cause.
+        first = min(ended, key=lambda rank: rank.exitcode)
+        failed = first if first.exitcode < 0 else next((r for r in ended if r.exitcode), None)
+        if failed is not None:
+            return failed
+    return None
+
+
+def _end(ranks: Sequence[BaseProcess]) -> None:
+    """End what is left of the ranks: a rank that waits for a dead one may wait forever."""
+    for action, seconds in (
+        (lambda rank: None, SETTLING),
+        (BaseProcess.terminate, GRACE),
+        (BaseProcess.kill, None),
+    ):
+        left = [rank for rank in ranks if rank.is_alive()]
+        for rank in left:
+            action(rank)
+        end = None if seconds is None else time.monotonic() + seconds
+        for rank in left:
+            rank.join(None if end is None else max(0.0, end - time.monotonic()))
+
+
+def _rank_process(
+    number: int, url: str, main: Main, cfg: CfgNode, args: argparse.Namespace
+) -> None:
+    """Be one of the processes of this machine, from joining the others to the exit status."""
+    begin_child(_stop_with_parent)
+    status: int | str | None = 1
+    try:
+        _join_others(number, url, args)
+        _rank_main(main, cfg, args)
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        traceback.print_exc()
+    if status:
+        # NCCL may wait for the other ranks on the usual way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
+
+
+def _stop_with_parent() -> None:
+    """When the parent was killed, stop as by SIGTERM, but not for long."""
+    wait_for_parent()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(2 * GRACE)
+
+
+def _join_others(number: int, url: str, args: argparse.Namespace) -> None:
+    on_gpu = torch.cuda.is_available()
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        init_method=url,
+        world_size=args.num_gpus * args.num_machines,
+        rank=args.machine_rank * args.num_gpus + number,
+        timeout=DEFAULT_TIMEOUT,
+    )
+    comm.create_local_process_group(args.num_gpus)
+    if on_gpu:
+        torch.cuda.set_device(number)
+    comm.synchronize()
 
 
 def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -84,11 +190,15 @@ def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     register_custom(cfg)
     try:
         main(cfg, args)
-    except UserError as error:
-        if not comm.is_main_process():
-            # Rank 0 met the same error, most likely, and its end ends this process.
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        if lost_process(error) or not comm.is_main_process():
+            # What was lost has the first word, or else rank 0, which most likely met the same
+            # error. Its end ends this process.
             time.sleep(FIRST_WORD)
-        fail(str(error))
+        fail(message)
     dist.destroy_process_group()
 
 

@@ -133,10 +133,12 @@ def beginning(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
     before = file.read_bytes() if comm.is_main_process() and file.is_file() else None
     try:
         yield
-    except UserError as error:
+    except BaseException as error:  # also where Ctrl-C ends it
         if before is not None and file.read_bytes() != before:
             with replacing(file) as stream:
                 stream.write(before)
+        if not isinstance(error, UserError):
+            raise
         last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
         if last is None or str(last) not in str(error):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ import torch
 from detectron2.engine import SimpleTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from cat_seg.errors import UserError
+from cat_seg.evaluation import together
 
 Batch = list[dict[str, Any]]
 
@@ -42,6 +46,10 @@ def micro_batches(
                 yield part
 
 
+class BatchError(UserError):
+    """A batch could not be loaded; nothing of its step has been done, in any process."""
+
+
 class StepTrainer(SimpleTrainer):
     """detectron2's SimpleTrainer with mixed precision on any device and gradient accumulation.
 
@@ -70,21 +78,66 @@ class StepTrainer(SimpleTrainer):
         """
         super().__init__(model, data_loader, optimizer)
         self._autocast = torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None)
+        self._amp_dtype = amp_dtype
         self.grad_scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype == torch.float16)
         self._accumulation_steps = accumulation_steps
 
     def run_step(self) -> None:
-        """Draw a batch, back-propagate the sum of its losses, and take one optimiser step."""
+        """Draw a batch, back-propagate the sum of its losses, and take one optimiser step.
+
+        Raises:
+            BatchError: a batch could not be loaded; raised in all processes.
+            UserError: a loss or a gradient is not finite; the weights are as they were.
+        """
         start = time.perf_counter()
-        batch = next(self._data_loader_iter)
+        batch = self._next_batch()
         data_time = time.perf_counter() - start
 
         self.optimizer.zero_grad()
         losses = self._back_propagate(batch)
         self.after_backward()
         self._write_metrics(losses, data_time)
+        self._check_gradients()
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    def _next_batch(self) -> Batch:
+        try:
+            return together(lambda: next(self._data_loader_iter))
+        except UserError as error:
+            raise BatchError(str(error)) from error
+
+    def _write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
+        try:
+            self.write_metrics(losses, data_time, self.iter)
+        except FloatingPointError:  # in rank 0, of the means over all processes
+            wrong = [f"{name} is {loss:.3g}" for name, loss in losses.items() if not _finite(loss)]
+            raise self._diverged(", ".join(wrong) or "a loss of another process is not finite") from None
+
+    def _check_gradients(self) -> None:
+        """Refuse gradients that would make the weights NaN; GradScaler skips those steps itself."""
+        if self.grad_scaler.is_enabled():
+            return
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        try:
+            # Without a limit, clipping multiplies by 1.
+            nn.utils.clip_grad_norm_(trained, math.inf, math.inf, error_if_nonfinite=True)
+        except RuntimeError as error:
+            if "non-finite" not in str(error):
+                raise
+            raise self._diverged("a gradient is not finite") from None
+
+    def _diverged(self, what: str) -> UserError:
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        advice = "lower SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS.CLIP_VALUE"
+        if self._amp_dtype == torch.float16:
+            advice += ", or set SOLVER.AMP.DTYPE bfloat16"
+        elif self._amp_dtype is not None:
+            advice += ", or set SOLVER.AMP.ENABLED False"
+        return UserError(
+            f"training diverged in iteration {self.iter} at learning rate {rate:.3g}: "
+            f"{what}; {advice}"
+        )
 
     def _back_propagate(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradients of all micro-batches; returns the mean of each of their losses."""
@@ -103,6 +156,8 @@ class StepTrainer(SimpleTrainer):
 
     def end_loading(self) -> None:
         """End the workers that load data; another step starts new ones."""
+        if self._data_loader_iter_obj is not None:
+            self._data_loader_iter_obj.close()
         self._data_loader_iter_obj = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,3 +169,7 @@ class StepTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if state_dict["grad_scaler"]:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def _finite(loss: Tensor) -> bool:
+    return bool(loss.isfinite())

@@ -19,7 +19,7 @@ from torch import nn
 
 from cat_seg.config_checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
-from cat_seg.engine.checkpointer import Checkpointer
+from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.compiling import compile_aggregator
 from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
 from cat_seg.engine.loading import LastingLoader
@@ -29,8 +29,8 @@ from cat_seg.engine.radius import radius_loggers
 from cat_seg.engine.resuming import resumed_config, run_config
 from cat_seg.engine.rng import rng_state, seed_run, set_rng_state
 from cat_seg.engine.schedule import build_lr_scheduler
-from cat_seg.engine.step import StepTrainer
-from cat_seg.errors import UserError
+from cat_seg.engine.step import BatchError, StepTrainer
+from cat_seg.errors import UserError, explain
 from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
 
 logger = logging.getLogger(__name__)
@@ -38,12 +38,12 @@ logger = logging.getLogger(__name__)
 FINAL = "model_final"  # as PeriodicCheckpointer calls the checkpoint of the last iteration
 
 
-def _is_no_user_error(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+def _is_unexplained(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and explain(record.exc_info[1]))
 
 
-# detectron2 logs whatever ends the training with its traceback; a UserError is one line.
-logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
+# detectron2 logs whatever ends the training with its traceback; what is explained is one line.
+logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexplained)
 
 
 class Trainer(DefaultTrainer):
@@ -162,6 +162,31 @@ class Trainer(DefaultTrainer):
         super().before_train()
         if self._rng is not None:
             set_rng_state(self._rng)
+
+    def run_step(self) -> None:
+        """Take one step; an error that ends the run also names the checkpoint to resume from.
+
+        Raises:
+            UserError: a batch cannot be loaded, for which the iterations so far are saved, or the
+                losses diverge, for which nothing is saved.
+        """
+        try:
+            super().run_step()
+        except UserError as error:
+            message = str(error)
+            if isinstance(error, BatchError) and self.iter > self.start_iter:
+                # This iteration has not begun.
+                self.iter = self._trainer.iter = self.iter - 1
+                try:
+                    self._stop.save(self.iter)
+                except UserError as unsaved:
+                    message += f"; {unsaved}"
+            last = last_checkpoint(self.cfg.OUTPUT_DIR)
+            raise UserError(
+                f"{message}; the same command with --resume goes on from {last}"
+                if last
+                else f"{message}; there is no checkpoint yet"
+            ) from error
 
     def after_train(self) -> None:
         """End the data workers, then run the hooks, the last evaluation among them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,10 +40,6 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
     args = parse_args(argv)
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: give 0 or more")
-    # These end like Ctrl-C: the process that trains has a session of its own and would go on.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) != signal.SIG_IGN:  # nohup
-            signal.signal(ending, signal.default_int_handler)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         with alone_in(args.output):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -42,7 +41,6 @@ def prepare(
     args = _parse_args(description, argv)
     check_jobs(args.jobs)
     root = resolve(args.root) if args.root else datasets_root()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         problems = [problem for made in find(root) for problem in _convert(made, args.jobs)]
     except KeyboardInterrupt:

@@ -1,0 +1,94 @@
+"""Signals, and processes that never outlive what started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, parent_process
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal other than Ctrl-C asked this process to stop.
+
+    Attributes:
+        signum: the signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        """Note the signal."""
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def status_of(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit status of a process that an interrupt ends, as shells have it."""
+    return 128 + (interrupt.signum if isinstance(interrupt, Stopped) else signal.SIGINT)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `Stopped` in the block, so that files are cleaned up.
+
+    A signal that is ignored stays ignored (nohup), and so do all of them outside the main thread.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                before[signum] = signal.signal(signum, _stop)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM, here and in children started meanwhile.
+
+    A child lets them in with `begin_child`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_child(
+    wait: Callable[[], None],
+    on_sigterm: signal.Handlers | Callable[[int, FrameType | None], None] = signal.SIG_DFL,
+) -> None:
+    """Set up signals in a process that multiprocessing has just started.
+
+    Ctrl-C goes to every process of a terminal. It is ignored here: the parent decides.
+
+    Args:
+        wait: runs in a thread; this process ends when it returns. See `wait_for_parent`.
+        on_sigterm: the handler of SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, on_sigterm)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    threading.Thread(target=_end_after, args=(wait,), daemon=True).start()
+
+
+def wait_for_parent(seconds: float | None = None) -> None:
+    """Return when the parent of this process has ended, however it did, or after some seconds."""
+    connection.wait([parent_process().sentinel], seconds)
+
+
+def _end_after(wait: Callable[[], None]) -> None:
+    wait()
+    os._exit(0)
