@@ -53,10 +53,9 @@ def printable(text: object) -> str:
 
 def explain(error: BaseException) -> str | None:
     """Return the line that says what happened and what to do; None if the error is a bug."""
-    for link in _chain(error):  # a worker that died also explains what failed because of it
-        message = worker_death(link)
-        if message is not None:
-            return message
+    message = worker_death(error)  # it also explains what failed because of it
+    if message is not None:
+        return message
     if isinstance(error, UserError):
         return str(error)
     text = " ".join(str(error).split())
@@ -72,11 +71,13 @@ def explain(error: BaseException) -> str | None:
 
 
 def worker_death(error: BaseException) -> str | None:
-    """Return what to say of PyTorch's error for a dead data worker; None for other errors."""
-    found = _WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
-    if found is None:
+    """Return what to say if PyTorch found a data worker dead; None for other errors."""
+    texts = [str(link) for link in _chain(error) if isinstance(link, RuntimeError)]
+    found = [match for match in map(_WORKER.search, texts) if match]
+    if not found:
         return None
-    name = found[1]
+    # One error names the signal; PyTorch may raise a second one because of it.
+    name = next((match[1] for match in found if match[1]), None)
     numbers = {(signal.strsignal(s) or "").split(":")[0]: s for s in signal.valid_signals()}
     number = numbers.get(name) if name else None
     cause = f"was killed (signal {int(number)})" if number else "ended unexpectedly"

@@ -166,7 +166,7 @@ def _stop_with_parent() -> None:
     """When the parent was killed, stop as by SIGTERM, but not for long."""
     wait_for_parent()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(2 * GRACE)
+    time.sleep(GRACE)
 
 
 def _join_others(number: int, url: str, args: argparse.Namespace) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import signal
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.context import (
+    BaseContext,
+    ForkContext,
+    ForkProcess,
+    SpawnContext,
+    SpawnProcess,
+)
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -30,7 +36,7 @@ class LastingLoader:
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        """Take over `loader`, which has no `worker_init_fn` of its own."""
+        """Take over `loader`, which has no worker_init_fn or multiprocessing_context of its own."""
         self._loader = loader
 
     def __len__(self) -> int:
@@ -45,14 +51,13 @@ class LastingLoader:
         ended, held = multiprocessing.Pipe(duplex=False)
         # At exit, multiprocessing calls this before it waits for the workers.
         end = Finalize(None, held.close, exitpriority=0)
-        self._loader.worker_init_fn = partial(_begin_worker, ended, held)
+        if self._loader.num_workers:
+            self._loader.worker_init_fn = partial(_begin_worker, ended, held)
+            self._loader.multiprocessing_context = _context()
         try:
-            with signals_held_back():  # until workers have set their own handlers
-                batches = iter(self._loader)
-                first = list(itertools.islice(batches, 1))
-            # Not `yield from`, which would close `batches` before the workers are told to end.
-            for batch in itertools.chain(first, batches):
-                yield batch
+            # Not `yield from`, which would close the loader before the workers are told to end.
+            for batch in self._loader:
+                yield batch  # noqa: UP028
         except RuntimeError as error:
             message = worker_death(error)
             if message is None:
@@ -74,3 +79,31 @@ def _begin_worker(ended: Connection, held: Connection, worker_id: int) -> None:
 def _wait_for_end(ended: Connection) -> None:
     ended.poll(None)  # until the other end is closed, which also happens when its process dies
     wait_for_parent(GRACE)
+
+
+class _HeldStart:
+    """Part of a process class: signals wait until the process has handlers for them."""
+
+    def start(self) -> None:
+        with signals_held_back():
+            super().start()
+
+
+class _ForkProcess(_HeldStart, ForkProcess):
+    pass
+
+
+class _SpawnProcess(_HeldStart, SpawnProcess):
+    pass
+
+
+class _ForkContext(ForkContext):
+    Process = _ForkProcess
+
+
+class _SpawnContext(SpawnContext):
+    Process = _SpawnProcess
+
+
+def _context() -> BaseContext:
+    return _ForkContext() if multiprocessing.get_start_method() == "fork" else _SpawnContext()

@@ -181,6 +181,7 @@ class Trainer(DefaultTrainer):
                     self._stop.save(self.iter)
                 except UserError as unsaved:
                     message += f"; {unsaved}"
+                comm.synchronize()  # the first process to end ends the others
             last = last_checkpoint(self.cfg.OUTPUT_DIR)
             raise UserError(
                 f"{message}; the same command with --resume goes on from {last}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import warnings
@@ -264,6 +265,82 @@ def test_a_corrupt_image_ends_training_without_a_traceback(cfg, tmp_path, log, m
     with pytest.raises(UserError, match=r"images/3\.png"):
         trainer.train()
     assert "Traceback" not in log.text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_goes_on_bit_by_bit_once_a_bad_image_is_repaired(cfg, tmp_path, monkeypatch, workers):
+    shutil.copytree(Path(os.environ["DETECTRON2_DATASETS"]), tmp_path / "data")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    cfg.DATASETS.TEST = ()
+    cfg.SOLVER.MAX_ITER = 12
+    cfg.DATALOADER.NUM_WORKERS = workers
+    train(cfg, tmp_path / "whole")
+    image = tmp_path / "data/stand_in/images/3.png"
+    content = image.read_bytes()
+    begun = cfg.clone()
+    begun.OUTPUT_DIR = str(tmp_path / "parts")
+    (tmp_path / "parts").mkdir()
+    trainer = Trainer(begun)
+    trainer.register_hooks([At(4, lambda: image.write_bytes(b"no image"))])
+    with pytest.raises(UserError, match=r"images/3\.png: .*--resume goes on from .*model_0") as error:
+        trainer.train()
+    [saved] = (tmp_path / "parts").glob("*.pth")
+    assert str(saved) in str(error.value)
+    assert torch.load(saved, weights_only=True)["iteration"] >= 4
+    image.write_bytes(content)
+    train(cfg, tmp_path / "parts", resume=True)
+    assert_same(final(tmp_path / "parts"), final(tmp_path / "whole"))
+
+
+def test_a_bad_image_in_the_first_batch_leaves_no_checkpoint(cfg, tmp_path, monkeypatch):
+    shutil.copytree(Path(os.environ["DETECTRON2_DATASETS"]), tmp_path / "data")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    for image in (tmp_path / "data/stand_in/images").iterdir():
+        image.write_bytes(b"no image")
+    with pytest.raises(UserError, match="images/.*there is no checkpoint yet"):
+        Trainer(cfg).train()
+    assert not list(Path(cfg.OUTPUT_DIR).glob("*.pth"))
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_diverging_is_one_line_and_saves_nothing(cfg, log, monkeypatch, amp):
+    cfg.SOLVER.AMP.ENABLED = amp
+    cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    trainer = Trainer(cfg)
+    forward = trainer.model.forward
+    monkeypatch.setattr(
+        trainer.model,
+        "forward",
+        lambda batch: {
+            name: loss * (float("nan") if name == "loss_half" and trainer.iter == 3 else 1)
+            for name, loss in forward(batch).items()
+        },
+    )
+    advice = ", or set SOLVER.AMP.ENABLED False" if amp else ""
+    message = (
+        "training diverged in iteration 3 at learning rate 0.00976: loss_half is nan; lower "
+        f"SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS.CLIP_VALUE{advice}; the same command with "
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        trainer.train()
+    assert "Traceback" not in log.text
+    assert [path.name for path in Path(cfg.OUTPUT_DIR).glob("*.pth")] == ["model_0000001.pth"]
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_gradients_that_are_not_finite_do_not_reach_the_weights(cfg):
+    """The square root's slope at 0 is infinite, times 0 not a number."""
+    cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    trainer = Trainer(cfg)
+    trainer.model.head.register_forward_hook(
+        lambda head, _, output: output + (head.weight * 0).sum().sqrt() * 0
+        if trainer.iter == 3
+        else output
+    )
+    with pytest.raises(UserError, match="in iteration 3 .* a gradient is not finite; lower SOLVER"):
+        trainer.train()
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+    assert [path.name for path in Path(cfg.OUTPUT_DIR).glob("*.pth")] == ["model_0000001.pth"]
 
 
 def test_an_error_in_the_last_step_is_not_evaluated_first(cfg, monkeypatch):
