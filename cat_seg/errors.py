@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _WORKER = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: ([\w ]+))?")
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory", re.IGNORECASE)
 # What gloo, NCCL and PyTorch's store say when the process at the other end is gone.
 _LOST = re.compile(r"gloo/transport|Connection (was likely )?(closed|reset)|remote process exited")
 _LOST_TYPES = ("DistBackendError", "DistNetworkError")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 
 import pytest
 
-from cat_seg.errors import UserError, fail, one_line_errors, printable
+from cat_seg.errors import UserError, explain, fail, one_line_errors, printable
+from cat_seg.files import replacing
 from cat_seg.paths import REPO_ROOT, resolve
 
 
@@ -66,6 +68,100 @@ def test_other_errors_keep_their_traceback():
     with pytest.raises(ValueError, match="a defect") as error:
         main()
     assert not isinstance(error.value, UserError)
+
+
+def chained(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+WORKER = "DataLoader worker (pid 7) is killed by signal: "
+LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("no GPU here"), "no GPU here"),
+        (RuntimeError(f"{WORKER}Killed. "), "a data worker was killed (signal 9), most likely"),
+        (RuntimeError(f"{WORKER}Killed: 9. "), "a data worker was killed (signal 9), most likely"),
+        (
+            RuntimeError(f"{WORKER}Bus error. It is possible"),
+            "because shared memory ran out; lower",
+        ),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "ended unexpectedly"),
+        (
+            chained(UserError("cannot write x"), RuntimeError(f"{WORKER}Terminated. ")),
+            "a data worker was killed (signal 15); ",
+        ),
+        (MemoryError(), "memory ran out (MemoryError); in training, lower SOLVER.IMS_PER_BATCH, "),
+        (
+            RuntimeError("CUDA out of memory. Tried\nto allocate 2 GiB"),
+            "(CUDA out of memory. Tried",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower TEST.IMS_PER_BATCH or"),
+        (OSError(12, "Cannot allocate memory"), "memory ran out ("),
+        (OSError(28, "No space left on device", "log.txt"), "device: 'log.txt'; make room"),
+        (PermissionError(13, "Permission denied", "out"), "Permission denied: 'out'; make room"),
+        (RuntimeError(LOST), "the connection to another process of this run was lost ("),
+        (ValueError("a defect"), None),
+        (FileNotFoundError(2, "No such file"), None),
+        (RuntimeError("a defect"), None),
+    ],
+)
+def test_what_is_no_bug_is_explained_in_one_line(error, line):
+    found = explain(error)
+    assert (found is None) == (line is None)
+    if line is not None:
+        assert line in found
+        assert "\n" not in found
+
+
+def test_running_out_of_memory_ends_in_one_line(capsys):
+    @one_line_errors
+    def main():
+        bytearray(1 << 60)
+
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.startswith("error: memory ran out (MemoryError); ")
+
+
+@pytest.mark.parametrize(
+    ("signum", "line"),
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
+)
+def test_a_signal_ends_an_entry_point_in_one_line_and_files_are_cleaned_up(
+    tmp_path, capsys, signum, line
+):
+    @one_line_errors
+    def main():
+        with replacing(tmp_path / "file", "w"):
+            os.kill(os.getpid(), signum)
+
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 128 + signum
+    assert capsys.readouterr().err == f"stopped by {line}\n"
+    assert not list(tmp_path.iterdir())
+    assert before == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+def test_what_is_ignored_stays_ignored():
+    """As under nohup."""
+
+    @one_line_errors
+    def main():
+        os.kill(os.getpid(), signal.SIGHUP)
+        return "went on"
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main() == "went on"
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_user_error_is_a_value_error():

@@ -195,3 +195,26 @@ def test_an_exception_of_the_function_ends_it():
 
 def refuse(number: int) -> None:
     raise UserError("no")
+
+
+def test_a_defect_ends_it_with_all_processes(tmp_path):
+    ended, held = os.pipe()  # as above
+    with pytest.raises(ZeroDivisionError):
+        list(run_in_processes(divide, range(200), 2))
+    os.close(held)
+    assert select.select([ended], [], [], 30)[0]
+    os.close(ended)
+
+
+def divide(number: int) -> float:
+    return 1 / (number - 50)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_ends_is_one_line(signum):
+    with pytest.raises(UserError, match="a worker process was killed, most likely because memory"):
+        list(run_in_processes(partial(end, signum), range(200), 2))
+
+
+def end(signum: int, number: int) -> None:
+    os.kill(os.getpid(), signum if number == 50 else 0)

@@ -24,7 +24,7 @@ from detectron2.utils import comm
 
 from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
-from cat_seg.errors import UserError, explain, fail, lost_process
+from cat_seg.errors import explain, fail, lost_process
 from cat_seg.pool import cores
 from cat_seg.processes import begin_child, signals_held_back, status_of, wait_for_parent
 

@@ -56,8 +56,8 @@ class LastingLoader:
             self._loader.multiprocessing_context = _context()
         try:
             # Not `yield from`, which would close the loader before the workers are told to end.
-            for batch in self._loader:
-                yield batch  # noqa: UP028
+            for batch in self._loader:  # noqa: UP028
+                yield batch
         except RuntimeError as error:
             message = worker_death(error)
             if message is None:

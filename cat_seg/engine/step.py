@@ -111,8 +111,11 @@ class StepTrainer(SimpleTrainer):
         try:
             self.write_metrics(losses, data_time, self.iter)
         except FloatingPointError:  # in rank 0, of the means over all processes
-            wrong = [f"{name} is {loss:.3g}" for name, loss in losses.items() if not _finite(loss)]
-            raise self._diverged(", ".join(wrong) or "a loss of another process is not finite") from None
+            wrong = [
+                f"{name} is {loss:.3g}" for name, loss in losses.items() if not math.isfinite(loss)
+            ]
+            what = ", ".join(wrong) or "a loss of another process is not finite"
+            raise self._diverged(what) from None
 
     def _check_gradients(self) -> None:
         """Refuse gradients that would make the weights NaN; GradScaler skips those steps itself."""
@@ -169,7 +172,3 @@ class StepTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if state_dict["grad_scaler"]:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-
-
-def _finite(loss: Tensor) -> bool:
-    return bool(loss.isfinite())

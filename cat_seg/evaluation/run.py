@@ -12,7 +12,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, explain
 from cat_seg.evaluation.record import results_file, run_record
 from cat_seg.evaluation.sem_seg import NAMED, SemSegEvaluator
 from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
@@ -108,16 +108,17 @@ def together(work: Callable[[], R]) -> R:
     unexpected exception is logged.
 
     Raises:
-        UserError: the first error, by rank, that `work` raised in any process.
+        UserError: the first, by rank, that `work` raised in any process, or that explains an
+            error that it raised; see `cat_seg.errors.explain`.
     """
     result = error = None
     try:
         result = work()
-    except UserError as found:
-        error = str(found)
     except Exception as found:
-        logger.exception("Unexpected error")
-        error = " ".join(f"{type(found).__name__}: {found}".split())
+        error = explain(found)
+        if error is None:
+            logger.exception("Unexpected error")
+            error = " ".join(f"{type(found).__name__}: {found}".split())
     error = next(filter(None, comm.all_gather(error)), None)
     if error is not None:
         raise UserError(error)

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,13 @@ def note(event: str) -> None:
 
 
 def in_worker(action: Action) -> None:
-    """Act in a data worker when it comes to the bad image."""
+    """Act in the first data worker that comes to the bad image."""
     for mapper in (TrainMapper, InferenceMapper):
 
         def changed(self, record, call=mapper.__call__):
             if record["file_name"].endswith(BAD) and get_worker_info() is not None:
-                action()
+                with suppress(FileExistsError), open("acted", "x"):
+                    action()
             return call(self, record)
 
         mapper.__call__ = changed
@@ -97,7 +99,11 @@ def at_start_of(rank: int, action: Action) -> None:
 
 
 def send(*signals: int) -> Action:
-    return lambda: [os.kill(os.getpid(), signum) for signum in signals]
+    def action() -> None:
+        for signum in signals:
+            os.kill(os.getpid(), signum)
+
+    return action
 
 
 def stay_busy() -> None:

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -19,6 +21,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
 from cat_seg.data import BENCHMARKS, read_image
+from cat_seg.data.mapper import InferenceMapper
 from cat_seg.data.registration import spec_of
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.paths import REPO_ROOT
@@ -333,6 +336,33 @@ def test_whatever_happens_to_one_benchmark_the_others_are_done(place, monkeypatc
     assert error.startswith("error: PAS-20 failed: RuntimeError: out of memory; PAS-20b failed: ")
     assert f"cannot write {blocked}/results.json: " in error
     assert [run.rows[name][0] for name in names[:2]] == ["failed", "failed"]
+    assert run.rows["PC-59"][3] == "2"
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal 9)"),
+        (lambda: 1 / 0, "JPEGImages/1.jpg cannot be prepared: ZeroDivisionError: "),
+    ],
+)
+def test_a_data_worker_that_fails_costs_no_other_benchmark(
+    place, tmp_path, monkeypatch, action, reason
+):
+    prepare = InferenceMapper.__call__
+
+    def changed(mapper, record):
+        if record["file_name"].endswith("VOC2012/JPEGImages/1.jpg"):
+            action()
+        return prepare(mapper, record)
+
+    monkeypatch.setattr(InferenceMapper, "__call__", changed)
+    arguments = command(place, "--benchmarks", "PAS-20", "PC-59", output=str(tmp_path))
+    run = Run([*arguments, "DATALOADER.NUM_WORKERS", "2"])
+    assert run.status == 2
+    [error] = run.error
+    assert error.startswith("error: PAS-20 failed: ") and reason in error
+    assert run.rows["PAS-20"][0] == "failed"
     assert run.rows["PC-59"][3] == "2"
 
 
