@@ -38,6 +38,19 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
         os.close(folder)
 
 
+def drop_unfinished_line(path: Path) -> None:
+    """Cut off what follows the last newline of a file, which a full disk or a kill may leave.
+
+    Args:
+        path: a file of lines that is to be appended to; may be missing.
+    """
+    if not path.is_file():
+        return
+    with open(path, "r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep other processes that enter this for the same folder out, until the block ends.

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from cat_seg.errors import UserError
-from cat_seg.files import alone_in, replacing
+from cat_seg.files import alone_in, drop_unfinished_line, replacing
 
 
 def test_a_file_is_written_whole(tmp_path):
@@ -61,3 +61,18 @@ def test_nobody_is_kept_out_where_there_are_no_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with alone_in(tmp_path), alone_in(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("a\nb\n", "a\nb\n"), ("a\nb", "a\n"), ("a", ""), ("", "")]
+)
+def test_an_unfinished_line_is_dropped(tmp_path, before, after):
+    file = tmp_path / "lines"
+    file.write_text(before)
+    drop_unfinished_line(file)
+    assert file.read_text() == after
+
+
+def test_there_may_be_no_file_to_drop_a_line_from(tmp_path):
+    drop_unfinished_line(tmp_path / "lines")
+    assert not list(tmp_path.iterdir())

@@ -65,9 +65,21 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         _launch_ranks(main, cfg, args)
         return
     try:
-        main(cfg, args)
+        with _naming_output(cfg):
+            main(cfg, args)
     except KeyboardInterrupt as interrupt:
         raise SystemExit(status_of(interrupt)) from None
+
+
+@contextmanager
+def _naming_output(cfg: CfgNode) -> Iterator[None]:
+    """Let errors of writing name OUTPUT_DIR where they name no file, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = cfg.OUTPUT_DIR
+        raise
 
 
 def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -189,7 +201,8 @@ def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     register_custom(cfg)
     try:
-        main(cfg, args)
+        with _naming_output(cfg):
+            main(cfg, args)
     except Exception as error:
         message = explain(error)
         if message is None:

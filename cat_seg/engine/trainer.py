@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from cat_seg.config_checks import check_registered
@@ -32,6 +33,7 @@ from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.engine.step import BatchError, StepTrainer
 from cat_seg.errors import UserError, explain
 from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
+from cat_seg.files import drop_unfinished_line
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +121,11 @@ class Trainer(DefaultTrainer):
             built += radius_loggers(self.cfg, self.model)
             built.append(MetricWriter(self.build_writers()))
         return [*built, self._stop]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return detectron2's writers; metrics.json goes on after its last whole line."""
+        drop_unfinished_line(Path(self.cfg.OUTPUT_DIR, "metrics.json"))
+        return super().build_writers()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the last checkpoint in OUTPUT_DIR, or load MODEL.WEIGHTS and start anew.

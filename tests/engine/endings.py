@@ -123,7 +123,7 @@ def refuse(error: Exception) -> Action:
     return action
 
 
-NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "metrics.json")
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
 EVENTS: dict[str, Action] = {
     "nothing": lambda: None,
     "worker raises": lambda: in_worker(defect),

@@ -125,7 +125,7 @@ def error_lines(errors: str) -> list[str]:
         ("step lacks memory", WORKERS, 2, "memory ran out ("),
         ("step lacks memory", TWO, 2, "lower SOLVER.IMS_PER_BATCH, raise SOLVER.ACCUMULATION_ST"),
         ("answer lacks memory", EVALUATE, 2, "in evaluation, lower TEST.IMS_PER_BATCH or "),
-        ("step has no room", WORKERS, 2, "No space left on device: 'metrics.json'; make room"),
+        ("step has no room", WORKERS, 2, "No space left on device: 'out'; make room"),
         ("step diverges", WORKERS, 2, f"{DIVERGED}: loss_sem_seg is nan, loss_half is nan; lower"),
         ("step diverges", TWO, 2, f"{DIVERGED}: loss_sem_seg is nan, loss_half is nan; lower "),
         ("rank 1 diverges", TWO, 2, f"{DIVERGED}: a loss of another process is not finite; "),

@@ -108,6 +108,17 @@ def test_a_stopped_run_goes_on_bit_by_bit(cfg, tmp_path, stop_at, workers, amp, 
     assert parts.get(30) == whole.get(30)
 
 
+def test_a_resumed_run_writes_on_after_the_last_whole_line(cfg, tmp_path):
+    """As a full disk leaves it."""
+    cfg.DATASETS.TEST = ()
+    train(cfg, tmp_path / "whole")
+    train(cfg, tmp_path / "parts", stop_at=24)
+    with open(tmp_path / "parts/metrics.json", "a") as file:
+        file.write('{"iteration": 24, "loss_')
+    train(cfg, tmp_path / "parts", resume=True)
+    assert metrics(tmp_path / "parts")[29] == metrics(tmp_path / "whole")[29]
+
+
 def test_another_seed_gives_another_run(cfg, tmp_path):
     cfg.SOLVER.MAX_ITER = 3
     cfg.DATASETS.TEST = ()
