@@ -18,7 +18,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _WORKER = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: ([\w ]+))?")
-_NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"(\w|error:) out of memory|ALLOC_FAILED|(can't|cannot) allocate memory", re.IGNORECASE
+)
 # What gloo, NCCL and PyTorch's store say when the process at the other end is gone.
 _LOST = re.compile(r"gloo/transport|Connection (was likely )?(closed|reset)|remote process exited")
 _LOST_TYPES = ("DistBackendError", "DistNetworkError")
@@ -58,7 +60,7 @@ def explain(error: BaseException) -> str | None:
         return message
     if isinstance(error, UserError):
         return str(error)
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError) and _NO_MEMORY.search(text)
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Connection
@@ -70,10 +71,17 @@ class LastingLoader:
 
 def _begin_worker(ended: Connection, held: Connection, worker_id: int) -> None:
     held.close()  # so that it is open in the main process alone
+    sys.excepthook = _without_lost_connections
     begin_child(
         partial(_wait_for_end, ended),
         on_sigterm=lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL),
     )
+
+
+def _without_lost_connections(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Stay silent when the main process ends while it fetches a tensor from this one."""
+    if not issubclass(kind, EOFError | OSError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _wait_for_end(ended: Connection) -> None:

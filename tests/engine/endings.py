@@ -178,6 +178,6 @@ def main() -> None:
     launching = importlib.import_module("cat_seg.engine.launch")
     # A fork takes a moment, a fresh interpreter ten seconds.
     launching.START_METHOD = "fork"
-    launching.SETTLING, launching.FIRST_WORD, launching.GRACE = 0.5, 2.0, 3.0
+    launching.SETTLING, launching.FIRST_WORD, launching.GRACE = 0.5, 2.0, 1.5
     importlib.import_module("cat_seg.engine.loading").GRACE = 1.0
     launch(run, load_config(config, args.opts), args)

@@ -340,14 +340,18 @@ def test_whatever_happens_to_one_benchmark_the_others_are_done(place, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("action", "reason"),
+    ("action", "word", "reason"),
     [
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), "a data worker was killed (signal 9)"),
-        (lambda: 1 / 0, "JPEGImages/1.jpg cannot be prepared: ZeroDivisionError: "),
+        (
+            lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "failed",
+            "a data worker was killed (signal 9)",
+        ),
+        (lambda: 1 / 0, "incomplete", "JPEGImages/1.jpg cannot be prepared: ZeroDivisionError: "),
     ],
 )
 def test_a_data_worker_that_fails_costs_no_other_benchmark(
-    place, tmp_path, monkeypatch, action, reason
+    place, tmp_path, monkeypatch, action, word, reason
 ):
     prepare = InferenceMapper.__call__
 
@@ -361,8 +365,8 @@ def test_a_data_worker_that_fails_costs_no_other_benchmark(
     run = Run([*arguments, "DATALOADER.NUM_WORKERS", "2"])
     assert run.status == 2
     [error] = run.error
-    assert error.startswith("error: PAS-20 failed: ") and reason in error
-    assert run.rows["PAS-20"][0] == "failed"
+    assert error.startswith(f"error: PAS-20 {word}: ") and reason in error
+    assert run.rows["PAS-20"][3] == ("1" if word == "incomplete" else "-")
     assert run.rows["PC-59"][3] == "2"
 
 
