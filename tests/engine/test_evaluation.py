@@ -109,10 +109,10 @@ def test_a_bad_file_does_not_end_the_training(cfg, config_file, log, monkeypatch
     label = config_file.parent / "stand_in/labels/2.png"
     read = sem_seg.read_label
 
-    def reading(path, dtype):
+    def reading(path, *rest, **options):
         if path == str(label):
             raise UserError(f"cannot read label {path}")
-        return read(path, dtype=dtype)
+        return read(path, *rest, **options)
 
     monkeypatch.setattr(sem_seg, "read_label", reading)  # training reads it all the same
     cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD = 3, 2
