@@ -13,6 +13,7 @@ from PIL import Image
 from cat_seg.data.reading import (
     check_label_size,
     check_label_values,
+    read_colors,
     read_image,
     read_image_size,
     read_label,
@@ -306,3 +307,17 @@ def test_labels_in_lossless_formats_keep_their_values(tmp_path, kind, options):
     path, label = tmp_path / "a.jpg", np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(label).save(path, format=kind, **options)
     np.testing.assert_array_equal(read_label(str(path)), label)
+
+
+def test_labels_that_are_colors_are_exact_too(tmp_path):
+    path = str(tmp_path / "a.png")
+    for pixels in (_noise(8, 8), _noise(8, 8)[..., 0]):
+        Image.fromarray(pixels).save(path)
+        expected = np.broadcast_to(pixels.reshape(8, 8, -1), (8, 8, 3))
+        np.testing.assert_array_equal(read_colors(path), expected)
+    Image.fromarray(_noise(8, 8)).save(path, format="JPEG")
+    with pytest.raises(UserError, match=r"a\.png is a JPEG file"):
+        read_colors(path)
+    cv2.imwrite(path, _noise(8, 8).astype(np.uint16) * 257)
+    with pytest.raises(UserError, match=r"a\.png has no colors of 8 bits"):
+        read_colors(path)
