@@ -55,9 +55,9 @@ class MetricHistory(HookBase):
 
 
 class MetricWriter(PeriodicWriter):
-    """detectron2's hook, which writes nothing where no iteration was left to train.
+    """detectron2's hook, except that resuming a finished run writes nothing.
 
-    The evaluation of a finished run, once more, belongs to no iteration of metrics.json.
+    What such a run evaluates once more belongs to no iteration of metrics.json.
     """
 
     def __init__(self, writers: Sequence[EventWriter]) -> None:
@@ -66,7 +66,7 @@ class MetricWriter(PeriodicWriter):
         self._to_close = writers
 
     def after_train(self) -> None:
-        if self.trainer.start_iter < self.trainer.max_iter:
+        if not self.trainer.was_finished:
             super().after_train()
             return
         for writer in self._to_close:

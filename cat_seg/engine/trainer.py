@@ -70,6 +70,7 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.seed = seed_run(cfg.SEED)
         self._rng: dict[str, Any] | None = None
+        self.was_finished = False  # resumed from a run that had nothing left to do
 
         # Before the model, which takes longest: errors in config and datasets show at once.
         precision = amp_dtype(cfg)
@@ -158,7 +159,10 @@ class Trainer(DefaultTrainer):
             "Nothing is left to train: the checkpoint is of %d iterations, SOLVER.MAX_ITER is %d",
             *(self.start_iter, self.max_iter),
         )
-        if any(comm.all_gather(Path(self.cfg.OUTPUT_DIR, f"{FINAL}.pth").exists())):
+        self.was_finished = any(
+            comm.all_gather(Path(self.cfg.OUTPUT_DIR, f"{FINAL}.pth").exists())
+        )
+        if self.was_finished:
             return
         if self._rng is not None:
             set_rng_state(self._rng)
