@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from cat_seg.engine.checkpointer import Checkpointer
+from cat_seg.metrics import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +57,26 @@ class MetricHistory(HookBase):
 
 
 class MetricWriter(PeriodicWriter):
-    """detectron2's hook, except that resuming a finished run writes nothing.
+    """detectron2's hook, except that resuming a finished run writes nothing twice."""
 
-    What such a run evaluates once more belongs to no iteration of metrics.json.
-    """
-
-    def __init__(self, writers: Sequence[EventWriter]) -> None:
-        """Write with each of `writers`, and close them at the end."""
+    def __init__(self, writers: Sequence[EventWriter], file: Path) -> None:
+        """Write with each of `writers`, one of which writes `file`, and close them at the end."""
         super().__init__(writers)
         self._to_close = writers
+        self._file = file
 
     def after_train(self) -> None:
-        if not self.trainer.was_finished:
+        if self.trainer.start_iter < self.trainer.max_iter or self._has_news():
             super().after_train()
             return
         for writer in self._to_close:
             writer.close()
+
+    def _has_news(self) -> bool:
+        """Whether a metric is not in the file yet: the run was stopped in its last iteration."""
+        written = read_metrics(self._file) if self._file.exists() else {}
+        latest = self.trainer.storage.latest()
+        return any(name not in written.get(at, {}) for name, (_, at) in latest.items())
 
 
 class Evaluation(EvalHook):

@@ -37,6 +37,7 @@ from cat_seg.files import drop_unfinished_line
 
 logger = logging.getLogger(__name__)
 
+METRICS = "metrics.json"  # as detectron2's writer calls it
 FINAL = "model_final"  # as PeriodicCheckpointer calls the checkpoint of the last iteration
 
 
@@ -70,7 +71,6 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.seed = seed_run(cfg.SEED)
         self._rng: dict[str, Any] | None = None
-        self.was_finished = False  # resumed from a run that had nothing left to do
 
         # Before the model, which takes longest: errors in config and datasets show at once.
         precision = amp_dtype(cfg)
@@ -120,7 +120,7 @@ class Trainer(DefaultTrainer):
         ]
         if comm.is_main_process():
             built += radius_loggers(self.cfg, self.model)
-            built.append(MetricWriter(self.build_writers()))
+            built.append(MetricWriter(self.build_writers(), Path(self.cfg.OUTPUT_DIR, METRICS)))
         return [*built, self._stop]
 
     def build_writers(self) -> list[EventWriter]:
@@ -159,10 +159,7 @@ class Trainer(DefaultTrainer):
             "Nothing is left to train: the checkpoint is of %d iterations, SOLVER.MAX_ITER is %d",
             *(self.start_iter, self.max_iter),
         )
-        self.was_finished = any(
-            comm.all_gather(Path(self.cfg.OUTPUT_DIR, f"{FINAL}.pth").exists())
-        )
-        if self.was_finished:
+        if any(comm.all_gather(Path(self.cfg.OUTPUT_DIR, f"{FINAL}.pth").exists())):
             return
         if self._rng is not None:
             set_rng_state(self._rng)
