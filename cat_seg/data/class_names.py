@@ -64,7 +64,7 @@ def list_names(names: Iterable[str], source: str) -> list[str]:
         listed = list(islice(iter(names), MOST_NAMES + 1))
     except TypeError as error:  # not iterable, or an array without dimensions
         raise UserError(
-            f"{source} is of type {kind}; give a list of class names like {EXAMPLE}"
+            f"{source} must be class names or a text, not {kind}; give a list like {EXAMPLE}"
         ) from error
     return check_names(listed, source)
 

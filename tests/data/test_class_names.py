@@ -98,11 +98,11 @@ def test_names_from_an_iterator_and_a_path(tmp_path: Path):
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (None, "is of type NoneType"),
-        (3, "is of type int"),
-        (True, "is of type bool"),
-        (object(), "is of type object"),
-        (np.array("red"), "is of type ndarray"),
+        (None, "must be class names or a text, not NoneType"),
+        (3, "must be class names or a text, not int"),
+        (True, "must be class names or a text, not bool"),
+        (object(), "must be class names or a text, not object"),
+        (np.array("red"), "must be class names or a text, not ndarray"),
         ({"red", "blue"}, "is a set, which has no order"),
         (frozenset(["red"]), "is a frozenset, which has no order"),
         ({0: "red"}, "is a dict"),
