@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from cat_seg.errors import UserError
 BASE = "_BASE_"
 # Aliases can make a small file stand for more values than any machine can hold.
 MOST_VALUES = 100_000
+# PyYAML takes a second for some 20,000 characters, and quadratic time for nested brackets.
+LONGEST, MOST_BRACKETS = 200_000, 100
 
 _NOT_KEYS = "a config is keys with values, such as SOLVER: {MAX_ITER: 100}"
 # What constructing Python values from valid YAML raises, such as for the date 2026-99-99.
@@ -49,8 +52,12 @@ def parse_yaml(text: str) -> Any:
     """Read YAML into plain values.
 
     Raises:
-        UserError: it is not YAML, has a key twice, or stands for too many values.
+        UserError: it is not YAML, is too long, has a key twice, or stands for too many values.
     """
+    if len(text) > LONGEST:
+        raise UserError(f"it has more than {LONGEST} characters, so it is not a config")
+    if _nested_brackets(text) > MOST_BRACKETS:
+        raise UserError("its values are nested too deeply")
     try:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None:
@@ -62,6 +69,12 @@ def parse_yaml(text: str) -> Any:
         raise UserError("its values are nested too deeply") from error
     except _CONSTRUCTION as error:
         raise UserError(f"cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _nested_brackets(text: str) -> int:
+    """How many brackets are open at the same time, those within quotes included."""
+    steps = ({"[": 1, "{": 1, "]": -1, "}": -1}.get(character, 0) for character in text)
+    return max(accumulate(steps), default=0)
 
 
 def _read_chain(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -17,6 +17,7 @@ KINDS = ("image", "label", "classes", "config", "checkpoint")
 _COMMON = {
     "deadline": None,  # Session has a limit that also ends what hangs
     "database": None,
+    "report_multiple_bugs": False,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.large_base_example],
     "phases": [Phase.explicit, Phase.generate, Phase.shrink],
 }
