@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,19 @@ def checkpoint(path: Path) -> None:
     assert isinstance(read_file(path), dict)
 
 
+def fault(path: Path) -> None:
+    """What a file asks for in words, to test what becomes of faults."""
+    match path.read_text():
+        case "die":
+            os.abort()
+        case "hang":
+            time.sleep(1000)
+        case "fail":
+            raise ZeroDivisionError("a fault")
+
+
 READERS = {
+    "fault": fault,
     "image": image,
     "label": label,
     "classes": classes,

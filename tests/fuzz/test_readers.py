@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.fuzz.properties import KINDS, damaged_files_are_answered_or_refused
 from tests.fuzz.seeds import seeds
-from tests.fuzz.session import Session
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory) -> Iterator[Session]:
-    with Session(tmp_path_factory.mktemp("damaged")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -51,9 +51,7 @@ def _serve(answers) -> None:
                 READERS[kind](Path(path))
                 _answer(answers, outcome="answered", told="")
             except UserError as error:
-                told = str(error)
-                one_line = "\n" not in told.strip()
-                _answer(answers, outcome="refused" if one_line else "failed", told=told)
+                _answer(answers, outcome="refused", told=str(error))
             except BaseException:
                 _answer(answers, outcome="failed", told=traceback.format_exc())
 
