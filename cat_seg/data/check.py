@@ -26,7 +26,7 @@ from cat_seg.data.soundness import DatasetReport, check_dataset
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.files import replacing
-from cat_seg.paths import REPO_ROOT, resolve
+from cat_seg.paths import WORK_ROOT, resolve
 from cat_seg.pool import add_jobs_option, check_jobs
 
 UNSOUND, INTERRUPTED = 1, 130
@@ -163,7 +163,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output",
         type=Path,
-        default=REPO_ROOT / "output/dataset_check",
+        default=WORK_ROOT / "output/dataset_check",
         help="folder for pictures and lists of problems (default: %(default)s)",
     )
     parser.add_argument(

@@ -17,7 +17,7 @@ from cat_seg.data.folders import IMAGE_SUFFIXES, file_names, files_by_stem, hold
 from cat_seg.data.label_values import LabelFile, LabelValues
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT, resolve
+from cat_seg.paths import SHIPPED_ROOT, WORK_ROOT, resolve
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,13 @@ class DatasetMetadata(Metadata):
 
 def load_raw_ids(name: str) -> list[int]:
     """Read datasets/raw_ids/NAME.json: the values in raw files, in the order of the classes."""
-    return json.loads((REPO_ROOT / "datasets" / "raw_ids" / f"{name}.json").read_text())
+    return json.loads((SHIPPED_ROOT / "datasets" / "raw_ids" / f"{name}.json").read_text())
 
 
 def datasets_root() -> Path:
     """Return $DETECTRON2_DATASETS, or the repository's datasets folder where it is not set."""
     given = os.environ.get("DETECTRON2_DATASETS")
-    return resolve(given) if given else REPO_ROOT / "datasets"
+    return resolve(given) if given else WORK_ROOT / "datasets"
 
 
 def register(spec: DatasetSpec) -> None:

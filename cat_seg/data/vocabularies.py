@@ -8,9 +8,9 @@ from pathlib import Path
 from cat_seg.data.class_files import read_class_file
 from cat_seg.data.class_names import check_names, list_names
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
+from cat_seg.paths import SHIPPED_ROOT
 
-SHIPPED = REPO_ROOT / "datasets"
+SHIPPED = SHIPPED_ROOT / "datasets"
 
 
 def shipped_path(name: str) -> str:

@@ -21,7 +21,7 @@ from cat_seg.data.preparation.sources import (
 )
 from cat_seg.data.registration import load_raw_ids, spec_of
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
+from cat_seg.paths import SHIPPED_ROOT
 
 MERGED = "trainval_merged.json"
 # The names of the validation images: the published file, or the copy in this repository.
@@ -102,7 +102,7 @@ def _validation_names(root: Path, base: Path) -> list[str]:
     for folder in (base, root / "VOCdevkit/VOC2010"):
         if (folder / VALIDATION_LIST).exists():
             return read_names(folder / VALIDATION_LIST)
-    return read_names(REPO_ROOT / "datasets" / VALIDATION_LIST)
+    return read_names(SHIPPED_ROOT / "datasets" / VALIDATION_LIST)
 
 
 def _load_merged(path: Path) -> tuple[list[Entry], dict[Any, list[Entry]]]:
