@@ -1,19 +1,57 @@
-"""HPS-Seg: open-vocabulary semantic segmentation on CLIP, in detectron2."""
+"""HPS-Seg: open-vocabulary semantic segmentation on CLIP, in detectron2.
 
+`from cat_seg import ...` registers the models with detectron2. The modules behind these names,
+and PyTorch with them, are imported on first use, so that command lines answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
 import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cat_seg.cat_seg_model import CATSeg
+    from cat_seg.config import add_cat_seg_config
+    from cat_seg.engine import load_config
+    from cat_seg.enhanced_cat_seg_model import EnhancedCATSeg
+    from cat_seg.predictor import Prediction, Predictor, read_rgb
+
+__version__ = "0.1.0"
+__all__ = [
+    "CATSeg",
+    "EnhancedCATSeg",
+    "Prediction",
+    "Predictor",
+    "__version__",
+    "add_cat_seg_config",
+    "load_config",
+    "read_rgb",
+]
+
+_MODULES = (
+    "cat_seg.cat_seg_model",
+    "cat_seg.config",
+    "cat_seg.enhanced_cat_seg_model",
+    "cat_seg.engine",
+    "cat_seg.predictor",
+)
 
 # fvcore compiles a loss as it is imported, of which newer PyTorch warns at every start.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
-from .compatibility import detectron2_problem
-from .errors import fail
 
-# Before other imports, some of which fail in an old detectron2.
-if problem := detectron2_problem():
-    fail(problem)
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cat_seg.compatibility import require_detectron2
 
-from .cat_seg_model import CATSeg
-from .config import add_cat_seg_config
-from .enhanced_cat_seg_model import EnhancedCATSeg
+    require_detectron2()
+    # All of them: whoever takes one name also needs the models registered.
+    for module in map(importlib.import_module, _MODULES):
+        globals().update({n: getattr(module, n) for n in __all__ if hasattr(module, n)})
+    return globals()[name]
 
-__all__ = ["CATSeg", "EnhancedCATSeg", "add_cat_seg_config"]
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

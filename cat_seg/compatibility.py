@@ -5,6 +5,7 @@ This file imports nothing else of the project, so that tools/install_detectron2.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 
 REMEDY = (
@@ -30,6 +31,14 @@ def detectron2_problem() -> str | None:
         return None
     where = ", ".join(detectron2.__path__)
     return f"detectron2 {detectron2.__version__} in {where} is too old ({missing}); {REMEDY}"
+
+
+def require_detectron2() -> None:
+    """Raise ImportError with one line if detectron2 is missing or too old."""
+    if importlib.util.find_spec("detectron2") is None:
+        raise ImportError("detectron2 is not installed; run `python tools/install_detectron2.py`")
+    if problem := detectron2_problem():
+        raise ImportError(problem)
 
 
 def _missing() -> str | None:

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
+import cat_seg.enhanced_cat_seg_model  # noqa: F401  registers the models
 from cat_seg.config_checks import check_registered
 from cat_seg.data import read_image, vocabulary_from
 from cat_seg.data.mapper import InferenceMapper

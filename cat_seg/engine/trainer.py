@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
+import cat_seg.enhanced_cat_seg_model  # noqa: F401  registers the models
 from cat_seg.config_checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint

@@ -1,0 +1,63 @@
+"""`hps-seg COMMAND ...`: finds the sub-command and runs it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A sub-command: the module whose `main(argv)` runs it, and one line of help."""
+
+    module: str
+    summary: str
+
+
+# Modules are imported on use: `hps-seg --help` must not wait for PyTorch.
+COMMANDS = {
+    "segment": Command("cat_seg.cli.segment", "segment images into the classes you name"),
+    "train": Command("cat_seg.cli.train", "train a model, or evaluate one with --eval-only"),
+    "evaluate": Command("cat_seg.cli.evaluate", "evaluate weights on the benchmarks on disk"),
+    "ablate": Command("cat_seg.cli.ablate", "train and evaluate H-CLIP, +HPA, +AFR and HPS-Seg"),
+    "prepare": Command("cat_seg.cli.prepare", "convert a downloaded dataset"),
+    "check-data": Command("cat_seg.data.check", "check prepared datasets and draw samples"),
+    "results": Command("cat_seg.cli.results", "print the results table of runs"),
+    "radius": Command("cat_seg.cli.radius", "draw the hyperbolic radius of CLIP's embeddings"),
+    "configs": Command("cat_seg.cli.configs", "list the shipped configs, or copy one to edit"),
+}
+EXAMPLE = """\
+examples:
+  hps-seg configs
+  hps-seg segment photos/ -v "cat, grass, sky" -o pictures \\
+      --config-file configs/vitb_384.yaml --opts MODEL.WEIGHTS model_base.pth
+
+`hps-seg COMMAND --help` explains a command.
+"""
+
+
+def usage() -> str:
+    """Return the text of `hps-seg --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: hps-seg COMMAND ...", "", "commands:", *lines, "", EXAMPLE])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command and return its exit status; 2 for an unknown one."""
+    name, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
+    if name in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    if name not in COMMANDS:
+        problem = f"there is no command {name!r}" if name else "a command is needed"
+        print(f"error: {problem}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    # What argparse and error messages call the program.
+    sys.argv = [f"hps-seg {name}", *rest]
+    return importlib.import_module(COMMANDS[name].module).main() or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cat_seg.cli import main as cli
+
+
+def test_help_lists_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name}" in text
+        assert command.summary in text
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_with_an_example(capsys, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["hps-seg"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code in (0, None)
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: hps-seg {name}")
+    assert "example" in text.lower()
+    assert text.count(f"hps-seg {name}") >= 2
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [([], "a command"), (["x"], "no command 'x'")])
+def test_an_unknown_command_is_one_line(capsys, arguments, problem):
+    assert cli.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert problem in line
+    assert "segment" in line
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = (
+        "import sys; from cat_seg.cli import main; main.main(['-h']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("False\n"), done.stderr
