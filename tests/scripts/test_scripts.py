@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,17 +13,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN, EVALUATE, COLLECT = (
-    "train_net.py",
-    "tools/evaluate_benchmarks.py",
-    "tools/collect_results.py",
+    f"-m cat_seg.cli.main {command}" for command in ("train", "evaluate", "results")
 )
 VARIANTS = ["oft", "hpa_only", "afr_only", "enhanced"]
 
-# Stands in for Python: notes its arguments, and does what the files beside it say. `wait` holds
-# a part of the commands that do not end, `status` an exit status and a part of its commands.
-FAKE_PYTHON = """#!/usr/bin/env bash
+# Stands in for Python: runs the script itself, notes the arguments of the commands that this
+# starts, and does what the files beside it say. `wait` holds a part of the commands that do not
+# end, `status` an exit status and a part of its commands.
+FAKE_PYTHON = (
+    f"""#!/usr/bin/env bash
 here=$(dirname "$0")
-if [[ $1 == -c ]]; then
+[[ $1 != -c ]] || exec {sys.executable} "$@"
+"""
+    + """
+if [[ "$*" == *"evaluate --check" ]]; then
     [[ ! -e $here/no_benchmarks ]] || exit 2
     exit 0
 fi
@@ -32,7 +36,7 @@ if [[ -e $here/wait && "$*" == *"$(cat "$here/wait")"* ]]; then
     touch "$here/started"
     while :; do sleep 0.05; done
 fi
-if [[ $1 == */train_net.py && "$*" =~ OUTPUT_DIR\\ ([^ ]+) ]]; then
+if [[ $3 == train && "$*" =~ OUTPUT_DIR\\ ([^ ]+) ]]; then
     mkdir -p "${BASH_REMATCH[1]}"
     touch "${BASH_REMATCH[1]}/model_final.pth"
 fi
@@ -41,6 +45,7 @@ if [[ -e $here/status ]]; then
     [[ "$*" != *"$part"* ]] || exit "$status"
 fi
 """
+)
 
 
 @pytest.fixture
@@ -59,7 +64,10 @@ def copied(tmp_path) -> Path:
     root = tmp_path / "copied"
     shutil.copytree(ROOT / "configs", root / "configs")
     (root / "tools").mkdir()
-    for script in (*ROOT.glob("*.sh"), ROOT / "tools/common.sh"):
+    (root / "cat_seg").mkdir()
+    package = (ROOT / "cat_seg" / name for name in ("__init__.py", "paths.py"))
+    shutil.copytree(ROOT / "cat_seg" / "cli", root / "cat_seg" / "cli")
+    for script in (*ROOT.glob("*.sh"), ROOT / "tools/scripts.sh", *package):
         shutil.copy(script, root / script.relative_to(ROOT))
     return root
 
@@ -231,7 +239,7 @@ def test_an_evaluation_that_fails_does_not_keep_an_ablation_from_training(run, p
     (python / "status").write_text("2 hpa_only.yaml MODEL.WEIGHTS\n")
     done, calls = run("train_ablation.sh", 1, tmp_path / "root")
     assert done.returncode == 1
-    assert [call.split()[0] for call in calls] == [*[TRAIN, EVALUATE] * 4, COLLECT]
+    assert [" ".join(call.split()[:3]) for call in calls] == [*[TRAIN, EVALUATE] * 4, COLLECT]
     (line,) = done.stderr.splitlines()
     assert line.startswith("unfinished: the evaluation of hpa_only; ")
 

@@ -1,0 +1,275 @@
+"""What the shell scripts do: train, resume, evaluate and compare, one child process a step.
+
+This module imports nothing heavy, so that a wrong argument is answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from cat_seg.paths import WORK_ROOT, resolve
+
+VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
+FIRST_SIGNAL = 128  # exit statuses from here on are those of a command that was interrupted
+TERMINATED = FIRST_SIGNAL + signal.SIGTERM
+KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line of a script.
+
+    positional: what stands before the first config key.
+    overrides: KEY VALUE KEY VALUE ..., without OUTPUT_DIR.
+    output: the value of OUTPUT_DIR.
+    """
+
+    positional: list[str]
+    overrides: list[str]
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script: how it is called, and the function that runs it and returns its exit status."""
+
+    usage: str
+    run: Callable[[Script, Sequence[str]], int]
+
+    def fail(self, message: str) -> NoReturn:
+        """Print the error and the usage, and exit with status 2."""
+        print(f"error: {message}\nusage: {self.usage}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse(self, argv: Sequence[str], most: int) -> Arguments:
+        """Split a command line into at most `most` positional arguments and KEY VALUE pairs."""
+        rest = [*argv]
+        positional: list[str] = []
+        while rest and len(positional) < most and not KEY.fullmatch(rest[0]):
+            if rest[0] in ("-h", "--help"):
+                print(f"usage: {self.usage}")
+                raise SystemExit(0)
+            positional.append(rest.pop(0))
+        overrides: list[str] = []
+        output = None
+        while rest:
+            key = rest.pop(0)
+            if not KEY.fullmatch(key):
+                self.fail(f"expected a config key such as SOLVER.MAX_ITER, not '{key}'")
+            if not rest:
+                self.fail(f"the value of {key} is missing")
+            value = rest.pop(0)
+            if key == "OUTPUT_DIR":
+                output = value
+            else:
+                overrides += [key, value]
+        return Arguments(positional, overrides, output)
+
+    def gpus(self, text: str) -> str:
+        """Check NUM_GPUS."""
+        if not re.fullmatch("[1-9][0-9]*", text):
+            self.fail(f"NUM_GPUS is '{text}'; give a whole number from 1 on")
+        return text
+
+    def config(self, path: str) -> str:
+        """Check that a config is there."""
+        if not resolve(path).is_file():
+            self.fail(f"there is no config '{path}'; see configs/")
+        return path
+
+    def weights(self, path: str) -> Path:
+        """Find a file of weights, also below the repository."""
+        file = resolve(path)
+        if not file.is_file():
+            self.fail(f"there are no weights '{path}'; give a .pth or .safetensors file")
+        return file
+
+
+def train_enhanced(script: Script, argv: Sequence[str]) -> int:
+    """Train HPS-Seg, or the model of CONFIG."""
+    arguments = script.parse(argv, 3)
+    gpus, config, output = _training(script, arguments, "configs/vitb_384_enhanced.yaml")
+    return _train(gpus, config, output, arguments.overrides)
+
+
+def run_train_test(script: Script, argv: Sequence[str]) -> int:
+    """Train HyperCLIP, or the model of CONFIG, and evaluate it."""
+    arguments = script.parse(argv, 3)
+    gpus, config, output = _training(script, arguments, "configs/vitb_384_hyperbolic.yaml")
+    return (
+        _check_benchmarks()
+        or _train_once(gpus, config, output, arguments.overrides)
+        or _evaluate(gpus, config, output / "model_final.pth", arguments.overrides)
+    )
+
+
+def eval_enhanced(script: Script, argv: Sequence[str]) -> int:
+    """Evaluate one set of weights on every benchmark on disk."""
+    arguments = script.parse(argv, 3)
+    if len(arguments.positional) < 2:
+        script.fail("CONFIG and WEIGHTS are needed")
+    config, weights, *rest = arguments.positional
+    config, file = script.config(config), script.weights(weights)
+    gpus = script.gpus(rest[0] if rest else "1")
+    return _evaluate(gpus, config, file, arguments.overrides, arguments.output)
+
+
+def train_ablation(script: Script, argv: Sequence[str]) -> int:
+    """Train and evaluate the baseline, each innovation alone and both; print the table."""
+    arguments = script.parse(argv, 2)
+    positional = arguments.positional
+    gpus = script.gpus(positional[0] if positional else "4")
+    given = arguments.output or (positional[1] if len(positional) > 1 else None)
+    root = Path(given) if given else WORK_ROOT / "output" / "ablation"
+    if status := _check_benchmarks():
+        return status
+
+    failed = []
+    for index, name in enumerate(VARIANTS):
+        step = f"variant {name} ({index + 1} of {len(VARIANTS)})"
+        print(step, flush=True)
+        config, output = f"configs/vitb_384_{name}.yaml", root / name
+        status = _train_once(gpus, config, output, arguments.overrides)
+        if status:
+            return _unfinished(step, status)
+        status = _evaluate(gpus, config, output / "model_final.pth", arguments.overrides)
+        if status >= FIRST_SIGNAL:
+            return _unfinished(step, status)
+        if status:  # the other variants still train
+            failed.append(name)
+    table = (str(root), "--output", str(root / "results.md"), "--chart", str(root / "results.png"))
+    if status := run("results", *table):
+        return _unfinished("the results table", status)
+    return _unfinished(f"the evaluation of {' '.join(failed)}", 1) if failed else 0
+
+
+SCRIPTS = {
+    "train_enhanced": Script(
+        "train_enhanced.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_enhanced.yaml] "
+        "[OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]",
+        train_enhanced,
+    ),
+    "run_train_test": Script(
+        "run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_hyperbolic.yaml] "
+        "[OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]",
+        run_train_test,
+    ),
+    "eval_enhanced": Script(
+        "eval_enhanced.sh CONFIG WEIGHTS [NUM_GPUS=1] [OUTPUT_DIR FOLDER] [KEY VALUE ...]",
+        eval_enhanced,
+    ),
+    "train_ablation": Script(
+        "train_ablation.sh [NUM_GPUS=4] [OUTPUT_ROOT=output/ablation] [KEY VALUE ...]",
+        train_ablation,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script that the first argument names; returns its exit status."""
+    name, *rest = sys.argv[1:] if argv is None else argv
+    script = SCRIPTS[name]
+    return script.run(script, rest)
+
+
+def run(command: str, *arguments: str) -> int:
+    """Run a sub-command of hps-seg in a child process and return its exit status.
+
+    SIGTERM and Ctrl-C are passed on as SIGTERM. The command saves what it has, and the status is
+    that of an interrupted command even if it had just finished, so that no further step starts.
+    """
+    python = os.environ.get("PYTHON") or sys.executable
+    child: subprocess.Popen[bytes] | None = None
+    interrupted = 0
+
+    def forward(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = TERMINATED
+        if child is not None:
+            child.terminate()
+
+    before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        # A terminal sends Ctrl-C to the child as well; one signal is enough for it.
+        child = subprocess.Popen(
+            [python, "-m", "cat_seg.cli.main", command, *arguments],
+            env=os.environ | {"PYTHONPATH": _python_path()},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )
+        if interrupted:  # it came before there was a child
+            child.terminate()
+        status = child.wait()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if status < 0:
+        return FIRST_SIGNAL - status
+    return status or interrupted
+
+
+def _python_path() -> str:
+    """PYTHONPATH with this package first, so that a checkout need not be installed."""
+    package = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+
+
+def _training(script: Script, arguments: Arguments, default: str) -> tuple[str, str, Path]:
+    """NUM_GPUS, CONFIG and the output folder of a training."""
+    gpus, config, output = [*arguments.positional, *[None] * 3][:3]
+    gpus, config = script.gpus(gpus or "4"), script.config(config or default)
+    name = Path(config).name.removesuffix(".yaml").removeprefix("vitb_384_")
+    given = arguments.output or output
+    return gpus, config, Path(given) if given else WORK_ROOT / "output" / name
+
+
+def _check_benchmarks() -> int:
+    """Before days of training: is there anything to evaluate on afterwards?"""
+    return run("evaluate", "--check")
+
+
+def _train(gpus: str, config: str, output: Path, overrides: Sequence[str]) -> int:
+    resume = ["--resume"] if (output / "last_checkpoint").exists() else []
+    given = ("--num-gpus", gpus, "--config-file", config, *resume, "OUTPUT_DIR", str(output))
+    return run("train", *given, *overrides)
+
+
+def _train_once(gpus: str, config: str, output: Path, overrides: Sequence[str]) -> int:
+    final = output / "model_final.pth"
+    if final.exists():
+        print(f"{final} is there: not trained again", flush=True)
+        return 0
+    return _train(gpus, config, output, overrides)
+
+
+def _evaluate(
+    gpus: str,
+    config: str,
+    weights: Path,
+    overrides: Sequence[str],
+    output: str | None = None,
+) -> int:
+    """Evaluate into `output`, or beside the weights: eval, or eval_NAME for other than the final.
+
+    MODEL.WEIGHTS comes last: in the overrides it names what the training started from.
+    """
+    folder = "eval" if weights.stem == "model_final" else f"eval_{weights.stem}"
+    where = output or str(weights.parent / folder)
+    given = ("--num-gpus", gpus, "--config-file", config, *overrides)
+    return run("evaluate", *given, "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", where)
+
+
+def _unfinished(step: str, status: int) -> int:
+    print(
+        f"unfinished: {step}; what is done is kept, the same command goes on from there",
+        file=sys.stderr,
+    )
+    return status
