@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -37,8 +38,8 @@ sys.exit(int(stream.readline()))
 def warm_python() -> Iterator[Path]:
     """Start a server; gives the program to run in the place of the interpreter.
 
-    It passes on its arguments (a script or -c), environment, folder, standard streams and signals,
-    and ends with the script's exit status.
+    It passes on its arguments (a script, -c or -m), environment, folder, standard streams and
+    signals, and ends with the exit status of what it ran.
     """
     with TemporaryDirectory() as folder:
         client, path = Path(folder, "python"), Path(folder, "socket")
@@ -55,25 +56,37 @@ def warm_python() -> Iterator[Path]:
 
 
 def serve(path: str) -> None:
-    """Run one job after the other, until this process is ended."""
+    """Run each job in a process of its own, until this process is ended.
+
+    Jobs may start further jobs, so none waits for another.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes below
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
     print("ready", flush=True)
     while True:
         connection, _ = listener.accept()
-        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-        with connection, connection.makefile("rw") as stream:
-            job = json.loads(stream.readline())
-            pid = os.fork()
-            if pid == 0:
-                _run(job, streams)
-            for number in streams:
-                os.close(number)
-            print(pid, file=stream, flush=True)
-            _, status = os.waitpid(pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            print(code if code >= 0 else 128 - code, file=stream, flush=True)
+        with connection:
+            if os.fork() == 0:
+                _serve_one(connection)
+
+
+def _serve_one(connection: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("rw") as stream:
+        job = json.loads(stream.readline())
+        pid = os.fork()
+        if pid == 0:
+            _run(job, streams)
+        for number in streams:
+            os.close(number)
+        print(pid, file=stream, flush=True)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        print(code if code >= 0 else 128 - code, file=stream, flush=True)
+    os._exit(0)
 
 
 def _run(job: dict, streams: list[int]) -> None:
@@ -88,6 +101,9 @@ def _run(job: dict, streams: list[int]) -> None:
         if script == "-c":
             sys.argv = [script, *arguments[1:]]
             exec(arguments[0], {"__name__": "__main__"})
+        elif script == "-m":
+            sys.argv = arguments
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
         else:
             sys.argv = [script, *arguments]
             sys.path[0] = str(Path(script).parent)
