@@ -8,7 +8,13 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("configs/*.yaml", "configs/*.json", "datasets/*.json", "datasets/*.txt", "datasets/raw_ids/*.json")
+SHIPPED = (
+    "configs/*.yaml",
+    "configs/*.json",
+    "datasets/*.json",
+    "datasets/*.txt",
+    "datasets/raw_ids/*.json",
+)
 
 
 class BuildWithData(build_py):

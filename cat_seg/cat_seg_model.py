@@ -16,8 +16,6 @@ from .errors import UserError
 from .fitting import Start, load_converted, start_converted
 from .inference import pad, padded_size, resize, restore, sliding_window
 from .modeling.aggregator import Guidance
-from .modeling.clip import ImageFeatures
-from .modeling.clip.adapters import TowerWeights
 from .modeling.head import CATSegHead
 from .modeling.losses import sem_seg_loss
 
@@ -104,7 +102,7 @@ class CATSeg(nn.Module):
 
     def clip_parameters(self) -> Iterator[nn.Parameter]:
         """All parameters of CLIP and of its adapter, trained or not."""
-        return self.sem_seg_head.clip.parameters()
+        return self.sem_seg_head.encoder.parameters()
 
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
@@ -164,7 +162,7 @@ class CATSeg(nn.Module):
         from the whole batch, so that the mean of the parts' losses is the loss of the batch.
         CATSeg's own losses are means already.
         """
-        with self.sem_seg_head.clip.joint_batch(self.vocabulary, len(parts)):
+        with self.sem_seg_head.encoder.joint_batch(self.vocabulary, len(parts)):
             yield
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
@@ -182,19 +180,10 @@ class CATSeg(nn.Module):
 
     def _logits(self, images: Tensor) -> tuple[Tensor, Guidance, dict[str, Tensor]]:
         """Logits of normalised images (B, 3, H, W), the guidance used and its losses."""
-        clip = self.sem_seg_head.clip
-        weights = clip.attention_weights()
-        features, guidance, losses = self._guidance(images, weights)
-        text = clip.encode_text(self.vocabulary, weights)
+        encoder = self.sem_seg_head.encoder
+        features, text = encoder.encode(resize(images, encoder.input_size), self.vocabulary)
+        guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
         return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
-
-    def _guidance(
-        self, images: Tensor, weights: TowerWeights
-    ) -> tuple[ImageFeatures, Guidance, dict[str, Tensor]]:
-        """Features of normalised images (B, 3, H, W), their rectified guidance and its losses."""
-        clip = self.sem_seg_head.clip
-        features = clip.encode_image(resize(images, clip.image.input_size), weights)
-        return features, *self.rectify_guidance(self.sem_seg_head.guidance(features))
 
     def _training_inputs(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W) and labels (B, H, W), padded to one size."""
@@ -221,9 +210,9 @@ class CATSeg(nn.Module):
     def _segment_whole(self, images: list[Tensor], outputs: list[tuple[int, int]]) -> list[Tensor]:
         sizes = [tuple(image.shape[-2:]) for image in images]
         padded = [padded_size(size, self.size_divisibility) for size in sizes]
-        clip_size = self.sem_seg_head.clip.image.input_size
+        size_in = self.sem_seg_head.encoder.input_size
         inputs = [
-            resize(pad(i, size)[None], clip_size) for i, size in zip(images, padded, strict=True)
+            resize(pad(i, size)[None], size_in) for i, size in zip(images, padded, strict=True)
         ]
         logits = self._logits(torch.cat(inputs))[0]
         return [restore(*each) for each in zip(logits, padded, sizes, outputs, strict=True)]

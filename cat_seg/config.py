@@ -52,6 +52,8 @@ def _add_head(cfg: CfgNode) -> None:
     head.TRAIN_CLASS_JSON = "datasets/coco.json"
     # List of class names tested on; "" takes each test dataset's own list.
     head.TEST_CLASS_JSON = ""
+    # Vision-language model that encodes images and class names, by its name in ENCODER_REGISTRY.
+    head.ENCODER = "clip"
     # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name,
     # or the path of an open_clip model config (.json).
     head.CLIP_PRETRAINED = "ViT-B/16"
@@ -107,6 +109,8 @@ def _add_hyperspherical(cfg: CfgNode) -> None:
 
 
 def _add_hyperbolic(cfg: CfgNode) -> None:
+    # Settings of adapters from elsewhere, a section each; see docs/extending.md.
+    cfg.MODEL.ADAPTER = CfgNode(new_allowed=True)
     cfg.MODEL.HYPERBOLIC = CfgNode()
     node = cfg.MODEL.HYPERBOLIC
     # Curvature of the Poincare ball in which each tower's weights are fine-tuned.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .cat_seg_model import CATSeg
 from .config_checks import check_hyperspherical
+from .inference import resize
 from .modeling.aggregator import Guidance
 from .modeling.hyperspherical_innovations import (
     AdaptiveFeatureRectification,
@@ -52,7 +53,7 @@ class EnhancedCATSeg(CATSeg):
         """Constructor arguments from a config."""
         arguments = super().from_config(cfg)
         node = cfg.MODEL.HYPERSPHERICAL
-        channels = arguments["sem_seg_head"].clip.image.embed_dim
+        channels = arguments["sem_seg_head"].encoder.embed_dim
         check_hyperspherical(node, channels)
         hpa = afr = None
         if node.USE_HPA:
@@ -78,14 +79,15 @@ class EnhancedCATSeg(CATSeg):
 
     def _class_sums(self, parts: Sequence[list[dict[str, Any]]]) -> Tensor:
         """HPA's `class_sums` of all parts together."""
-        weights = self.sem_seg_head.clip.attention_weights()  # with gradients, none are kept
-        sums = 0
+        head = self.sem_seg_head
+        sums = []
         with torch.no_grad():
             for part in parts:
                 images, labels = self._training_inputs(part)
-                guidance = self._guidance(images, weights)[1]
-                sums = sums + self.hpa.class_sums(guidance.res3, labels)
-        return sums
+                features = head.encoder.encode_image(resize(images, head.encoder.input_size))
+                guidance, _ = self.rectify_guidance(head.guidance(features))
+                sums.append(self.hpa.class_sums(guidance.res3, labels))
+        return torch.stack(sums).sum(dim=0)
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
         """Rectify res3; the cost volume keeps the plain features."""

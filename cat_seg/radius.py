@@ -35,8 +35,7 @@ def radius(z: Tensor) -> Tensor:
 @torch.no_grad()
 def text_radius(model: CATSeg, names: Sequence[str]) -> Tensor:
     """Radius (T,) of each class name's text embedding, the mean over the prompt templates."""
-    clip = model.sem_seg_head.clip
-    return radius(clip.embed_text(names, clip.attention_weights())).mean(dim=1)
+    return radius(model.sem_seg_head.encoder.embed_text(names)).mean(dim=1)
 
 
 @torch.no_grad()
@@ -46,12 +45,11 @@ def image_radius(model: CATSeg, images: Sequence[Tensor]) -> Tensor:
     Args:
         images: B of them (3, H, W), RGB in 0..255, resized to CLIP's input as a whole.
     """
-    clip = model.sem_seg_head.clip
-    weights = clip.attention_weights()
+    encoder = model.sem_seg_head.encoder
     radii = []
     for image in images:
         pixels = (image.to(model.device) - model.pixel_mean) / model.pixel_std
-        features = clip.encode_image(resize(pixels[None], clip.image.input_size), weights)
+        features = encoder.encode_image(resize(pixels[None], encoder.input_size))
         radii.append(radius(features.dense[0, 1:]))
     return torch.stack(radii)
 

@@ -42,9 +42,8 @@ def plain_loss(model, inputs):
     labels = torch.stack([entry["sem_seg"] for entry in inputs])
     images = F.interpolate(images, (64, 64), mode="bilinear", align_corners=False)
     head, clip = model.sem_seg_head, model.sem_seg_head.clip
-    weights = clip.attention_weights()
-    features = clip.encode_image(images, weights)
-    text = clip.encode_text(CLASSES, weights)
+    features = clip.encode_image(images)
+    text = clip.encode_text(CLASSES)
     logits = head(features.dense_map(), text, head.guidance(features))
     assert logits.shape == (len(inputs), len(CLASSES), 16, 16)
     logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)

@@ -76,10 +76,9 @@ def test_whole_image_inference(model):
     model.eval()
     with torch.no_grad():
         head, clip = model.sem_seg_head, model.sem_seg_head.clip
-        weights = clip.attention_weights()
         resized = F.interpolate(normal[None], (64, 64), mode="bilinear", align_corners=False)
-        features = clip.encode_image(resized, weights)
-        text = clip.encode_text(CLASSES, weights)
+        features = clip.encode_image(resized)
+        text = clip.encode_text(CLASSES)
         logits = head(features.dense_map(), text, head.guidance(features))
     expected = sem_seg_postprocess(logits[0].sigmoid(), (16, 16), 50, 77)
     assert_same(answer(model, entry), [expected])
@@ -130,10 +129,9 @@ def test_sliding_window_inference(size):
     head, clip = model.sem_seg_head, model.sem_seg_head.clip
 
     def predict(windows):
-        weights = clip.attention_weights()
         resized = F.interpolate(windows, (64, 64), mode="bilinear", align_corners=False)
-        features = clip.encode_image(resized, weights)
-        text = clip.encode_text(CLASSES, weights)
+        features = clip.encode_image(resized)
+        text = clip.encode_text(CLASSES)
         return head(features.dense_map(), text, head.guidance(features))
 
     with torch.no_grad():

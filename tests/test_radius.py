@@ -56,7 +56,7 @@ def test_the_formula_on_the_embeddings_of_every_way_of_fine_tuning(fine_tuning):
         weights = clip._adapted_weights()
         text = clip.text(clip.prompts.tokenize(CLASSES)[:, 0], weights.text)
         pixels = (picture - model.pixel_mean) / model.pixel_std
-        patches = clip.encode_image(pixels[None], weights).dense[0, 1:]
+        patches = clip.encode_image(pixels[None]).dense[0, 1:]
     for found, embeddings in (
         (text_radius(model, CLASSES), text),
         (image_radius(model, [picture])[0], patches),
@@ -71,7 +71,7 @@ def test_one_radius_a_class_and_a_patch():
     clip = model.sem_seg_head.clip
     found = text_radius(model, CLASSES)
     with torch.no_grad():
-        features = clip.embed_text(CLASSES, clip.attention_weights())
+        features = clip.embed_text(CLASSES)
     assert features.shape[1] == 8
     assert_close(found, features.norm(dim=-1).mean(dim=1))
     sizes = ((64, 64), (40, 90), (200, 30))
@@ -86,9 +86,9 @@ def test_measuring_leaves_the_kept_text_features_as_they_are():
     model = tiny_model(f"{HEAD}CLIP_FINETUNE", "hyperbolic").eval()
     clip = model.sem_seg_head.clip
     with torch.no_grad():
-        before = clip.encode_text(CLASSES, clip.attention_weights())
+        before = clip.encode_text(CLASSES)
         text_radius(model, ["bird", "tree"])
-        assert clip.encode_text(CLASSES, clip.attention_weights()) is before
+        assert clip.encode_text(CLASSES) is before
         first = text_radius(model, CLASSES)
         clip.adapter.text.mul_(1.5)
         assert not torch.allclose(text_radius(model, CLASSES), first)

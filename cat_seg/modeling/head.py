@@ -1,4 +1,4 @@
-"""CATSegHead: CLIP and the aggregator, behind detectron2's head registry."""
+"""CATSegHead: an encoder and the aggregator, behind detectron2's head registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from ..checkpoint import checkpoint_holds_clip
 from ..config_checks import check_head
 from ..data.vocabularies import load_vocabulary
 from .aggregator import (
@@ -23,18 +22,18 @@ from .aggregator import (
     scatter_logits,
     select_classes,
 )
-from .clip import CLIP, ImageFeatures, build_clip
-from .clip.adapters import HyperbolicSettings
+from .clip import CLIP  # noqa: F401  registers the encoder
+from .encoder import Encoder, ImageFeatures, build_encoder
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class CATSegHead(nn.Module):
-    """Encodes images and class names with CLIP and aggregates their similarity.
+    """Encodes images and class names, and aggregates their similarity.
 
     Args:
-        clip: both CLIP towers.
+        encoder: CLIP, or another vision-language model; see `cat_seg.modeling.encoder`.
         aggregator: from the cost volume to logits.
-        upsample1, upsample2: bring CLIP's middle features to twice and four times the grid.
+        upsample1, upsample2: bring the encoder's middle maps to twice and four times the grid.
         most_classes: classes that go on to the aggregator at most.
         geodesic: geodesic similarity in the cost volume in place of the cosine.
     """
@@ -43,7 +42,7 @@ class CATSegHead(nn.Module):
     def __init__(
         self,
         *,
-        clip: CLIP,
+        encoder: Encoder,
         aggregator: Aggregator,
         upsample1: nn.ConvTranspose2d,
         upsample2: nn.ConvTranspose2d,
@@ -51,37 +50,31 @@ class CATSegHead(nn.Module):
         geodesic: bool,
     ) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip = encoder  # the name in checkpoints
         self.aggregator = aggregator
         self.upsample1 = upsample1
         self.upsample2 = upsample2
         self.most_classes = most_classes
         self.geodesic = geodesic
 
+    @property
+    def encoder(self) -> Encoder:
+        """The vision-language model."""
+        return self.clip
+
     @classmethod
     def from_config(
         cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec] | None = None
     ) -> dict[str, Any]:
-        """Build the parts from a config; CLIP itself is the backbone, so no input shape."""
+        """Build the parts from a config. The encoder is the backbone: no input shape."""
         head = cfg.MODEL.SEM_SEG_HEAD
         check_head(head)
-        clip = build_clip(
-            head.CLIP_PRETRAINED,
-            None if checkpoint_holds_clip(cfg.MODEL.WEIGHTS) else head.CLIP_WEIGHTS,
-            head.CLIP_FINETUNE,
-            cfg.MODEL.PROMPT_ENSEMBLE_TYPE,
-            tuple(head.FEATURE_RESOLUTION),
-            HyperbolicSettings(
-                cfg.MODEL.HYPERBOLIC.TEXT_CURVATURE,
-                cfg.MODEL.HYPERBOLIC.IMAGE_CURVATURE,
-                cfg.MODEL.HYPERBOLIC.BLOCK_SIZE,
-            ),
-        )
-        width = clip.image.width
+        encoder = build_encoder(cfg)
+        width = encoder.middle_dim
         first, second = head.DECODER_GUIDANCE_DIMS
         return {
-            "clip": clip,
-            "aggregator": _build_aggregator(cfg, clip),
+            "encoder": encoder,
+            "aggregator": _build_aggregator(cfg, encoder),
             "upsample1": nn.ConvTranspose2d(width, first, kernel_size=2, stride=2),
             "upsample2": nn.ConvTranspose2d(width, second, kernel_size=4, stride=4),
             "most_classes": head.PAD_LEN,
@@ -114,7 +107,7 @@ class CATSegHead(nn.Module):
         return scatter_logits(self.aggregator(cost, mean, guidance), selected, classes)
 
 
-def _build_aggregator(cfg: CfgNode, clip: CLIP) -> Aggregator:
+def _build_aggregator(cfg: CfgNode, encoder: Encoder) -> Aggregator:
     head = cfg.MODEL.SEM_SEG_HEAD
     grid, window, channels = tuple(head.FEATURE_RESOLUTION), head.WINDOW_SIZES, head.HIDDEN_DIMS
     train_classes = len(load_vocabulary(head.TRAIN_CLASS_JSON))
@@ -144,8 +137,8 @@ def _build_aggregator(cfg: CfgNode, clip: CLIP) -> Aggregator:
     return Aggregator(
         layers,
         channels,
-        templates=len(clip.prompts),
-        clip_channels=clip.image.embed_dim,
+        templates=encoder.templates,
+        clip_channels=encoder.embed_dim,
         text_channels=head.TEXT_GUIDANCE_PROJ_DIM,
         image_channels=head.APPEARANCE_GUIDANCE_PROJ_DIM,
         decoder_channels=tuple(head.DECODER_DIMS),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from cat_seg.modeling.aggregator import Guidance
-from cat_seg.modeling.clip import ImageFeatures
+from cat_seg.modeling.encoder import ImageFeatures
 from tests.tiny import EMBED_DIM, IMAGE_WIDTH, PAD_LEN, tiny_model
 
 

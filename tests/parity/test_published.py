@@ -34,7 +34,7 @@ def encoded(case: Case) -> tuple[Tensor, ImageFeatures, Guidance, Tensor]:
     with torch.no_grad():
         weights = clip.attention_weights()
         text = clip.text(clip.prompts.tokenize(case.classes)[:, 0], weights.text)
-        features = clip.encode_image(pixels[None], weights)
+        features = clip.encode_image(pixels[None])
         guidance, _ = case.model.rectify_guidance(case.model.sem_seg_head.guidance(features))
         logits = case.model.sem_seg_head(
             features.dense_map(), torch.nn.functional.normalize(text, dim=1)[:, None], guidance
@@ -80,7 +80,7 @@ def test_an_h_clip_checkpoint_answers_alike_whatever_trains(
     adapter.load_state_dict(clip.adapter.state_dict())
     monkeypatch.setitem(clip._modules, "adapter", adapter)
     with torch.no_grad():
-        text = clip.embed_text(case.classes, clip.attention_weights())[:, 0]
+        text = clip.embed_text(case.classes)[:, 0]
         answer = case.model([{"image": case.image()}])[0]["sem_seg"]
     assert error(case, "text", text, case.golden["text"]) < FEATURES
     assert error(case, "whole image", answer[:, ::8, ::8], case.golden["sem_seg"]) < PROBABILITIES

@@ -31,7 +31,7 @@ def main(config: str, height: str, width: str, started: str) -> None:
     stamps["load"] = time.time()
     with torch.no_grad():
         clip = model.sem_seg_head.clip
-        clip.encode_text(model.vocabulary, clip.attention_weights())
+        clip.encode_text(model.vocabulary)
         stamps["encode classes"] = time.time()
         (answer,) = model([{"image": torch.zeros(3, int(height), int(width), dtype=torch.uint8)}])
         answer["sem_seg"].argmax(dim=0).cpu()

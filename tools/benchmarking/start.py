@@ -40,7 +40,7 @@ def run_start(options: Options, note: Callable[[str], None]) -> dict[str, Any]:
         note("writing a checkpoint")
         torch.manual_seed(0)
         model = Trainer.build_model(cfg)
-        size = options.image_size or model.sem_seg_head.clip.image.input_size
+        size = options.image_size or model.sem_seg_head.encoder.input_size
         work = {"classes": len(model.eval().vocabulary), "image_size": list(size)}
         Checkpointer(model, folder).save("model")
         del model

@@ -39,7 +39,7 @@ class Workload:
         )
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self.clip = self.model.sem_seg_head.clip
-        size = options.image_size or IMAGE_SIZES.get(self.mode) or self.clip.image.input_size
+        size = options.image_size or IMAGE_SIZES.get(self.mode) or self.clip.input_size
         classes = len(self.model.vocabulary)
         self.inputs = random_batch(
             options.batch, size, classes, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
@@ -88,8 +88,7 @@ class Workload:
         self.model.zero_grad()
         trace.begin(FORWARD)
         with self._autocast:
-            weights = self.clip.attention_weights()
-            features = self.clip.embed_text(self.model.vocabulary, weights)
+            features = self.clip.embed_text(self.model.vocabulary)
         if features.requires_grad:
             trace.begin(BACKWARD)
             features.sum().backward()

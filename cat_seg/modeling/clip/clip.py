@@ -8,20 +8,21 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..encoder import ImageFeatures
 from .adapters import Adapter, TowerWeights
 from .cache import ParameterCache
-from .image_tower import ImageFeatures, ImageTower
+from .image_tower import ImageTower
 from .prompts import Prompts
 from .shared import SharedTensor
 from .text_tower import TextTower
 
 
 class CLIP(nn.Module):
-    """Image and text encoder into one space.
+    """Image and text encoder into one space; a `cat_seg.modeling.encoder.Encoder`.
 
     Args:
         text, image: the towers.
-        adapter: what turns their attention weights into those in effect.
+        adapter: turns their attention weights into the effective ones.
         prompts: how class names become prompts.
     """
 
@@ -43,24 +44,59 @@ class CLIP(nn.Module):
         self._text_features.clear()
         return super().train(mode)
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of an input image, in pixels."""
+        return self.image.input_size
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels C of the joint image-text space."""
+        return self.image.embed_dim
+
+    @property
+    def middle_dim(self) -> int:
+        """Channels of the intermediate maps."""
+        return self.image.width
+
+    @property
+    def templates(self) -> int:
+        """Prompts P of a class name."""
+        return len(self.prompts)
+
+    def check_names(self, names: Sequence[str], source: str) -> None:
+        """See `cat_seg.modeling.clip.prompts.Prompts.check`."""
+        self.prompts.check(names, source)
+
     def attention_weights(self) -> TowerWeights:
-        """The attention weights in effect; computed once while no parameter changes."""
+        """The effective attention weights; computed once while no parameter changes."""
+        if self.training:  # the next step changes them
+            return self._adapted_weights()
         return self._weights.get(None, self.parameters(), self._adapted_weights)
 
-    def encode_image(self, images: Tensor, weights: TowerWeights) -> ImageFeatures:
-        """Encode normalised images (B, 3, *image.input_size) under the weights in effect."""
-        return self.image(images, weights.image)
+    def encode(self, images: Tensor, names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
+        """Encode images and class names under one evaluation of the adapter.
 
-    def encode_text(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
-        """L2-normalised features (T, P, C) of T class names in P templates.
+        Args:
+            images: normalized, (B, 3, *input_size).
+            names: T class names.
+
+        Returns:
+            As `encode_image` and `encode_text`.
+        """
+        weights = self.attention_weights()
+        return self.image(images, weights.image), self._text(names, weights)
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """Encode normalized images (B, 3, *input_size)."""
+        return self.image(images, self.attention_weights().image)
+
+    def encode_text(self, names: Sequence[str]) -> Tensor:
+        """L2-normalized features (T, P, C) of T class names in P templates.
 
         They are computed once while neither the names nor a parameter changes.
         """
-        if self._joint_text is not None:
-            return self._joint_text.take()
-        names = tuple(names)
-        parameters = [*self.text.parameters(), *self.adapter.parameters()]
-        return self._text_features.get(names, parameters, lambda: self._encode(names, weights))
+        return self._text(names, self.attention_weights())
 
     @contextmanager
     def joint_batch(self, names: Sequence[str], parts: int) -> Iterator[None]:
@@ -69,16 +105,15 @@ class CLIP(nn.Module):
         Each encodes its images and back-propagates on its own; the last back-propagates through
         the text tower for all of them.
         """
-        self._joint_text = SharedTensor(self.encode_text(names, self.attention_weights()), parts)
+        self._joint_text = SharedTensor(self.encode_text(names), parts)
         try:
             yield
         finally:
             self._joint_text = None
 
-    def embed_text(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
-        """Features (T, P, C) of T class names in P templates before normalisation; none is kept."""
-        features = self.text(self.prompts.tree(names), weights.text)
-        return features.unflatten(0, (len(names), len(self.prompts)))
+    def embed_text(self, names: Sequence[str]) -> Tensor:
+        """Features (T, P, C) of T class names in P templates before normalization; not cached."""
+        return self._embed(names, self.attention_weights())
 
     def _adapted_weights(self) -> TowerWeights:
         return self.adapter(
@@ -88,5 +123,15 @@ class CLIP(nn.Module):
             )
         )
 
-    def _encode(self, names: tuple[str, ...], weights: TowerWeights) -> Tensor:
-        return F.normalize(self.embed_text(names, weights), dim=-1)
+    def _text(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
+        if self._joint_text is not None:
+            return self._joint_text.take()
+        names = tuple(names)
+        parameters = [*self.text.parameters(), *self.adapter.parameters()]
+        return self._text_features.get(
+            names, parameters, lambda: F.normalize(self._embed(names, weights), dim=-1)
+        )
+
+    def _embed(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
+        features = self.text(self.prompts.tree(names), weights.text)
+        return features.unflatten(0, (len(names), len(self.prompts)))

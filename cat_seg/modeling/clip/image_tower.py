@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..encoder import ImageFeatures
 from .architecture import Architecture
 from .transformer import AttentionWeights, Transformer
-
-
-class ImageFeatures(NamedTuple):
-    """What the image tower sees in B images on an (H, W) grid of patches.
-
-    dense: (B, 1+HW, C) CLS token first, in the joint image-text space, not normalised.
-    middle: patch tokens (B, width, H, W) after one third and two thirds of the blocks.
-    """
-
-    dense: Tensor
-    middle: list[Tensor]
-
-    def dense_map(self) -> Tensor:
-        """The patches' dense features as a map (B, C, H, W)."""
-        patches = self.dense[:, 1:].transpose(1, 2)
-        return patches.unflatten(2, self.middle[0].shape[-2:])
 
 
 class ImageTower(nn.Module):

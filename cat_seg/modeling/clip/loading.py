@@ -9,15 +9,17 @@ from pathlib import Path
 
 import open_clip
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ...checkpoint import format_of
+from ...checkpoint import checkpoint_holds_clip, format_of
 from ...clip_formats import convert_clip, is_clip
 from ...errors import UserError
 from ...fitting import check_finite
 from ...model_files import read_tensors
 from ...paths import resolve
-from .adapters import FineTuning, HyperbolicSettings
+from ..encoder import ENCODER_REGISTRY
+from .adapters import FineTuning
 from .architecture import Architecture
 from .clip import CLIP
 from .image_tower import ImageTower
@@ -30,13 +32,27 @@ HUB_FILE = "open_clip_model.safetensors"
 logger = logging.getLogger(__name__)
 
 
+@ENCODER_REGISTRY.register()
+def clip(cfg: CfgNode) -> CLIP:
+    """Build CLIP from a whole config; see `build_clip`."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return build_clip(
+        head.CLIP_PRETRAINED,
+        None if checkpoint_holds_clip(cfg.MODEL.WEIGHTS) else head.CLIP_WEIGHTS,
+        head.CLIP_FINETUNE,
+        cfg.MODEL.PROMPT_ENSEMBLE_TYPE,
+        tuple(head.FEATURE_RESOLUTION),
+        cfg.MODEL,
+    )
+
+
 def build_clip(
     name: str,
     weights: str | None,
     fine_tuning: str,
     prompt_ensemble: str,
     grid: tuple[int, int],
-    hyperbolic: HyperbolicSettings | None = None,
+    model: CfgNode | None = None,
 ) -> CLIP:
     """Build CLIP for a segmentation model.
 
@@ -47,7 +63,7 @@ def build_clip(
         fine_tuning: a key of FINE_TUNINGS.
         prompt_ensemble: a key of TEMPLATES.
         grid: (H, W), the patches of an input image.
-        hyperbolic: settings of hyperbolic fine-tuning, None for the defaults.
+        model: the MODEL section of the config, which adapters read; None for the defaults.
 
     Raises:
         UserError: for an unknown name, and for weights that are missing or do not fit.
@@ -57,9 +73,7 @@ def build_clip(
     prompts = Prompts(prompt_ensemble, architecture.context_length)
     with torch.device("meta"):  # the towers' own start values are never used
         text, image = TextTower(architecture), ImageTower(architecture, grid)
-    clip = CLIP(
-        _zeros(text), _zeros(image), tuning.build_adapter(architecture, hyperbolic), prompts
-    )
+    clip = CLIP(_zeros(text), _zeros(image), tuning.build_adapter(architecture, model), prompts)
     tuning.mark_trainable(clip.text, clip.image)
     if weights is not None:
         tensors = _start_weights(architecture, weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.tiny import tiny_clip
 
@@ -18,13 +19,13 @@ def clip(request):
 
 def features(clip, names=NAMES):
     with torch.no_grad():
-        return clip.encode_text(names, clip.attention_weights())
+        return clip.encode_text(names)
 
 
 def recomputed(clip, names=NAMES):
     """The features without any memory."""
     with torch.no_grad():
-        return clip._encode(tuple(names), clip._adapted_weights())
+        return F.normalize(clip._embed(names, clip._adapted_weights()), dim=-1)
 
 
 def count_calls(clip, monkeypatch):
@@ -67,7 +68,7 @@ def test_an_optimiser_step_is_seen(clip):
     before = features(clip)
     parameter = trained_in_text(clip)
     clip.train()
-    clip.encode_text(NAMES, clip.attention_weights()).sin().sum().backward()
+    clip.encode_text(NAMES).sin().sum().backward()
     assert parameter.grad.abs().sum() > 0
     torch.optim.AdamW([parameter], lr=0.05).step()
     clip.eval()
@@ -115,23 +116,23 @@ def test_a_change_behind_autograd_is_seen_after_eval(clip):
 def test_image_weights_follow_as_well(clip):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        before = clip.encode_image(images, clip.attention_weights()).dense
+        before = clip.encode_image(images).dense
         for parameter in clip.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        after = clip.encode_image(images, clip.attention_weights()).dense
-        expected = clip.encode_image(images, clip._adapted_weights()).dense
+        after = clip.encode_image(images).dense
+        expected = clip.image(images, clip._adapted_weights().image).dense
     assert not torch.allclose(before, after)
     torch.testing.assert_close(after, expected)
 
 
 def test_training_after_inference_mode(clip):
     with torch.inference_mode():
-        clip.encode_text(NAMES, clip.attention_weights())
+        clip.encode_text(NAMES)
     for mode in (True, False):
         clip.train(mode)
         clip.zero_grad()
-        clip.encode_text(NAMES, clip.attention_weights()).sin().sum().backward()
+        clip.encode_text(NAMES).sin().sum().backward()
         assert trained_in_text(clip).grad.abs().sum() > 0
 
 
@@ -139,9 +140,9 @@ def test_a_frozen_clip_in_training_after_inference_mode():
     """Its kept features go into the aggregator's graph."""
     clip = tiny_clip("frozen")
     with torch.inference_mode():
-        clip.encode_text(NAMES, clip.attention_weights())
+        clip.encode_text(NAMES)
     weight = torch.ones(64, requires_grad=True)
-    (clip.encode_text(NAMES, clip.attention_weights()) * weight).sum().backward()
+    (clip.encode_text(NAMES) * weight).sum().backward()
     assert torch.isfinite(weight.grad).all()
 
 

@@ -51,7 +51,7 @@ def test_blocks_are_open_clips_and_the_last_is_dense(tmp_path, quick_gelu):
     theirs = open_clip_model(config)
     ours = load(config, theirs)
     images = torch.randn(2, 3, 64, 64)
-    features = ours.encode_image(images, ours.attention_weights())
+    features = ours.encode_image(images)
     outputs = block_outputs(theirs, images)
     assert len(outputs) == IMAGE_LAYERS and len(features.middle) == 2
     for tokens, found in zip(outputs[:2], features.middle, strict=True):
@@ -66,7 +66,7 @@ def test_blocks_are_open_clips_and_the_last_is_dense(tmp_path, quick_gelu):
 def test_the_dense_map_is_the_patches_without_the_cls_token(tmp_path):
     config = write_clip(tmp_path)
     ours = load(config, open_clip_model(config), grid=(3, 5))
-    features = ours.encode_image(torch.randn(2, 3, 48, 80), ours.attention_weights())
+    features = ours.encode_image(torch.randn(2, 3, 48, 80))
     found = features.dense_map()
     assert found.shape == (2, EMBED_DIM, 3, 5)
     for i in range(3):
@@ -91,7 +91,7 @@ def test_the_positions_are_resized_to_the_grid(tmp_path, grid):
     patches = visual.conv1(images).flatten(2).transpose(1, 2)[0]
     x = torch.cat([visual.class_embedding[None] + positions[:1], patches + rows])[None]
     x = visual.transformer.resblocks[0](visual.ln_pre(x))
-    found = ours.encode_image(images, ours.attention_weights()).middle[0]
+    found = ours.encode_image(images).middle[0]
     expected = x[:, 1:].transpose(1, 2).reshape(1, IMAGE_WIDTH, *grid)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

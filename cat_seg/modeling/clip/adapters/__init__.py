@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
-from ....errors import UserError
-from ..architecture import Architecture
-from ..transformer import Transformer
-from .base import Adapter, TowerWeights
-from .hyperbolic import HyperbolicAdapter, HyperbolicSettings
-from .oft import OrthogonalAdapter
+from cat_seg.config import add_cat_seg_config
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
+from cat_seg.modeling.clip.adapters.hyperbolic import HyperbolicAdapter, HyperbolicSettings
+from cat_seg.modeling.clip.adapters.oft import OrthogonalAdapter
+from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.transformer import Transformer
 
 __all__ = [
     "FINE_TUNINGS",
@@ -21,11 +24,18 @@ __all__ = [
     "HyperbolicSettings",
     "OrthogonalAdapter",
     "TowerWeights",
+    "register_fine_tuning",
 ]
+
+KEY = "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE"
 
 _QV = ("attn.q_proj.weight", "attn.v_proj.weight")
 _ATTENTION = ("attn.",)  # query, key, value and output weights and biases
 _EVERYTHING = ("",)
+
+
+def _no_adapter(architecture: Architecture, model: CfgNode) -> Adapter:
+    return Adapter()
 
 
 @dataclass(frozen=True)
@@ -34,34 +44,38 @@ class FineTuning:
 
     Args:
         text, image: name prefixes, within a block, of the tower's own parameters that train.
-        oft: whether H-CLIP's adapters sit in both towers. They train along with the above.
-        hyperbolic: whether both towers are adapted in hyperbolic space.
+        adapter: builds the adapter from the CLIP architecture and the MODEL section of the config.
+            All parameters of the adapter train.
     """
 
     text: tuple[str, ...] = ()
     image: tuple[str, ...] = ()
-    oft: bool = False
-    hyperbolic: bool = False
+    adapter: Callable[[Architecture, CfgNode], Adapter] = _no_adapter
 
     @classmethod
     def from_name(cls, name: str) -> FineTuning:
-        """Look up a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE, or raise UserError."""
+        """Look up a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE.
+
+        Raises:
+            UserError: there is no such fine-tuning.
+        """
         if name not in FINE_TUNINGS:
-            raise UserError(
-                f"MODEL.SEM_SEG_HEAD.CLIP_FINETUNE: '{name}' is none of {', '.join(FINE_TUNINGS)}"
-            )
+            raise UserError(f"{KEY}: '{name}' is none of {', '.join(FINE_TUNINGS)}")
         return FINE_TUNINGS[name]
 
-    def build_adapter(
-        self, architecture: Architecture, hyperbolic: HyperbolicSettings | None = None
-    ) -> Adapter:
-        """The adapter module, with its start values."""
-        if self.hyperbolic:
-            return HyperbolicAdapter(architecture, hyperbolic or HyperbolicSettings())
-        return OrthogonalAdapter(architecture) if self.oft else Adapter()
+    def build_adapter(self, architecture: Architecture, model: CfgNode | None = None) -> Adapter:
+        """Build the adapter with its start values.
+
+        Args:
+            architecture: the CLIP that it adapts.
+            model: the MODEL section of the config; None for the defaults.
+        """
+        if model is None:
+            model = add_cat_seg_config(get_cfg()).MODEL
+        return self.adapter(architecture, model)
 
     def mark_trainable(self, text: nn.Module, image: nn.Module) -> None:
-        """Freeze both towers but for what trains and what a loss reaches."""
+        """Freeze both towers except for what trains and has a gradient."""
         for tower, prefixes in ((text, self.text), (image, self.image)):
             tower.requires_grad_(False)
             transformer: Transformer = tower.transformer
@@ -74,13 +88,38 @@ class FineTuning:
         last.k_proj.requires_grad_(False)
 
 
-FINE_TUNINGS = {
-    "frozen": FineTuning(),
-    "attention": FineTuning(text=_QV, image=_QV),
-    "full": FineTuning(text=_EVERYTHING, image=_EVERYTHING),
-    # As in H-CLIP's code: all three adapt both towers, so a checkpoint answers alike under each.
-    "oft_both": FineTuning(oft=True),
-    "oft": FineTuning(image=_ATTENTION, oft=True),
-    "oft_qv": FineTuning(oft=True),
-    "hyperbolic": FineTuning(hyperbolic=True),
-}
+FINE_TUNINGS: dict[str, FineTuning] = {}
+
+
+def register_fine_tuning(name: str, fine_tuning: FineTuning) -> None:
+    """Make a fine-tuning available as a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE.
+
+    An adapter with settings reads them from a section of its own, MODEL.ADAPTER.<NAME>; see
+    `cat_seg.modeling.clip.adapters.base.read_settings` and docs/extending.md.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in FINE_TUNINGS:
+        raise ValueError(f"there is a fine-tuning named {name!r} already")
+    FINE_TUNINGS[name] = fine_tuning
+
+
+def _orthogonal(architecture: Architecture, model: CfgNode) -> Adapter:
+    return OrthogonalAdapter(architecture)
+
+
+def _hyperbolic(architecture: Architecture, model: CfgNode) -> Adapter:
+    node = model.HYPERBOLIC
+    settings = HyperbolicSettings(node.TEXT_CURVATURE, node.IMAGE_CURVATURE, node.BLOCK_SIZE)
+    return HyperbolicAdapter(architecture, settings)
+
+
+register_fine_tuning("frozen", FineTuning())
+register_fine_tuning("attention", FineTuning(text=_QV, image=_QV))
+register_fine_tuning("full", FineTuning(text=_EVERYTHING, image=_EVERYTHING))
+# As in H-CLIP's code: all three adapt both towers, so a checkpoint answers alike under each.
+register_fine_tuning("oft_both", FineTuning(adapter=_orthogonal))
+register_fine_tuning("oft", FineTuning(image=_ATTENTION, adapter=_orthogonal))
+register_fine_tuning("oft_qv", FineTuning(adapter=_orthogonal))
+register_fine_tuning("hyperbolic", FineTuning(adapter=_hyperbolic))

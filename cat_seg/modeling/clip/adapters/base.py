@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, TypeVar
 
+from detectron2.config import CfgNode
 from torch import nn
 
-from ..transformer import AttentionWeights
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip.transformer import AttentionWeights
+
+S = TypeVar("S")
 
 
 class TowerWeights(NamedTuple):
@@ -24,5 +29,34 @@ class Adapter(nn.Module):
     """
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
-        """Return the weights in effect."""
+        """Return the effective weights."""
         return frozen
+
+
+def read_settings(settings: type[S], model: CfgNode, name: str) -> S:
+    """Read an adapter's settings from its section MODEL.ADAPTER.<NAME>.
+
+    Args:
+        settings: a dataclass; the key of a field is its name in upper case, and its default is the
+            default of the key.
+        model: the MODEL section of a config.
+        name: of the section, in upper case.
+
+    Raises:
+        UserError: the section has a key without a field, or a value of another type than the
+            field's default.
+    """
+    key = f"MODEL.ADAPTER.{name}"
+    section = model.ADAPTER.get(name, CfgNode())
+    fields = {field.name.upper(): field for field in dataclasses.fields(settings)}
+    values: dict[str, Any] = {}
+    for given, value in section.items():
+        if given not in fields:
+            raise UserError(f"{key}.{given} is no config key; {key} has {', '.join(fields)}")
+        default = fields[given].default
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            raise UserError(f"{key}.{given} is {value!r}; it takes a value such as {default!r}")
+        values[fields[given].name] = value
+    return settings(**values)

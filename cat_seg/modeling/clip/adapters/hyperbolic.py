@@ -17,7 +17,7 @@ from .base import Adapter, TowerWeights
 
 @dataclass(frozen=True)
 class HyperbolicSettings:
-    """Curvature of each tower's Poincare ball, and the side of the adapters' blocks.
+    """MODEL.HYPERBOLIC: curvature of each tower's Poincare ball, side of the adapters' blocks.
 
     Raises:
         UserError: for a curvature or a block size that is no positive number.

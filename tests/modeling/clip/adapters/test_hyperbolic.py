@@ -242,7 +242,7 @@ def test_a_checkpoint_of_hpa_and_afr_on_a_hyperbolic_clip_loads_again():
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_a_curvature_that_is_not_positive_is_one_line(key, value):
     with pytest.raises(UserError, match=rf"MODEL\.HYPERBOLIC\.{key}: {value} is no pos") as error:
-        tiny_model(f"MODEL.HYPERBOLIC.{key}", value)
+        tiny_model(*HYPERBOLIC, f"MODEL.HYPERBOLIC.{key}", value)
     assert "\n" not in str(error.value)
 
 

@@ -1,0 +1,100 @@
+"""What the head needs of a vision-language model, and the registry of such models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from detectron2.config import CfgNode
+from detectron2.utils.registry import Registry
+from torch import Tensor, nn
+
+from cat_seg.errors import UserError
+
+KEY = "MODEL.SEM_SEG_HEAD.ENCODER"
+
+ENCODER_REGISTRY = Registry("ENCODER")
+ENCODER_REGISTRY.__doc__ = """
+Functions from a whole config to an `Encoder`, by the value of MODEL.SEM_SEG_HEAD.ENCODER.
+"""
+
+
+class ImageFeatures(NamedTuple):
+    """What an encoder sees in B images on an (H, W) grid of patches.
+
+    dense: (B, HW, C), or (B, 1 + HW, C) with a CLS token first, in the joint image-text space, not
+        normalized.
+    middle: two maps (B, middle_dim, H, W) from about one third and two thirds of the depth.
+    """
+
+    dense: Tensor
+    middle: list[Tensor]
+
+    def dense_map(self) -> Tensor:
+        """The patches' dense features as a map (B, C, H, W)."""
+        height, width = self.middle[0].shape[-2:]
+        patches = self.dense[:, -height * width :].transpose(1, 2)
+        return patches.unflatten(2, (height, width))
+
+
+class Encoder(Protocol):
+    """A vision-language model with dense image features; an nn.Module.
+
+    It owns its tokenizer, its prompts, and whatever fine-tunes it. Nothing else in the project
+    knows which model it is.
+
+    input_size: (height, width) of an input image, in pixels.
+    embed_dim: channels C of the joint image-text space.
+    middle_dim: channels of the intermediate maps.
+    templates: prompts P of a class name.
+    """
+
+    @property
+    def input_size(self) -> tuple[int, int]: ...
+
+    @property
+    def embed_dim(self) -> int: ...
+
+    @property
+    def middle_dim(self) -> int: ...
+
+    @property
+    def templates(self) -> int: ...
+
+    def encode(self, images: Tensor, names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
+        """Encode normalized images (B, 3, *input_size) and T class names in one step."""
+        ...
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """Encode normalized images (B, 3, *input_size)."""
+        ...
+
+    def encode_text(self, names: Sequence[str]) -> Tensor:
+        """L2-normalized features (T, P, C) of T class names."""
+        ...
+
+    def embed_text(self, names: Sequence[str]) -> Tensor:
+        """Features (T, P, C) of T class names before normalization."""
+        ...
+
+    def joint_batch(self, names: Sequence[str], parts: int) -> AbstractContextManager[None]:
+        """Within this, `parts` training steps share one encoding of the class names."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """All parameters, trained or not; their learning rate is scaled by CLIP_MULTIPLIER."""
+        ...
+
+
+def build_encoder(cfg: CfgNode) -> Encoder:
+    """Build the encoder that MODEL.SEM_SEG_HEAD.ENCODER names.
+
+    Raises:
+        UserError: there is no such encoder, or it refuses a value of the config.
+    """
+    name = cfg.MODEL.SEM_SEG_HEAD.ENCODER
+    if name not in ENCODER_REGISTRY:
+        known = ", ".join(sorted(known for known, _ in ENCODER_REGISTRY))
+        raise UserError(f"{KEY} is {name!r}; set it to one of {known}")
+    return ENCODER_REGISTRY.get(name)(cfg)
