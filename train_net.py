@@ -1,41 +1,15 @@
 #!/usr/bin/env python
-"""Train or evaluate a model; see --help."""
+"""Train a model, or evaluate one with --eval-only: the same as `hps-seg train`."""
 
-from __future__ import annotations
+import sys
 
-import argparse
-
-from detectron2.config import CfgNode
-
-from cat_seg.engine import (
-    Trainer,
-    argument_parser,
-    beginning,
-    evaluate,
-    launch,
-    load_config,
-    setup,
-)
-from cat_seg.errors import one_line_errors
+from cat_seg.cli.main import run_command
 
 
-def run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Train, or with --eval-only evaluate, in this process."""
-    if args.eval_only:
-        evaluate(setup(cfg, args), resume=args.resume)
-        return
-    with beginning(cfg, args):
-        trainer = Trainer(setup(cfg, args))
-        trainer.resume_or_load(resume=args.resume)
-    trainer.train()
-
-
-@one_line_errors
-def main() -> None:
-    """Read the command line and start the processes."""
-    args = argument_parser().parse_args()
-    launch(run, load_config(args.config_file, args.opts), args)
+def main() -> int:
+    """Run on the arguments in sys.argv; returns the exit status."""
+    return run_command("train")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

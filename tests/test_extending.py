@@ -109,5 +109,5 @@ def test_the_encoder(tmp_path):
 
 
 def test_an_unknown_encoder_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="MODEL.SEM_SEG_HEAD.ENCODER is 'x'; set it to .*clip"):
+    with pytest.raises(UserError, match=r"MODEL\.SEM_SEG_HEAD\.ENCODER is 'x'; set it to .*clip"):
         build_model(tiny.tiny_cfg(tmp_path, "MODEL.SEM_SEG_HEAD.ENCODER", "x"))

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cat_seg.compatibility import require_detectron2
+
 
 class Command(NamedTuple):
     """A sub-command: the module whose `main(argv)` runs it, and one line of help."""
@@ -56,6 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # What argparse and error messages call the program.
     sys.argv = [f"hps-seg {name}", *rest]
+    return run_command(name)
+
+
+def run_command(name: str) -> int:
+    """Run a sub-command on the arguments in sys.argv and return its exit status."""
+    if name != "configs":
+        try:
+            require_detectron2()
+        except ImportError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     return importlib.import_module(COMMANDS[name].module).main() or 0
 
 

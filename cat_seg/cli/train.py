@@ -1,0 +1,52 @@
+"""Train a model, or evaluate one with --eval-only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from detectron2.config import CfgNode
+
+from cat_seg.engine import (
+    Trainer,
+    argument_parser,
+    beginning,
+    evaluate,
+    launch,
+    load_config,
+    setup,
+)
+from cat_seg.errors import one_line_errors
+
+EXAMPLE = f"""
+Examples:
+
+Train on 4 GPUs; the same with --resume goes on after a stop:
+    $ {sys.argv[0]} --config-file configs/vitb_384_enhanced.yaml --num-gpus 4 \\
+        OUTPUT_DIR output/enhanced
+
+Train on the CPU, with another learning rate:
+    $ {sys.argv[0]} --config-file configs/vitb_384_oft.yaml MODEL.DEVICE cpu SOLVER.BASE_LR 0.0001
+
+Evaluate:
+    $ {sys.argv[0]} --config-file configs/vitb_384_oft.yaml --eval-only \\
+        MODEL.WEIGHTS model_final.pth
+"""
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train, or with --eval-only evaluate, in this process."""
+    if args.eval_only:
+        evaluate(setup(cfg, args), resume=args.resume)
+        return
+    with beginning(cfg, args):
+        trainer = Trainer(setup(cfg, args))
+        trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+@one_line_errors
+def main() -> None:
+    """Read the command line and start the processes."""
+    args = argument_parser(EXAMPLE).parse_args()
+    launch(run, load_config(args.config_file, args.opts), args)
