@@ -11,8 +11,8 @@ import yaml
 
 from cat_seg.data import BENCHMARKS
 from cat_seg.engine import load_config
+from cat_seg.evaluation.protocol import protocol_overrides
 
-PROTOCOL = ("TEST.SLIDING_WINDOW", "True", "MODEL.SEM_SEG_HEAD.POOLING_SIZES", "[1, 1]")
 DATASETS = dict(BENCHMARKS)
 
 
@@ -52,7 +52,7 @@ def write_result(
         "benchmark": label,
         "dataset": DATASETS[label],
         "sem_seg": {"mIoU": value, "pACC": 50.0, "IoU-cat": None},
-        "config": yaml.safe_load(load_config(config, [*PROTOCOL, *overrides]).dump()),
+        "config": yaml.safe_load(load_config(config, [*protocol_overrides(), *overrides]).dump()),
         "weights": {"file": "model_final.pth", "sha256": str(place)},
         "commit": "0123abc",
     }

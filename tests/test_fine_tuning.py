@@ -14,13 +14,13 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import train_net
+from cat_seg.cli import evaluate as evaluate_benchmarks
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.registration import unregister
 from cat_seg.paths import REPO_ROOT
 from tests.data.test_custom import NAMES, blocks, fill, tiny_options
 from tests.published import OFT
 from tests.tiny import batch, share_tokenizers, tiny_model
-from tools import evaluate_benchmarks
 
 DOCUMENT = (REPO_ROOT / "docs" / "fine_tuning.md").read_text()
 MAINS = {"train_net.py": train_net.main, "tools/evaluate_benchmarks.py": evaluate_benchmarks.main}

@@ -121,7 +121,5 @@ def _run(job: dict, streams: list[int]) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    import tools.collect_results
-    import tools.evaluate_benchmarks  # noqa: F401
 
     serve(sys.argv[1])

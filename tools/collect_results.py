@@ -1,95 +1,12 @@
 #!/usr/bin/env python
-"""Print the results table of runs: methods, benchmarks, and the differences to a baseline.
+"""Print the results table of runs: the same as `hps-seg results`."""
 
-Give the output folders of runs, which hold eval/inference/*/results.json, or folders of such
-folders (output/ablation); for another checkpoint than the last, its folder eval_NAME. Several runs
-of one method, with other seeds, become one row with mean and standard deviation.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from matplotlib.figure import Figure
-
-from cat_seg.errors import UserError, one_line_errors
-from cat_seg.files import replacing
-from tools.results.chart import draw_chart
-from tools.results.checks import doubts
-from tools.results.formats import FORMATS
-from tools.results.read import read_runs
-from tools.results.table import summarise
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="output folder of a run")
-    parser.add_argument("--format", choices=FORMATS, default="markdown", help="of the table")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table here")
-    parser.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the table")
-    parser.add_argument(
-        "--baseline",
-        metavar="NAME",
-        help="the method to compare with, as the table calls it; by default H-CLIP, or where "
-        "that is not there the first of each backbone",
-    )
-    parser.add_argument("--metric", default="mIoU", help="mIoU, fwIoU, mACC, pACC or IoU-CLASS")
-    args = parser.parse_args(argv)
-    if args.chart is not None and args.chart.suffix.lower() != ".png":
-        raise UserError(f"--chart {args.chart}: give the picture's name, ending in .png")
-    return args
-
-
-def write(path: Path, content: str | Figure) -> None:
-    """Write a table, or a chart as PNG.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            with replacing(path, "w") as file:
-                file.write(content)
-        else:
-            with replacing(path) as file:
-                content.savefig(file, format="png")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-def warn(text: str) -> None:
-    """Say on stderr what the reader should know about the results."""
-    print(f"warning: {text}", file=sys.stderr)
-
-
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the runs, print the table, and write what was asked for."""
-    args = parse_args(argv)
-    runs = read_runs(args.runs)
-    for doubt in doubts(runs):
-        warn(doubt)
-    rows = summarise(runs, args.metric, args.baseline)
-    table = FORMATS[args.format](rows, args.metric)
-    print(table, end="")
-    if args.output is not None:
-        write(args.output, table)
-    if args.chart is not None:
-        figure = draw_chart(rows, args.metric)
-        if figure is None:
-            warn(f"nothing was measured, so {args.chart} is not drawn")
-        else:
-            write(args.chart, figure)
-
+from cat_seg.cli.main import run_command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("results"))

@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 import train_net
+from cat_seg.cli import evaluate as evaluate_benchmarks
 from cat_seg.config import add_cat_seg_config
 from cat_seg.data import check, is_on_disk
 from cat_seg.data.custom import CustomSpec
@@ -23,7 +24,6 @@ from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 from cat_seg.paths import REPO_ROOT
 from tests.tiny import share_tokenizers, tiny_cfg
-from tools import evaluate_benchmarks
 
 NAMES = ["wheat, wheat field", "grass", "road"]
 DOCUMENT = REPO_ROOT / "docs/custom_datasets.md"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from cat_seg.cli import results as collect_results
 from tests.run_folders import write_run
-from tools import collect_results
 
 
 @pytest.fixture

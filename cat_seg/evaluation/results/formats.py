@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from tools.results.table import COLUMNS, Cell, Row
+from cat_seg.evaluation.results.table import COLUMNS, Cell, Row
 
 MISSING = "-"
 INCOMPLETE = "*"

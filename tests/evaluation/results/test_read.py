@@ -7,8 +7,8 @@ import json
 import pytest
 
 from cat_seg.errors import UserError
+from cat_seg.evaluation.results.read import read_runs
 from tests.run_folders import write_result, write_run
-from tools.results.read import read_runs
 
 
 def test_a_run_is_its_config_and_its_results(tmp_path):

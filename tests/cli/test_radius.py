@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cat_seg.cli.radius import main
 from cat_seg.radius import mean_and_spread, metric_names, text_radius
 from tests.tiny import CLASSES, share_tokenizers, tiny_cfg, tiny_model
-from tools.plot_radius_alignment import main
 
 FINE_TUNE = "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE"
 WAYS = ("attention", "oft_both", "hyperbolic")
@@ -92,7 +92,7 @@ def test_checkpoints_of_all_ways_and_runs_in_one_picture(place, tmp_path):
 
 
 def test_runs_alone_need_no_model(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("tools.plot_radius_alignment.load_model", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("cat_seg.cli.radius.load_model", lambda *_: pytest.fail("built"))
     metrics = str(place / "metrics.json")
     found = draw(place, tmp_path / "out.png", "--run", "a", metrics, "--run", "b", metrics)
     assert found["checkpoints"] == {}

@@ -20,14 +20,15 @@ import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
+from cat_seg.cli import evaluate
 from cat_seg.data import BENCHMARKS, read_image
 from cat_seg.data.mapper import InferenceMapper
 from cat_seg.data.registration import spec_of
+from cat_seg.engine import benchmarks
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.paths import REPO_ROOT
 from tests.tiny import answer, tiny_cfg, tiny_model
 from tests.tools.miniature_benchmarks import MINIATURES, write
-from tools import evaluate_benchmarks
 
 PROTOCOL = ("TEST.SLIDING_WINDOW", True, "MODEL.SEM_SEG_HEAD.POOLING_SIZES", (1, 1))
 HEADINGS = ["Benchmark", "mIoU", "mACC", "pACC", "images", "seconds"]
@@ -66,9 +67,9 @@ class Run:
             patch.setattr(TextTower, "forward", self._counting(TextTower.forward))
             patch.setattr(sys, "argv", arguments)
             if not may_load:
-                patch.setattr(evaluate_benchmarks, "load_model", pytest.fail)
+                patch.setattr(benchmarks, "load_model", pytest.fail)
             try:
-                evaluate_benchmarks.main()
+                evaluate.main()
             except SystemExit as stopped:
                 self.status = stopped.code
         for name in ("cat_seg", "detectron2", "fvcore"):
@@ -318,14 +319,14 @@ def test_a_broken_label_costs_itself_alone(place):
 
 
 def test_whatever_happens_to_one_benchmark_the_others_are_done(place, monkeypatch):
-    evaluate = evaluate_benchmarks.run_on_dataset
+    run_on_dataset = benchmarks.run_on_dataset
 
     def failing(cfg, model, name, *rest):
         if name == "voc_2012_test_sem_seg":
             raise RuntimeError("out of\nmemory")
-        return evaluate(cfg, model, name, *rest)
+        return run_on_dataset(cfg, model, name, *rest)
 
-    monkeypatch.setattr(evaluate_benchmarks, "run_on_dataset", failing)
+    monkeypatch.setattr(benchmarks, "run_on_dataset", failing)
     blocked = place / "blocked/inference" / MINIATURES["PAS-20b"].dataset
     blocked.parent.mkdir(parents=True)
     blocked.touch()  # a file where the results' folder should be

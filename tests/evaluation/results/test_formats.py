@@ -6,8 +6,8 @@ import csv
 
 import pytest
 
-from tools.results.formats import FORMATS, signed
-from tools.results.table import Cell, Row
+from cat_seg.evaluation.results.formats import FORMATS, signed
+from cat_seg.evaluation.results.table import Cell, Row
 
 BASELINE = Row("H-CLIP", "ViT-B/16", 1, "H-CLIP", {"A-150": Cell(32.04, None, 1)})
 FULL = Row("HPS-Seg", "ViT-B/16", 1, "H-CLIP", {"A-150": Cell(31.5, None, 1, -0.54)})

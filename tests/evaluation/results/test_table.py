@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cat_seg.errors import UserError
+from cat_seg.evaluation.results.read import read_runs
+from cat_seg.evaluation.results.table import COLUMNS, Cell, summarise
 from tests.run_folders import write_run
-from tools.results.read import read_runs
-from tools.results.table import COLUMNS, Cell, summarise
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cat_seg.engine import load_config
-from tools.results.methods import backbone_of, method_of
+from cat_seg.evaluation.results.methods import backbone_of, method_of
 
 FINE_TUNE = "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE"
 NO_HPA = ("MODEL.HYPERSPHERICAL.USE_HPA", "False")

@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 
 from cat_seg.data import BENCHMARKS
 from cat_seg.errors import UserError
-from tools.results.methods import BASELINE
-from tools.results.read import Run
+from cat_seg.evaluation.results.methods import BASELINE
+from cat_seg.evaluation.results.read import Run
 
 COLUMNS = tuple(benchmark.label for benchmark in BENCHMARKS)
 

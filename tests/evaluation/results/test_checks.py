@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cat_seg.evaluation.results.checks import doubts
+from cat_seg.evaluation.results.read import read_runs
 from tests.run_folders import write_result, write_run
-from tools.results.checks import doubts
-from tools.results.read import read_runs
 
 BOTH = {"A-150": 31.8, "PC-59": 57.5}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tools.results.read import Config, Run
-from tools.results.table import group
+from cat_seg.evaluation.protocol import PROTOCOL
+from cat_seg.evaluation.results.read import Config, Run
+from cat_seg.evaluation.results.table import group
 
-PROTOCOL = {"TEST.SLIDING_WINDOW": True, "MODEL.SEM_SEG_HEAD.POOLING_SIZES": [1, 1]}
 # What runs of one method may differ in, beside the sections that have no part in the outcome.
 SECTIONS = ("MODEL.", "INPUT.", "SOLVER.", "DATASETS.TRAIN", "TEST.AUG.")
 FREE = ("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.COMPILE", "SOLVER.CHECKPOINT_PERIOD")

@@ -1,0 +1,84 @@
+"""Evaluate one set of weights on every benchmark that is on disk, and print one table.
+
+The published protocol: sliding windows, no pooling in the class aggregation, and each
+benchmark's own classes. Takes train_net.py's arguments; each benchmark's results go to
+OUTPUT_DIR/inference/<dataset>/results.json. Results that are there already, of the same weights,
+settings and data, are kept. Images that cannot be used are skipped and named; the exit status then
+is not 0, as for a benchmark that failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from detectron2.config import get_cfg
+
+from cat_seg.data import BENCHMARKS, datasets_named, datasets_root, is_on_disk
+from cat_seg.engine import argument_parser, check_weights, launch, load_config
+from cat_seg.engine.benchmarks import LABELS, run
+from cat_seg.errors import UserError, one_line_errors
+from cat_seg.evaluation.protocol import protocol_overrides
+
+EXAMPLE = f"""
+Example:
+    $ {sys.argv[0]} --config-file configs/vitb_384_oft.yaml --benchmarks A-150 PC-59 \\
+        MODEL.WEIGHTS output/oft/model_final.pth OUTPUT_DIR output/oft/eval
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argument_parser(epilog=f"{__doc__}{EXAMPLE}")
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"some of {', '.join(LABELS.values())}, or names of datasets (default: all these)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether a benchmark is on disk, and exit"
+    )
+    args = parser.parse_args()
+    args.eval_only = True
+    # Where it is the last option, argparse gives it the KEY VALUE pairs too.
+    sections = get_cfg()
+    is_key = [name.split(".")[0] in sections for name in args.benchmarks]
+    end = is_key.index(True) if any(is_key) else len(is_key)
+    args.opts = args.benchmarks[end:] + args.opts
+    args.benchmarks = args.benchmarks[:end]
+    return args
+
+
+def check_benchmarks() -> None:
+    """Refuse to go on if no benchmark is on disk: before days of training, not after.
+
+    Raises:
+        UserError: saying where they are looked for.
+    """
+    if not any(is_on_disk(benchmark.dataset) for benchmark in BENCHMARKS):
+        raise UserError(
+            f"no benchmark to evaluate on is in {datasets_root()}; see datasets/README.md, "
+            "or train alone with train_enhanced.sh"
+        )
+
+
+@one_line_errors
+def main() -> None:
+    """Read the command line and start the processes."""
+    args = parse_arguments()
+    if args.check:
+        check_benchmarks()
+        return
+    cfg = load_config(args.config_file, [*protocol_overrides(), *args.opts])
+    try:
+        args.datasets = datasets_named(args.benchmarks or [b.dataset for b in BENCHMARKS])
+    except UserError as error:
+        raise UserError(f"--benchmarks: {error}") from error
+    if not args.resume:
+        check_weights(cfg, cfg.MODEL.WEIGHTS, resume=False)
+    cfg.DATASETS.TEST = tuple(filter(is_on_disk, args.datasets))
+    if not cfg.DATASETS.TEST:
+        raise UserError(f"no benchmark is in {datasets_root()}; see datasets/README.md")
+    launch(run, cfg, args)

@@ -1,0 +1,181 @@
+"""Draw the hyperbolic radius of CLIP's embeddings before, during and after fine-tuning.
+
+Works with every CLIP_FINETUNE; see docs/hyperclip.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils.logger import setup_logger
+from torch import Tensor, nn
+
+from cat_seg.data import parse_vocabulary, read_image
+from cat_seg.engine import Checkpointer, Trainer, load_config
+from cat_seg.engine.setup import check_device
+from cat_seg.errors import UserError, one_line_errors
+from cat_seg.files import replacing
+from cat_seg.paths import resolve
+from cat_seg.radius import (
+    IMAGE,
+    TEXT,
+    Trajectory,
+    mean_and_spread,
+    measure,
+    read_trajectories,
+)
+from cat_seg.radius_picture import draw_radii
+
+START = "start"
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", required=True, type=Path, help="picture to write, a .png")
+    parser.add_argument(
+        "--checkpoint",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("TITLE", "CONFIG", "WEIGHTS"),
+        help=f"a model whose radii are drawn; WEIGHTS '{START}' takes those of CLIP_WEIGHTS, from "
+        "before fine-tuning. Repeat it for every model",
+    )
+    parser.add_argument(
+        "--run",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("TITLE", "METRICS"),
+        help="metrics.json of a training with MODEL.HYPERBOLIC.RADIUS_PERIOD; repeatable",
+    )
+    parser.add_argument(
+        "--vocabulary",
+        action="append",
+        default=[],
+        help='class names: "cat, dog", a .json or .txt file, or the name of a shipped list '
+        "(ade150); repeatable. By default all those of the runs",
+    )
+    parser.add_argument(
+        "--images", nargs="+", default=[], help="images whose patches are measured in the models"
+    )
+    parser.add_argument("--title", default="", help="heading of the picture")
+    parser.add_argument(
+        "--opts",
+        nargs="*",
+        default=[],
+        metavar="KEY VALUE",
+        help="changes to every config, as MODEL.DEVICE cpu",
+    )
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse arguments that do not go together, before any model is built."""
+    if args.output.suffix.lower() != ".png":
+        raise UserError(f"--output {args.output}: give the picture's name, ending in .png")
+    if not args.checkpoint and not args.run:
+        raise UserError("nothing to draw; give --checkpoint TITLE CONFIG WEIGHTS or --run")
+    if args.checkpoint and not args.vocabulary:
+        raise UserError("--checkpoint needs class names to measure; give --vocabulary")
+    if args.images and not args.checkpoint:
+        raise UserError("--images are measured in models; give --checkpoint, too")
+    for option, titles in (
+        ("--checkpoint", [given[0] for given in args.checkpoint]),
+        ("--run", [given[0] for given in args.run]),
+        ("--vocabulary", [vocabulary_name(text) for text in args.vocabulary]),
+    ):
+        twice = {title for title in titles if titles.count(title) > 1}
+        if twice:
+            raise UserError(f"{option}: '{twice.pop()}' is there twice; give each another name")
+
+
+def vocabulary_name(text: str) -> str:
+    """What a vocabulary is called in the picture and in the metrics: its file without suffix."""
+    path = Path(text.strip())
+    return path.stem if path.suffix.lower() in (".json", ".txt") else text.strip()
+
+
+def load_model(config: str, weights: str, overrides: Sequence[str]) -> nn.Module:
+    """Build the model of a config with a checkpoint, or with its start weights."""
+    chosen = "" if weights == START else weights
+    cfg = load_config(config, [*overrides, "MODEL.WEIGHTS", chosen])
+    check_device(cfg)
+    model = Trainer.build_model(cfg).eval()
+    Checkpointer(model, averaged=cfg.MODEL.WEIGHTS_EMA).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def read_runs(args: argparse.Namespace) -> dict[str, dict[str, Trajectory]]:
+    """The trajectories of every run, of the vocabularies that were asked for."""
+    wanted = {f"{TEXT}{vocabulary_name(text)}" for text in args.vocabulary} | {IMAGE}
+    runs = {}
+    for title, metrics in args.run:
+        found = read_trajectories(resolve(metrics))
+        chosen = {key: run for key, run in found.items() if not args.vocabulary or key in wanted}
+        if not chosen:
+            raise UserError(
+                f"{metrics} has none of the vocabularies asked for, only {', '.join(found)}"
+            )
+        runs[title] = chosen
+    return runs
+
+
+def numbers(radii: Tensor, names: Iterable[str] | None) -> dict[str, Any]:
+    """Mean and spread, and the radius of every class where there are names."""
+    mean, std = mean_and_spread(radii)
+    found: dict[str, Any] = {"mean": mean, "std": std}
+    if names is not None:
+        found["radius"] = dict(zip(names, radii.tolist(), strict=True))
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, draw, and write the picture and its numbers."""
+    check(args)
+    vocabularies = {vocabulary_name(text): parse_vocabulary(text) for text in args.vocabulary}
+    images = [
+        torch.tensor(read_image(str(resolve(path)), "RGB")).permute(2, 0, 1) for path in args.images
+    ]
+    runs = read_runs(args)
+    radii = {
+        title: measure(load_model(config, weights, args.opts), vocabularies, images)
+        for title, config, weights in args.checkpoint
+    }
+    listed = {f"{TEXT}{name}": names for name, names in vocabularies.items()}
+    content = {
+        "checkpoints": {
+            title: {key: numbers(values, listed.get(key)) for key, values in measured.items()}
+            for title, measured in radii.items()
+        },
+        "runs": {
+            title: {key: asdict(trajectory) for key, trajectory in run.items()}
+            for title, run in runs.items()
+        },
+    }
+    figure = draw_radii(radii, runs, args.title)
+    table = args.output.with_suffix(".json")
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(table, "w") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)
+        with replacing(args.output) as file:
+            figure.savefig(file, format="png")
+    except OSError as error:
+        raise UserError(f"cannot write {args.output}: {error.strerror}; see --output") from error
+    print(f"drawn in {args.output}, numbers in {table}")
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the tool."""
+    args = parse_args(argv)
+    setup_logger(name="cat_seg")
+    run(args)

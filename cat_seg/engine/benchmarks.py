@@ -1,0 +1,157 @@
+"""Evaluation of one set of weights on several benchmarks, with one table of all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
+from tabulate import tabulate
+from torch import nn
+
+from cat_seg.data import BENCHMARKS, is_on_disk
+from cat_seg.engine import Trainer, load_model, setup, shared_weights_record
+from cat_seg.errors import UserError
+from cat_seg.evaluation.record import finished_results, incompleteness, results_file, run_record
+from cat_seg.evaluation.run import (
+    ProcessOnly,
+    build_evaluator,
+    run_on_dataset,
+    skipped_images,
+    together,
+)
+from cat_seg.evaluation.sem_seg import SemSegEvaluator
+
+METRICS = ("mIoU", "mACC", "pACC")
+MARK = "*"  # of a figure that is not of the whole dataset
+LABELS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The content of a dataset's results file, or a word, missing or failed, and the reason.
+
+    With results, the reason is that of skipped images.
+    """
+
+    results: dict[str, Any] | None = None
+    word: str = ""
+    reason: str = ""
+
+    def cells(self) -> list[str]:
+        """The row of the table, without the heading."""
+        if self.results is None:
+            return [self.word, *["-"] * (len(METRICS) + 1)]
+        short = incompleteness(self.results)
+        mark = "" if short is None else MARK
+        values = (self.results["sem_seg"][metric] for metric in METRICS)
+        cells = ["-" if value is None else f"{value:.2f}{mark}" for value in values]
+        return [*cells, str(self.results["counts"]["images"]), f"{self.results['seconds']:.1f}"]
+
+
+def table(outcomes: Mapping[str, Outcome]) -> str:
+    """Lay out outcomes by dataset, the metrics in percent."""
+    return tabulate(
+        [[LABELS.get(dataset, dataset), *found.cells()] for dataset, found in outcomes.items()],
+        ["Benchmark", *METRICS, "images", "seconds"],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(METRICS) + 2)),
+    )
+
+
+def footnotes(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Say of each marked figure how many images it is of."""
+    return [
+        f"{MARK} {LABELS.get(dataset, dataset)}: {short}"
+        for dataset, found in outcomes.items()
+        if found.results is not None and (short := incompleteness(found.results))
+    ]
+
+
+def reasons(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Say of each outcome without results why there are none, and of others what was skipped."""
+    return [
+        f"{LABELS.get(dataset, dataset)} {found.word or 'incomplete'}: {found.reason}"
+        for dataset, found in outcomes.items()
+        if found.reason
+    ]
+
+
+def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, Any] | None) -> Outcome | None:
+    """Return what is known of a dataset before any work; None where it is to be evaluated."""
+    try:
+        images = len(DatasetCatalog.get(dataset))
+        record = run_record(cfg, dataset, weights)
+    except (UserError, OSError) as error:
+        return Outcome(word="failed" if is_on_disk(dataset) else "missing", reason=str(error))
+    results = finished_results(results_file(cfg.OUTPUT_DIR, dataset), record, images)
+    if results is None:
+        return None
+    logger.info("%s is kept: evaluated with these weights and settings already", dataset)
+    return Outcome(results)
+
+
+def evaluate_one(
+    cfg: CfgNode, model: nn.Module, dataset: str, weights: Mapping[str, Any] | None
+) -> Outcome:
+    """Evaluate on one dataset in all processes; an error of any kind in any is the outcome."""
+
+    def process() -> SemSegEvaluator:
+        evaluator = build_evaluator(cfg, dataset, weights)
+        loader = Trainer.build_test_loader(cfg, dataset)
+        run_on_dataset(cfg, model, dataset, loader, ProcessOnly(evaluator))
+        return evaluator
+
+    try:
+        evaluator = together(process)
+        # The ranks meet in this, but what can fail is the writing afterwards, on rank 0.
+        together(evaluator.evaluate)
+    except UserError as error:
+        logger.error("%s failed: %s", dataset, error)
+        return Outcome(word="failed", reason=str(error))
+    if not comm.is_main_process():
+        return Outcome()
+    content = json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text())
+    return Outcome(content, reason=skipped_images({dataset: evaluator}) or "")
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Evaluate in this process; rank 0 prints the table.
+
+    Raises:
+        UserError: there are no weights; on rank 0, naming the datasets that failed or of which
+            images were skipped, and those asked for that are missing.
+    """
+    cfg = setup(cfg, args)
+    check_weights(cfg, cfg.MODEL.WEIGHTS, args.resume)
+    weights = shared_weights_record(cfg.MODEL.WEIGHTS)
+    found = {name: survey(cfg, name, weights) for name in args.datasets}
+    outcomes = comm.all_gather(found)[0]  # rank 0 has the files
+    todo = [dataset for dataset, outcome in outcomes.items() if outcome is None]
+    model = load_model(cfg, cfg.MODEL.WEIGHTS) if todo else None
+    for number, dataset in enumerate(todo, 1):
+        logger.info("%s, %d of %d to evaluate", dataset, number, len(todo))
+        outcomes[dataset] = evaluate_one(cfg, model, dataset, weights)
+    unmet = {
+        dataset: outcome
+        for dataset, outcome in outcomes.items()
+        if outcome.reason and (outcome.word != "missing" or args.benchmarks)
+    }
+    if not comm.is_main_process():
+        return
+    print(table(outcomes))
+    for line in footnotes(outcomes):
+        print(line)
+    for line in reasons({d: o for d, o in outcomes.items() if d not in unmet}):
+        print(line)
+    if unmet:
+        raise UserError("; ".join(reasons(unmet)))
