@@ -16,7 +16,7 @@ from tabulate import tabulate
 from torch import nn
 
 from cat_seg.data import BENCHMARKS, is_on_disk
-from cat_seg.engine import Trainer, load_model, setup, shared_weights_record
+from cat_seg.engine import Trainer, check_weights, load_model, setup, shared_weights_record
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import finished_results, incompleteness, results_file, run_record
 from cat_seg.evaluation.run import (
