@@ -21,7 +21,7 @@ from cat_seg.errors import UserError, one_line_errors
 from cat_seg.evaluation.protocol import protocol_overrides
 
 EXAMPLE = f"""
-Example:
+example:
     $ {sys.argv[0]} --config-file configs/vitb_384_oft.yaml --benchmarks A-150 PC-59 \\
         MODEL.WEIGHTS output/oft/model_final.pth OUTPUT_DIR output/oft/eval
 """

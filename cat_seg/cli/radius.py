@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,11 +34,19 @@ from cat_seg.radius import (
 from cat_seg.radius_picture import draw_radii
 
 START = "start"
+EXAMPLE = f"""\
+example:
+  {Path(sys.argv[0]).name} --output radius.png --vocabulary ade150 \\
+      --checkpoint CLIP configs/vitb_384.yaml start \\
+      --checkpoint H-CLIP configs/vitb_384_oft.yaml output/oft/model_final.pth
+"""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", required=True, type=Path, help="picture to write, a .png")
     parser.add_argument(
         "--checkpoint",

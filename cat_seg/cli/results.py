@@ -22,10 +22,17 @@ from cat_seg.evaluation.results.read import read_runs
 from cat_seg.evaluation.results.table import summarise
 from cat_seg.files import replacing
 
+EXAMPLE = f"""\
+example:
+  {Path(sys.argv[0]).name} output/ablation output/ablation_seed1 --chart results.png
+"""
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="output folder of a run")
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="of the table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table here")

@@ -142,7 +142,14 @@ def _specs(names: Sequence[str] | None, cfg: CfgNode | None) -> list[DatasetSpec
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m cat_seg.data.check", description=__doc__)
+    called_as_command = sys.argv[0].startswith("hps-seg")
+    program = sys.argv[0] if called_as_command else "python -m cat_seg.data.check"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=__doc__,
+        epilog=f"example:\n  {program} --datasets A-150 --jobs 8",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--root",
         help="folder of all datasets (default: $DETECTRON2_DATASETS, else this repository's "

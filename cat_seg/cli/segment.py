@@ -1,0 +1,234 @@
+"""Segment images into the classes you name, and draw the result."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import chain, count
+from pathlib import Path
+
+import numpy as np
+from detectron2.utils.logger import setup_logger
+from PIL import Image
+
+from cat_seg.data import IMAGE_SUFFIXES, parse_vocabulary
+from cat_seg.engine import load_config
+from cat_seg.errors import UserError, one_line_errors, printable
+from cat_seg.files import replacing
+from cat_seg.paths import resolve
+from cat_seg.predictor import Predictor, read_rgb
+from cat_seg.progress import bar
+from cat_seg.visualization import draw_overlay, mask_image
+
+# Bytes of a picture's name; most file systems take 255 with what is added to it.
+LONGEST_NAME = 200
+# Of zlib's levels: higher ones take three times as long on photographs, for 5 % less.
+COMPRESSION = 4
+INTERRUPTED, SOME_SKIPPED = 130, 1
+EXAMPLE = f"""\
+example:
+  {Path(sys.argv[0]).name} --config-file configs/vitb_384.yaml --input photos/ --output pictures \\
+      --vocabulary "cat, grass, sky" --opts MODEL.WEIGHTS model_base.pth
+"""
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help='image files, folders of images, or quoted patterns ("photos/**/*.jpg")',
+    )
+    parser.add_argument("--input", nargs="+", action="extend", default=[], help="more images")
+    parser.add_argument("--config-file", required=True, help="config of the model, see configs/")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument(
+        "-v",
+        "--vocabulary",
+        help='the classes: "cat, dog", a .json or .txt file, or the name of a shipped list '
+        "(ade150); by default those of the config",
+    )
+    parser.add_argument(
+        "--save-masks",
+        action="store_true",
+        help="also write the labels as PNG (pixel value = index in classes.json)",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs="*",
+        default=[],
+        metavar="KEY VALUE",
+        help="config changes, as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
+    )
+    args = parser.parse_args(argv)
+    args.input = [*args.images, *args.input]
+    if not args.input:
+        parser.error("name at least one image, folder or pattern")
+    return args
+
+
+def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
+    """List the image files that the inputs name, each once.
+
+    Files directly in `output` are pictures of earlier runs, never images.
+
+    Raises:
+        UserError: an input gives no image, or a folder cannot be read.
+    """
+    found: dict[str, Path] = {}
+    for text in inputs:
+        files = [file for file in _expand(text) if _real(file.parent) != _real(output)]
+        if not files:
+            raise UserError(
+                f"--input {text}: no images there outside the output folder; "
+                'give image files, folders of images, or a quoted pattern like "photos/*.jpg"'
+            )
+        for file in files:
+            found.setdefault(_real(file), file)
+    return list(found.values())
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)  # unlike Path.resolve, also of links in a circle
+
+
+def _expand(text: str) -> Iterator[Path]:
+    try:
+        path = resolve(text)
+        if path.is_file():
+            yield path
+            return
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError) as error:  # the latter of "~name" where nobody has that name
+        raise UserError(f"--input {text}: {getattr(error, 'strerror', None) or error}") from error
+    pattern = os.path.expanduser(text)
+    for match in [path] if is_folder else map(Path, sorted(glob.glob(pattern, recursive=True))):
+        try:
+            files = sorted(match.iterdir()) if match.is_dir() else [match]
+            files = [file for file in files if not file.is_dir()]
+        except OSError as error:
+            raise UserError(f"--input {text}: cannot read {match}: {error.strerror}") from error
+        for file in files:
+            # Files named one by one are all tried.
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
+                yield file
+
+
+def picture_names(images: Sequence[Path]) -> list[str]:
+    """Name the picture of each image after its stem, with a number where that is taken.
+
+    No two of NAME and NAME_mask are the same, also where file names ignore case. Only the
+    beginning is kept of a stem that is too long for what is added to it.
+    """
+    taken: set[str] = set()
+    names = []
+    for stem in (_cut(image.stem) for image in images):
+        for name in chain([stem], (f"{stem}_{number}" for number in count(2))):
+            files = {name.casefold(), f"{name}_mask".casefold()}
+            if not files & taken:
+                break
+        taken |= files
+        names.append(name)
+    return names
+
+
+def _cut(stem: str) -> str:
+    while len(os.fsencode(stem)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return stem
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment all images; returns how many were skipped, each named on stderr.
+
+    Raises:
+        UserError: anything that is wrong with the arguments, the model or the output folder.
+    """
+    images = find_images(args.input, args.output)
+    vocabulary = None if args.vocabulary is None else parse_vocabulary(args.vocabulary)
+    cfg = load_config(args.config_file, args.opts)
+    with _naming(args.output):
+        args.output.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor(cfg, vocabulary)
+    if args.save_masks:
+        content = json.dumps(predictor.vocabulary, ensure_ascii=False, indent=2) + "\n"
+        _write(args.output / "classes.json", content.encode(errors="backslashreplace"))
+
+    skipped = 0
+    progress = bar(iterable=images, unit="image")
+    for path, name in zip(progress, picture_names(images), strict=True):
+        try:
+            image = read_rgb(str(path), cfg.INPUT.IGNORE_EXIF_ORIENTATION)
+        except UserError as error:
+            progress.write(f"skipped: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        try:
+            pictures = _pictures(image, predictor, args.save_masks)
+        except UserError as error:
+            progress.write(f"skipped: image {printable(path)}: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        for end, content in pictures.items():
+            _write(args.output / f"{name}{end}.png", content)
+    drawn = len(images) - skipped
+    print(printable(f"{drawn} of {len(images)} images drawn in {args.output}"))
+    return skipped
+
+
+def _pictures(image: np.ndarray, predictor: Predictor, with_mask: bool) -> dict[str, bytes]:
+    """Segment an image (H, W, 3): PNG files by the ends of their names."""
+    labels = predictor(image).labels
+    try:
+        overlay = draw_overlay(image, labels, predictor.vocabulary)
+        pictures = {"": _png(Image.fromarray(overlay))}
+        if with_mask:
+            pictures["_mask"] = _png(mask_image(labels, len(predictor.vocabulary)))
+    except MemoryError as error:
+        raise UserError("there is not enough memory to draw it; make it smaller") from error
+    return pictures
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", compress_level=COMPRESSION)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with _naming(path), replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; see --output") from error
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    args = parse_args(argv)
+    setup_logger(name="cat_seg")
+    try:
+        skipped = run(args)
+    except KeyboardInterrupt:
+        print("interrupted: pictures written so far are complete", file=sys.stderr)
+        return INTERRUPTED
+    if skipped:
+        print(f"images that could not be read and were skipped: {skipped}", file=sys.stderr)
+        return SOME_SKIPPED
+    return 0
