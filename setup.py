@@ -18,7 +18,7 @@ SHIPPED = (
 
 
 class BuildWithData(build_py):
-    """Adds the shipped files to the package, where `cat_seg.paths` looks for them."""
+    """Adds the shipped files to the package, where `cat_seg.utils.paths` looks for them."""
 
     def run(self) -> None:
         super().run()

@@ -44,7 +44,7 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cat_seg.compatibility import require_detectron2
+    from cat_seg.utils.compatibility import require_detectron2
 
     require_detectron2()
     # All of them: whoever takes one name also needs the models registered.

@@ -11,13 +11,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
 from torch import Tensor, nn
 
-from .data.vocabularies import load_vocabulary
-from .errors import UserError
-from .fitting import Start, load_converted, start_converted
-from .inference import pad, padded_size, resize, restore, sliding_window
-from .modeling.aggregator import Guidance
-from .modeling.head import CATSegHead
-from .modeling.losses import sem_seg_loss
+from cat_seg.checkpoint.fitting import Start, load_converted, start_converted
+from cat_seg.data.vocabularies import load_vocabulary
+from cat_seg.errors import UserError
+from cat_seg.modeling.aggregator import Guidance
+from cat_seg.modeling.head import CATSegHead
+from cat_seg.modeling.losses import sem_seg_loss
+from cat_seg.modeling.processing import pad, padded_size, resize, restore, sliding_window
 
 UNLABELLED = -1  # outside every vocabulary, whatever the datasets' ignore value
 
@@ -115,7 +115,7 @@ class CATSeg(nn.Module):
                 another size.
 
         Returns:
-            torch's (missing_keys, unexpected_keys), see `cat_seg.fitting.load_converted`.
+            As `cat_seg.checkpoint.fitting.load_converted`.
 
         Raises:
             UserError: for a checkpoint of another model, an entry that is missing or has no place

@@ -11,14 +11,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
-from .cat_seg_model import CATSeg
-from .config_checks import check_hyperspherical
-from .inference import resize
-from .modeling.aggregator import Guidance
-from .modeling.hyperspherical_innovations import (
+from cat_seg.cat_seg_model import CATSeg
+from cat_seg.configuration.checks import check_hyperspherical
+from cat_seg.modeling.aggregator import Guidance
+from cat_seg.modeling.hyperspherical_innovations import (
     AdaptiveFeatureRectification,
     HypersphericalPrototypeAlignment,
 )
+from cat_seg.modeling.processing import resize
 
 HPA_SHARE = 0.1  # of the alignment loss beside the AFR regulariser
 

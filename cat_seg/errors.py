@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
-from cat_seg.processes import Stopped, status_of, stoppable
+from cat_seg.utils.processes import Stopped, status_of, stoppable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

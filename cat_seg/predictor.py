@@ -14,10 +14,10 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 import cat_seg.enhanced_cat_seg_model  # noqa: F401  registers the models
-from cat_seg.config_checks import check_registered
+from cat_seg.checkpoint import Checkpointer
+from cat_seg.configuration.checks import check_registered
 from cat_seg.data import read_image, vocabulary_from
 from cat_seg.data.mapper import InferenceMapper
-from cat_seg.engine import Checkpointer
 from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError

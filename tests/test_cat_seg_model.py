@@ -9,14 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, buil
 
 from cat_seg import CATSeg
 from cat_seg.modeling import CATSegHead
-from tests.tiny import (
-    CLASSES,
-    answer,
-    batch,
-    image,
-    tiny_cfg,
-    tiny_model,
-)
+from tests.tiny import CLASSES, answer, batch, image, tiny_cfg, tiny_model
 
 HEAD = "MODEL.SEM_SEG_HEAD."
 

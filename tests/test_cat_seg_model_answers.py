@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 
 from cat_seg.errors import UserError
-from cat_seg.inference import sliding_window
+from cat_seg.modeling.processing import sliding_window
 from tests.tiny import (
     CLASSES,
     MANY_CLASSES,

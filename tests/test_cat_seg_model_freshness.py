@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tiny import (
-    CLASSES,
-    answer,
-    assert_same,
-    batch,
-    image,
-    tiny_model,
-)
+from tests.tiny import CLASSES, answer, assert_same, batch, image, tiny_model
 
 HEAD = "MODEL.SEM_SEG_HEAD."
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cat_seg.metrics import read_metrics
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.metrics_file import read_metrics
+from cat_seg.utils.paths import REPO_ROOT
 from tools.quickstart.classes import load_classes
 from tools.quickstart.dataset import DatasetSettings, write_dataset
 

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from cat_seg.errors import UserError, explain, fail, one_line_errors, printable
-from cat_seg.files import replacing
-from cat_seg.paths import REPO_ROOT, resolve
+from cat_seg.utils.files import replacing
+from cat_seg.utils.paths import REPO_ROOT, resolve
 
 
 def test_fail_prints_one_line_and_exits_with_2(capsys):

@@ -15,7 +15,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import FINE_TUNINGS
 from cat_seg.modeling.encoder import ENCODER_REGISTRY
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests import tiny
 
 PAGE = (REPO_ROOT / "docs/extending.md").read_text()

@@ -17,7 +17,7 @@ import train_net
 from cat_seg.cli import evaluate as evaluate_benchmarks
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.registration import unregister
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests.data.test_custom import NAMES, blocks, fill, tiny_options
 from tests.published import OFT
 from tests.tiny import batch, share_tokenizers, tiny_model

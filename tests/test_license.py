@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 
 def test_every_statement_of_the_license_says_mit() -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tools.install_detectron2 import REQUIRES
 
 DISTRIBUTIONS = {

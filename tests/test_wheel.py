@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 SOURCES = (
     *("cat_seg", "configs", "datasets", "pyproject.toml", "setup.py", "MANIFEST.in"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cat_seg.errors import UserError, one_line_errors
-from cat_seg.paths import SHIPPED_ROOT
+from cat_seg.utils.paths import SHIPPED_ROOT
 
 FOLDER = SHIPPED_ROOT / "configs"
 EXAMPLE = """\

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cat_seg.compatibility import require_detectron2
+from cat_seg.utils.compatibility import require_detectron2
 
 
 class Command(NamedTuple):

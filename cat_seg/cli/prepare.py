@@ -7,14 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cat_seg.data.preparation import (
-    Conversion,
-    ade20k,
-    coco_stuff,
-    pascal_context,
-    prepare,
-    voc,
-)
+from cat_seg.data.preparation import Conversion, ade20k, coco_stuff, pascal_context, prepare, voc
 
 NAMES: dict[str, tuple[Callable[[Path], list[Conversion]], str]] = {
     "coco-stuff": (coco_stuff.find_conversions, "COCO-Stuff 164k, to train on"),

@@ -17,13 +17,7 @@ import torch
 from detectron2.utils.logger import setup_logger
 from torch import Tensor, nn
 
-from cat_seg.data import parse_vocabulary, read_image
-from cat_seg.engine import Checkpointer, Trainer, load_config
-from cat_seg.engine.setup import check_device
-from cat_seg.errors import UserError, one_line_errors
-from cat_seg.files import replacing
-from cat_seg.paths import resolve
-from cat_seg.radius import (
+from cat_seg.analysis.radius import (
     IMAGE,
     TEXT,
     Trajectory,
@@ -31,7 +25,14 @@ from cat_seg.radius import (
     measure,
     read_trajectories,
 )
-from cat_seg.radius_picture import draw_radii
+from cat_seg.analysis.radius_figure import draw_radii
+from cat_seg.checkpoint import Checkpointer
+from cat_seg.data import parse_vocabulary, read_image
+from cat_seg.engine import Trainer, load_config
+from cat_seg.engine.setup import check_device
+from cat_seg.errors import UserError, one_line_errors
+from cat_seg.utils.files import replacing
+from cat_seg.utils.paths import resolve
 
 START = "start"
 EXAMPLE = f"""\

@@ -20,7 +20,7 @@ from cat_seg.evaluation.results.checks import doubts
 from cat_seg.evaluation.results.formats import FORMATS
 from cat_seg.evaluation.results.read import read_runs
 from cat_seg.evaluation.results.table import summarise
-from cat_seg.files import replacing
+from cat_seg.utils.files import replacing
 
 EXAMPLE = f"""\
 example:

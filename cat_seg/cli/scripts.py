@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from cat_seg.paths import WORK_ROOT, resolve
+from cat_seg.utils.paths import WORK_ROOT, resolve
 
 VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
 FIRST_SIGNAL = 128  # exit statuses from here on are those of a command that was interrupted

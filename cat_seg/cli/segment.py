@@ -20,11 +20,11 @@ from PIL import Image
 from cat_seg.data import IMAGE_SUFFIXES, parse_vocabulary
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
-from cat_seg.files import replacing
-from cat_seg.paths import resolve
 from cat_seg.predictor import Predictor, read_rgb
-from cat_seg.progress import bar
-from cat_seg.visualization import draw_overlay, mask_image
+from cat_seg.utils.files import replacing
+from cat_seg.utils.paths import resolve
+from cat_seg.utils.progress import bar
+from cat_seg.visualization.overlay import draw_overlay, mask_image
 
 # Bytes of a picture's name; most file systems take 255 with what is added to it.
 LONGEST_NAME = 200

@@ -7,15 +7,7 @@ import sys
 
 from detectron2.config import CfgNode
 
-from cat_seg.engine import (
-    Trainer,
-    argument_parser,
-    beginning,
-    evaluate,
-    launch,
-    load_config,
-    setup,
-)
+from cat_seg.engine import Trainer, argument_parser, beginning, evaluate, launch, load_config, setup
 from cat_seg.errors import one_line_errors
 
 EXAMPLE = f"""

@@ -21,12 +21,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
-from cat_seg.data.records import (
-    Record,
-    check_test_dataset,
-    check_train_dataset,
-    load_records,
-)
+from cat_seg.data.records import Record, check_test_dataset, check_train_dataset, load_records
 from cat_seg.errors import UserError
 
 # The published configs know the one training mapper under the second name.

@@ -18,16 +18,16 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
-from cat_seg.data.contact_sheet import Sample, draw_sheet
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.reading import read_image, read_label
 from cat_seg.data.registration import DatasetSpec, datasets_root, is_on_disk, spec_of
 from cat_seg.data.soundness import DatasetReport, check_dataset
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
-from cat_seg.files import replacing
-from cat_seg.paths import WORK_ROOT, resolve
-from cat_seg.pool import add_jobs_option, check_jobs
+from cat_seg.utils.files import replacing
+from cat_seg.utils.parallel import add_jobs_option, check_jobs
+from cat_seg.utils.paths import WORK_ROOT, resolve
+from cat_seg.visualization.sample_sheet import Sample, draw_sheet
 
 UNSOUND, INTERRUPTED = 1, 130
 PROBLEMS_SHOWN = 10

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cat_seg.errors import UserError
-from cat_seg.paths import resolve
+from cat_seg.utils.paths import resolve
 
 EXAMPLE = '["cat", "dog"]'
 

@@ -14,7 +14,7 @@ from cat_seg.data.folders import IMAGE_SUFFIXES, holds
 from cat_seg.data.label_values import LabelValues, color_codes
 from cat_seg.data.registration import DatasetSpec, Layout, register, unregister
 from cat_seg.errors import UserError
-from cat_seg.paths import resolve
+from cat_seg.utils.paths import resolve
 
 _NODE = "DATASETS.CUSTOM"
 

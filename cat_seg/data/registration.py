@@ -17,7 +17,7 @@ from cat_seg.data.folders import IMAGE_SUFFIXES, file_names, files_by_stem, hold
 from cat_seg.data.label_values import LabelFile, LabelValues
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
-from cat_seg.paths import SHIPPED_ROOT, WORK_ROOT, resolve
+from cat_seg.utils.paths import SHIPPED_ROOT, WORK_ROOT, resolve
 
 
 @dataclass(frozen=True)

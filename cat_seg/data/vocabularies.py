@@ -8,7 +8,7 @@ from pathlib import Path
 from cat_seg.data.class_files import read_class_file
 from cat_seg.data.class_names import check_names, list_names
 from cat_seg.errors import UserError
-from cat_seg.paths import SHIPPED_ROOT
+from cat_seg.utils.paths import SHIPPED_ROOT
 
 SHIPPED = SHIPPED_ROOT / "datasets"
 

@@ -1,13 +1,8 @@
 """Training and evaluation runs: set-up, processes, the Trainer, checkpoints."""
 
-from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
-from cat_seg.engine.config_loading import load_config
-from cat_seg.engine.evaluation import (
-    check_weights,
-    evaluate,
-    load_model,
-    shared_weights_record,
-)
+from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.configuration.loading import load_config
+from cat_seg.engine.evaluation import check_weights, evaluate, load_model, shared_weights_record
 from cat_seg.engine.launch import launch
 from cat_seg.engine.setup import argument_parser, beginning, setup
 from cat_seg.engine.trainer import Trainer

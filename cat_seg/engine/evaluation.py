@@ -9,15 +9,10 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from torch import nn
 
-from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.trainer import Trainer
 from cat_seg.errors import UserError
-from cat_seg.evaluation import (
-    build_evaluator,
-    check_test_datasets,
-    skipped_images,
-    weights_record,
-)
+from cat_seg.evaluation import build_evaluator, check_test_datasets, skipped_images, weights_record
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-from cat_seg.engine.checkpointer import Checkpointer
-from cat_seg.metrics import read_metrics
+from cat_seg.checkpoint.checkpointer import Checkpointer
+from cat_seg.utils.metrics_file import read_metrics
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from detectron2.utils import comm
 from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
 from cat_seg.errors import explain, fail, lost_process
-from cat_seg.pool import cores
-from cat_seg.processes import begin_child, signals_held_back, status_of, wait_for_parent
+from cat_seg.utils.parallel import cores
+from cat_seg.utils.processes import begin_child, signals_held_back, status_of, wait_for_parent
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 

@@ -21,7 +21,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from cat_seg.errors import UserError, worker_death
-from cat_seg.processes import begin_child, signals_held_back, wait_for_parent
+from cat_seg.utils.processes import begin_child, signals_held_back, wait_for_parent
 
 # Seconds that workers have to end in PyTorch's way, which releases the locks they share.
 GRACE = 5.0

@@ -14,7 +14,7 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
-from cat_seg.config_checks import check_choice
+from cat_seg.configuration.checks import check_choice
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

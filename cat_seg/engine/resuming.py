@@ -8,11 +8,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from cat_seg.config_checks import value_of
-from cat_seg.engine.config_loading import leaves
+from cat_seg.checkpoint.reading import read_file
+from cat_seg.configuration.checks import value_of
+from cat_seg.configuration.loading import leaves
+from cat_seg.configuration.published import is_published
 from cat_seg.errors import UserError
-from cat_seg.model_files import read_file
-from cat_seg.published_keys import is_published
 
 # They are in the optimizer's state, or the random numbers began with them.
 KEPT = (

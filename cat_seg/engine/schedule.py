@@ -8,7 +8,7 @@ from detectron2.solver import LRMultiplier
 from detectron2.solver import build_lr_scheduler as build_detectron2_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
-from cat_seg.config_checks import check_choice
+from cat_seg.configuration.checks import check_choice
 from cat_seg.errors import UserError
 
 POLY = "WarmupPolyLR"

@@ -14,14 +14,14 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from cat_seg.config_checks import check_values
+from cat_seg.checkpoint.checkpointer import TAG, last_checkpoint
+from cat_seg.configuration.checks import check_values
 from cat_seg.data.build import images_per_process
-from cat_seg.engine.checkpointer import TAG, last_checkpoint
 from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError
-from cat_seg.files import replacing
-from cat_seg.paths import resolve
+from cat_seg.utils.files import replacing
+from cat_seg.utils.paths import resolve
 
 logger = logging.getLogger(__name__)
 

@@ -19,22 +19,22 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 import cat_seg.enhanced_cat_seg_model  # noqa: F401  registers the models
-from cat_seg.config_checks import check_registered
+from cat_seg.analysis.radius_hook import radius_loggers
+from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.configuration.checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
-from cat_seg.engine.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.compiling import compile_aggregator
 from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
 from cat_seg.engine.loading import LastingLoader
 from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.precision import amp_dtype
-from cat_seg.engine.radius import radius_loggers
 from cat_seg.engine.resuming import resumed_config, run_config
-from cat_seg.engine.rng import rng_state, seed_run, set_rng_state
 from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.engine.step import BatchError, StepTrainer
 from cat_seg.errors import UserError, explain
 from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
-from cat_seg.files import drop_unfinished_line
+from cat_seg.utils.files import drop_unfinished_line
+from cat_seg.utils.rng import rng_state, seed_run, set_rng_state
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from cat_seg.checkpoint.reading import local_file
 from cat_seg.data import BENCHMARKS
 from cat_seg.evaluation.vocabulary import vocabulary_of
-from cat_seg.model_files import local_file
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 Json = dict[str, Any]
 

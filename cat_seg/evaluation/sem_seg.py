@@ -25,7 +25,7 @@ from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.predictions import encode_prediction
 from cat_seg.evaluation.record import incompleteness
-from cat_seg.files import replacing
+from cat_seg.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 """Layers and towers of the segmentation models."""
 
-from .head import CATSegHead
+from cat_seg.modeling.head import CATSegHead
 
 __all__ = ["CATSegHead"]

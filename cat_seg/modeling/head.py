@@ -10,9 +10,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from ..config_checks import check_head
-from ..data.vocabularies import load_vocabulary
-from .aggregator import (
+from cat_seg.configuration.checks import check_head
+from cat_seg.data.vocabularies import load_vocabulary
+from cat_seg.modeling.aggregator import (
     AggregationLayer,
     Aggregator,
     ClassAggregation,
@@ -22,8 +22,8 @@ from .aggregator import (
     scatter_logits,
     select_classes,
 )
-from .clip import CLIP  # noqa: F401  registers the encoder
-from .encoder import Encoder, ImageFeatures, build_encoder
+from cat_seg.modeling.clip import CLIP  # noqa: F401  registers the encoder
+from cat_seg.modeling.encoder import Encoder, ImageFeatures, build_encoder
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

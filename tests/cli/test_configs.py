@@ -4,7 +4,7 @@ import pytest
 
 from cat_seg.cli.configs import main
 from cat_seg.engine import load_config
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 
 def test_every_config_is_listed_with_its_first_comment(capsys):

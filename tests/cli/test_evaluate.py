@@ -26,7 +26,7 @@ from cat_seg.data.mapper import InferenceMapper
 from cat_seg.data.registration import spec_of
 from cat_seg.engine import benchmarks
 from cat_seg.modeling.clip.text_tower import TextTower
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests.tiny import answer, tiny_cfg, tiny_model
 from tests.tools.miniature_benchmarks import MINIATURES, write
 

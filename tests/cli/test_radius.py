@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cat_seg.analysis.radius import mean_and_spread, metric_names, text_radius
 from cat_seg.cli.radius import main
-from cat_seg.radius import mean_and_spread, metric_names, text_radius
 from tests.tiny import CLASSES, share_tokenizers, tiny_cfg, tiny_model
 
 FINE_TUNE = "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE"

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cat_seg import paths
 from cat_seg.cli import segment as demo
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
 from cat_seg.predictor import Predictor
-from cat_seg.visualization import palette
+from cat_seg.utils import paths
+from cat_seg.utils.paths import REPO_ROOT
+from cat_seg.visualization.palette import palette
 from tests.colour_model import write_config, write_weights
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -10,7 +10,7 @@ from cat_seg.data.registration import spec_of
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 VOC10, VOC12 = "VOCdevkit/VOC2010", "VOCdevkit/VOC2012"
 ADE = "ADEChallengeData2016"

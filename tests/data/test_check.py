@@ -12,7 +12,7 @@ from PIL import Image
 
 from cat_seg.data import check
 from cat_seg.data.registration import DatasetSpec, Layout, register, unregister
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 HEIGHT, WIDTH = 6, 8
 COLUMNS = ["Dataset", "Benchmark", "Images", "Expected", "Classes", "Result"]

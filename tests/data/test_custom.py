@@ -22,7 +22,7 @@ from cat_seg.data.custom import CustomSpec
 from cat_seg.data.registration import unregister
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests.tiny import share_tokenizers, tiny_cfg
 
 NAMES = ["wheat, wheat field", "grass", "road"]

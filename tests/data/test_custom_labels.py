@@ -17,7 +17,7 @@ import train_net
 from cat_seg.data import IMAGE_SUFFIXES, check, read_label
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests.data.test_custom import (
     NAMES,
     blocks,

@@ -15,7 +15,7 @@ from cat_seg.data.registration import (
     why_incomplete,
 )
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 FIRST, SECOND = Layout("new/images", "new/labels"), Layout("old/images", "old/labels")
 

@@ -90,7 +90,7 @@ def in_save(action: Action) -> None:
             stream.flush()
             action()
 
-    importlib.import_module("cat_seg.engine.checkpointer").torch = Halved()
+    importlib.import_module("cat_seg.checkpoint.checkpointer").torch = Halved()
 
 
 def at_start_of(rank: int, action: Action) -> None:

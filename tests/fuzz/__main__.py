@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import seed
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests.fuzz.properties import KINDS, FaultError, damaged_files_are_answered_or_refused
 from tests.fuzz.session import Session
 

@@ -16,7 +16,7 @@ from detectron2.config import get_cfg
 from hypothesis import strategies as st
 
 from cat_seg import add_cat_seg_config
-from cat_seg.engine.config_loading import leaves
+from cat_seg.configuration.loading import leaves
 from tests.fuzz.seeds import state_dicts
 
 File = tuple[str, bytes]

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
-from cat_seg.checkpoint import convert, format_of
+from cat_seg.checkpoint.formats import convert, format_of
+from cat_seg.checkpoint.reading import read_file, read_tensors
 from cat_seg.data import load_vocabulary, read_image, read_label
 from cat_seg.data.reading import read_image_size
 from cat_seg.engine import load_config
-from cat_seg.model_files import read_file, read_tensors
 
 
 def image(path: Path) -> None:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 
 def seeds() -> dict[str, dict[str, bytes]]:

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 START, LIMIT = 300.0, 30.0  # seconds until the imports are done, and for one file
 

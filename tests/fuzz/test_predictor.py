@@ -15,7 +15,6 @@ from hypothesis.extra import numpy as arrays
 
 from cat_seg.errors import UserError
 from cat_seg.predictor import Predictor
-from tests.fuzz import properties  # noqa: F401  (registers the profiles)
 from tests.tiny import tiny_cfg, tiny_model
 
 LIMIT = 300.0  # seconds for a test, after which the process ends with a traceback

@@ -16,9 +16,9 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from cat_seg import add_cat_seg_config
-from cat_seg.checkpoint import convert
-from cat_seg.engine.checkpointer import Checkpointer
-from cat_seg.paths import REPO_ROOT
+from cat_seg.checkpoint.checkpointer import Checkpointer
+from cat_seg.checkpoint.formats import convert
+from cat_seg.utils.paths import REPO_ROOT
 from tests.golden.weights_recipe import image, labels, recipe_value
 
 ERRORS = pytest.StashKey[dict[str, dict[str, float]]]()

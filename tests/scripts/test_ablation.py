@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests import tiny
 from tests.warm_python import warm_python
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 STUB_DETECTRON2 = {
     "detectron2/__init__.py": "__version__ = '0.6'\n",

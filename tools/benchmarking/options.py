@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
+from cat_seg.configuration.loading import load_config
 from cat_seg.data.vocabularies import load_vocabulary, shipped_path
-from cat_seg.engine.config_loading import load_config
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
 

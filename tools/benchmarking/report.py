@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import source_commit
-from cat_seg.files import replacing
+from cat_seg.utils.files import replacing
 from tools.benchmarking.options import Options, uses_tf32
 from tools.benchmarking.stages import OTHER
 from tools.benchmarking.workloads import BACKWARD, FORWARD

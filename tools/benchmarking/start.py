@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from cat_seg.engine import Checkpointer, Trainer
+from cat_seg.checkpoint import Checkpointer
+from cat_seg.engine import Trainer
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tools.benchmarking.options import Options, build_config
 from tools.benchmarking.stages import OTHER, Part
 from tools.benchmarking.timing import Unit, describe_unit, measure, progress, summarise

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from cat_seg.errors import UserError
-from cat_seg.files import replacing
-from cat_seg.paths import REPO_ROOT
-from cat_seg.progress import bar
+from cat_seg.utils.files import replacing
+from cat_seg.utils.paths import REPO_ROOT
+from cat_seg.utils.progress import bar
 from tools.benchmarking import report
 from tools.benchmarking.options import SWEEPS, Options, arguments
 

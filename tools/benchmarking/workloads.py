@@ -9,8 +9,9 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from cat_seg.checkpoint import Checkpointer
 from cat_seg.data.build import images_per_process
-from cat_seg.engine import Checkpointer, Trainer
+from cat_seg.engine import Trainer
 from cat_seg.engine.precision import amp_dtype, set_float32_precision
 from cat_seg.engine.step import micro_batches
 from tools.benchmarking.options import IMAGE_SIZES, Options

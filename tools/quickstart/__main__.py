@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cat_seg.errors import UserError, one_line_errors
-from cat_seg.files import alone_in
+from cat_seg.utils.files import alone_in
 from tools.quickstart.pipeline import Settings, run_quickstart
 from tools.quickstart.training import FULL
 

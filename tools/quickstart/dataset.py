@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from cat_seg.progress import bar
+from cat_seg.utils.progress import bar
 from tools.quickstart.classes import Classes
 from tools.quickstart.drawing import Shape, draw_scene
 

@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cat_seg.files import replacing
-from cat_seg.metrics import read_metrics
-from cat_seg.visualization import contact_sheet
+from cat_seg.utils.files import replacing
+from cat_seg.utils.metrics_file import read_metrics
+from cat_seg.visualization.overlay import contact_sheet
 
 PANEL = 224  # pixels
 LOSSES = {

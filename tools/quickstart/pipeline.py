@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from cat_seg.engine import load_config
-from cat_seg.files import replacing
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.files import replacing
+from cat_seg.utils.paths import REPO_ROOT
 from tools.quickstart.classes import Classes, load_classes
 from tools.quickstart.dataset import SPLITS, DatasetSettings, write_dataset
 from tools.quickstart.pictures import write_curves, write_sheet

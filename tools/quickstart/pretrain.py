@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cat_seg.files import replacing
 from cat_seg.modeling.clip.prompts import TEMPLATES
-from cat_seg.progress import bar
+from cat_seg.utils.files import replacing
+from cat_seg.utils.progress import bar
 from tools.quickstart.classes import Classes
 from tools.quickstart.drawing import Shape, draw_scene
 

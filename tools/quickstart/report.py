@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from cat_seg.files import replacing
+from cat_seg.utils.files import replacing
 from tools.quickstart.classes import Classes
 from tools.quickstart.training import System, Workplace
 

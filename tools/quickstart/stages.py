@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cat_seg.errors import UserError
-from cat_seg.files import replacing
+from cat_seg.utils.files import replacing
 
 
 @dataclass(frozen=True)

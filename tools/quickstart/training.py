@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cat_seg.errors import UserError
-from cat_seg.metrics import read_metrics
-from cat_seg.paths import REPO_ROOT
-from cat_seg.progress import bar, move
+from cat_seg.utils.metrics_file import read_metrics
+from cat_seg.utils.paths import REPO_ROOT
+from cat_seg.utils.progress import bar, move
 
 CONFIG = REPO_ROOT / "configs" / "quickstart.yaml"
 POLL = 0.5  # seconds between two looks at a process

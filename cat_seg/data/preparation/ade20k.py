@@ -11,12 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cat_seg.data.preparation.jobs import Conversion, Job, splits_on_disk
-from cat_seg.data.preparation.sources import (
-    class_table,
-    find_raw,
-    list_files,
-    one_less,
-)
+from cat_seg.data.preparation.sources import class_table, find_raw, list_files, one_less
 from cat_seg.data.reading import check_label_size, read_colors, read_label
 from cat_seg.data.registration import load_raw_ids, spec_of
 

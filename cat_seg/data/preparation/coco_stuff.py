@@ -6,12 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from cat_seg.data.preparation.jobs import Conversion, Job, splits_on_disk
-from cat_seg.data.preparation.sources import (
-    class_table,
-    find_raw,
-    list_files,
-    look_up,
-)
+from cat_seg.data.preparation.sources import class_table, find_raw, list_files, look_up
 from cat_seg.data.registration import load_raw_ids, spec_of
 
 DATASETS = {

@@ -15,10 +15,10 @@ from cat_seg.data.folders import file_names
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
 from cat_seg.data.registration import DatasetSpec, datasets_root
 from cat_seg.errors import UserError, one_line_errors, printable
-from cat_seg.files import PARTIAL, alone_in
-from cat_seg.paths import resolve
-from cat_seg.pool import add_jobs_option, check_jobs, run_in_processes
-from cat_seg.progress import bar
+from cat_seg.utils.files import PARTIAL, alone_in
+from cat_seg.utils.parallel import add_jobs_option, check_jobs, run_in_processes
+from cat_seg.utils.paths import resolve
+from cat_seg.utils.progress import bar
 
 INTERRUPTED = 130
 PROBLEMS_SHOWN = 10

@@ -16,7 +16,7 @@ from PIL import Image
 from cat_seg.data.reading import check_label_size, check_label_values, read_image_size
 from cat_seg.data.registration import DatasetSpec
 from cat_seg.errors import UserError
-from cat_seg.files import replacing
+from cat_seg.utils.files import replacing
 
 SAVING = {
     ".png": {"format": "PNG"},

@@ -13,15 +13,10 @@ from pycocotools import mask as rle
 from scipy.io import loadmat
 
 from cat_seg.data.preparation.jobs import Conversion, Job
-from cat_seg.data.preparation.sources import (
-    class_table,
-    find_raw,
-    one_less,
-    read_names,
-)
+from cat_seg.data.preparation.sources import class_table, find_raw, one_less, read_names
 from cat_seg.data.registration import load_raw_ids, spec_of
 from cat_seg.errors import UserError
-from cat_seg.paths import SHIPPED_ROOT
+from cat_seg.utils.paths import SHIPPED_ROOT
 
 MERGED = "trainval_merged.json"
 # The names of the validation images: the published file, or the copy in this repository.

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from cat_seg.analysis.radius_figure import COLOURS
 from cat_seg.evaluation.results.formats import signed
 from cat_seg.evaluation.results.table import COLUMNS, Row
-from cat_seg.radius_picture import COLOURS
 
 WIDTH = 10.0  # inches
 HEIGHTS = {"mean": 3.0, "difference": 2.2}  # inches, of a panel, by what it shows of the cells

@@ -14,7 +14,7 @@ from cat_seg.data import BENCHMARKS
 from cat_seg.errors import UserError
 from cat_seg.evaluation import incompleteness
 from cat_seg.evaluation.results.methods import Method, backbone_of, method_of
-from cat_seg.paths import resolve
+from cat_seg.utils.paths import resolve
 
 # Where a run has results; those of the later place, the whole protocol, count.
 PLACES = ("inference", "eval/inference")

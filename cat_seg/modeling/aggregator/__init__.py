@@ -1,9 +1,9 @@
 """Cost volume, its spatial and class aggregation, and the decoder."""
 
-from .aggregator import AggregationLayer, Aggregator, Guidance
-from .classes import ClassAggregation
-from .cost_volume import cost_volume, scatter_logits, select_classes
-from .spatial import SpatialAggregation
+from cat_seg.modeling.aggregator.aggregator import AggregationLayer, Aggregator, Guidance
+from cat_seg.modeling.aggregator.classes import ClassAggregation
+from cat_seg.modeling.aggregator.cost_volume import cost_volume, scatter_logits, select_classes
+from cat_seg.modeling.aggregator.spatial import SpatialAggregation
 
 __all__ = [
     "AggregationLayer",

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import in_parts
-from .classes import ClassAggregation
-from .decoder import DecoderStage
-from .spatial import SpatialAggregation
+from cat_seg.modeling.aggregator.classes import ClassAggregation
+from cat_seg.modeling.aggregator.decoder import DecoderStage
+from cat_seg.modeling.aggregator.spatial import SpatialAggregation
+from cat_seg.modeling.parts import in_parts
 
 
 class Guidance(NamedTuple):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from ..parts import in_parts
-from .guided import GuidedAttention
+from cat_seg.modeling.aggregator.guided import GuidedAttention
+from cat_seg.modeling.parts import in_parts
 
 EPSILON = 1e-6
 

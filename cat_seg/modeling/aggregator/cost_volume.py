@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..hyperspherical_innovations import geodesic_similarity
+from cat_seg.modeling.hyperspherical_innovations import geodesic_similarity
 
 UNSELECTED = -100.0  # logit of a class that did not go on to the aggregator
 

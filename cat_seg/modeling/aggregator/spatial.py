@@ -10,8 +10,8 @@ from einops import rearrange
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from ..parts import in_parts, recomputed
-from .guided import GuidedAttention
+from cat_seg.modeling.aggregator.guided import GuidedAttention
+from cat_seg.modeling.parts import in_parts, recomputed
 
 MASKED = -100.0  # added to the logits of token pairs from different image regions
 

@@ -1,6 +1,6 @@
 """CLIP's towers for dense prediction, and their adapters."""
 
-from .clip import CLIP
-from .loading import build_clip
+from cat_seg.modeling.clip.clip import CLIP
+from cat_seg.modeling.clip.loading import build_clip
 
 __all__ = ["CLIP", "build_clip"]

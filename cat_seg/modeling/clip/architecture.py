@@ -9,8 +9,8 @@ from typing import Any
 
 import open_clip
 
-from ...errors import UserError
-from ...paths import resolve
+from cat_seg.errors import UserError
+from cat_seg.utils.paths import resolve
 
 KEY = "MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED"
 TOKENS = 49408  # of CLIP's byte-pair encoding

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoder import ImageFeatures
-from .adapters import Adapter, TowerWeights
-from .cache import ParameterCache
-from .image_tower import ImageTower
-from .prompts import Prompts
-from .shared import SharedTensor
-from .text_tower import TextTower
+from cat_seg.modeling.clip.adapters import Adapter, TowerWeights
+from cat_seg.modeling.clip.cache import ParameterCache
+from cat_seg.modeling.clip.image_tower import ImageTower
+from cat_seg.modeling.clip.prompts import Prompts
+from cat_seg.modeling.clip.shared import SharedTensor
+from cat_seg.modeling.clip.text_tower import TextTower
+from cat_seg.modeling.encoder import ImageFeatures
 
 
 class CLIP(nn.Module):

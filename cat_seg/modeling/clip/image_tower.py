@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoder import ImageFeatures
-from .architecture import Architecture
-from .transformer import AttentionWeights, Transformer
+from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.transformer import AttentionWeights, Transformer
+from cat_seg.modeling.encoder import ImageFeatures
 
 
 class ImageTower(nn.Module):

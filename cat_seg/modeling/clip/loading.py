@@ -12,19 +12,19 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ...checkpoint import checkpoint_holds_clip, format_of
-from ...clip_formats import convert_clip, is_clip
-from ...errors import UserError
-from ...fitting import check_finite
-from ...model_files import read_tensors
-from ...paths import resolve
-from ..encoder import ENCODER_REGISTRY
-from .adapters import FineTuning
-from .architecture import Architecture
-from .clip import CLIP
-from .image_tower import ImageTower
-from .prompts import Prompts
-from .text_tower import TextTower
+from cat_seg.checkpoint.clip_formats import convert_clip, is_clip
+from cat_seg.checkpoint.fitting import check_finite
+from cat_seg.checkpoint.formats import checkpoint_holds_clip, format_of
+from cat_seg.checkpoint.reading import read_tensors
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip.adapters import FineTuning
+from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.clip import CLIP
+from cat_seg.modeling.clip.image_tower import ImageTower
+from cat_seg.modeling.clip.prompts import Prompts
+from cat_seg.modeling.clip.text_tower import TextTower
+from cat_seg.modeling.encoder import ENCODER_REGISTRY
+from cat_seg.utils.paths import resolve
 
 KEY = "MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
 HUB_FILE = "open_clip_model.safetensors"

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...data.class_names import first_synonym
-from ...errors import UserError
+from cat_seg.data.class_names import first_synonym
+from cat_seg.errors import UserError
 
 if TYPE_CHECKING:
-    from .prompts import Prompts
+    from cat_seg.modeling.clip.prompts import Prompts
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from open_clip.tokenizer import get_clean_fn
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from ...data.class_names import first_synonym
-from ...errors import UserError
-from .prefix_tree import PrefixTree, prefix_tree
-from .prompt_check import PromptReport
+from cat_seg.data.class_names import first_synonym
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip.prefix_tree import PrefixTree, prefix_tree
+from cat_seg.modeling.clip.prompt_check import PromptReport
 
 # Lists of names that are remembered.
 MOST_LISTS = 32

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .architecture import Architecture
-from .prefix_tree import PrefixTree, prefix_tree
-from .transformer import AttentionWeights, Transformer
+from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.prefix_tree import PrefixTree, prefix_tree
+from cat_seg.modeling.clip.transformer import AttentionWeights, Transformer
 
 
 class TextTower(nn.Module):

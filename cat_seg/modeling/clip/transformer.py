@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .architecture import TowerSpec
-from .prefix_tree import PrefixTree
+from cat_seg.modeling.clip.architecture import TowerSpec
+from cat_seg.modeling.clip.prefix_tree import PrefixTree
 
 
 class AttentionWeights(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 
 @pytest.fixture

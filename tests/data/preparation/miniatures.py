@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from scipy.io import savemat
 
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 
 COCO = "coco_2017_{}_stuff_all_sem_seg"
 # Folders of the raw labels, images and converted labels of COCO-Stuff, by layout.

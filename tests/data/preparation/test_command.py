@@ -13,8 +13,8 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from cat_seg.files import alone_in
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.files import alone_in
+from cat_seg.utils.paths import REPO_ROOT
 from tests.data.preparation import miniatures as mini
 
 ADE_150 = "ADE_val_00000001"

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from cat_seg.data.preparation.sources import read_names
 from cat_seg.data.registration import load_raw_ids, spec_of
 from cat_seg.data.vocabularies import load_vocabulary, shipped_path
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests.data.preparation import miniatures as mini
 
 ADE_150 = "ADE_val_00000001"

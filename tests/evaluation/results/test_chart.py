@@ -7,9 +7,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 
+from cat_seg.analysis.radius_figure import COLOURS
 from cat_seg.evaluation.results.chart import draw_chart
 from cat_seg.evaluation.results.table import Cell, Row
-from cat_seg.radius_picture import COLOURS
 
 
 def row(method, backbone="ViT-B/16", runs=1, **cells):

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from cat_seg.clip_formats import convert_clip
+from cat_seg.checkpoint.clip_formats import convert_clip
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.architecture import Architecture, TowerSpec
 from cat_seg.modeling.clip.image_tower import ImageTower

@@ -15,14 +15,7 @@ from torch import nn
 
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip import build_clip
-from tests.tiny import (
-    CONTEXT,
-    open_clip_model,
-    share_tokenizers,
-    tiny_cfg,
-    tiny_model,
-    write_clip,
-)
+from tests.tiny import CONTEXT, open_clip_model, share_tokenizers, tiny_cfg, tiny_model, write_clip
 
 TOKENS = open_clip.tokenize(["a cat", "a green dog"], context_length=CONTEXT)
 

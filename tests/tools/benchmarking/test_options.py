@@ -8,15 +8,8 @@ from pathlib import Path
 import pytest
 
 from cat_seg.errors import UserError
-from cat_seg.paths import REPO_ROOT
-from tools.benchmarking.options import (
-    MODES,
-    arguments,
-    build_config,
-    class_names,
-    parse,
-    uses_tf32,
-)
+from cat_seg.utils.paths import REPO_ROOT
+from tools.benchmarking.options import MODES, arguments, build_config, class_names, parse, uses_tf32
 from tools.benchmarking.sweep import PER
 
 COCO = str(REPO_ROOT / "datasets" / "coco.json")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cat_seg.files import alone_in
+from cat_seg.utils.files import alone_in
 from tools.quickstart import __main__ as command
 from tools.quickstart import pipeline
 from tools.quickstart.classes import load_classes

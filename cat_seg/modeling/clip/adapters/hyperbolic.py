@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ....errors import UserError
-from ... import poincare
-from ..architecture import Architecture, TowerSpec
-from ..transformer import AttentionWeights
-from .base import Adapter, TowerWeights
+from cat_seg.errors import UserError
+from cat_seg.modeling import poincare
+from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
+from cat_seg.modeling.clip.architecture import Architecture, TowerSpec
+from cat_seg.modeling.clip.transformer import AttentionWeights
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ....errors import UserError
-from ..architecture import Architecture
-from ..transformer import AttentionWeights
-from .base import Adapter, TowerWeights
+from cat_seg.errors import UserError
+from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
+from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.transformer import AttentionWeights
 
 SLOT = 128  # channels of one diagonal block
 

@@ -14,7 +14,7 @@ from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.image_tower import ImageTower
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.modeling.clip.transformer import AttentionWeights
-from cat_seg.paths import REPO_ROOT
+from cat_seg.utils.paths import REPO_ROOT
 from tests.published import HEAD, MODELS, PREDICTOR, published
 from tests.tiny import IMAGE_WIDTH, TEXT_WIDTH, answer, batch, image, shake, tiny_model, write_clip
 

@@ -1,0 +1,1 @@
+"""The hyperbolic radius of CLIP's embeddings: measuring, logging and drawing it."""

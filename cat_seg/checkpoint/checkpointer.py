@@ -1,0 +1,231 @@
+"""Checkpoints: complete or absent on disk, loaded without running code from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from cat_seg.checkpoint.reading import KEY, local_file, read_file, read_weights
+from cat_seg.errors import UserError
+from cat_seg.utils.files import PARTIAL, replacing
+from cat_seg.utils.rng import rng_state
+
+logger = logging.getLogger(__name__)
+
+TAG = "last_checkpoint"
+
+
+def last_checkpoint(folder: str) -> Path | None:
+    """Return the file that `folder`'s last_checkpoint names, or None where there is no such tag.
+
+    Raises:
+        UserError: the file named is missing.
+    """
+    tag = Path(folder) / TAG
+    if not tag.exists():
+        return None
+    name = tag.read_text().strip()
+    file = tag.parent / name
+    if not file.is_file():
+        raise UserError(f"{tag} names {name!r}, which is not there; remove {tag} to start anew")
+    return file
+
+
+class Checkpointer(DetectionCheckpointer):
+    """detectron2's checkpointer with safe files; loading goes through model.load_state_dict.
+
+    The model itself translates published formats and refuses what does not fit.
+    """
+
+    # Iteration of the newest checkpoint that this process took part in saving.
+    saved_iteration: int | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        averaged: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Load into and save from `model`.
+
+        Args:
+            save_dir: where checkpoints are saved and the last one is looked for.
+            averaged: MODEL.WEIGHTS_EMA, take the moving average of the weights where a file has
+                both.
+            kwargs: detectron2's `save_to_disk`, and the parts saved beside the model, by name.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self._averaged = averaged
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write model, checkpointables, and the random state of every rank to `name`.pth.
+
+        Every rank has to call this; rank 0 writes. Whenever the process dies, the file and the
+        last_checkpoint tag are as they were or as they shall be.
+
+        Args:
+            name: file name without suffix, below the checkpointer's folder.
+            kwargs: further entries, plain types and tensors only, such as "iteration".
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        rng = comm.gather(rng_state())
+        self.saved_iteration = kwargs.get("iteration")
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {"model": self.model.state_dict(), "rng": rng, **kwargs}
+        for key, part in self.checkpointables.items():
+            content[key] = part.state_dict()
+        folder = Path(self.save_dir)
+        for stale in folder.glob(f"*.pth{PARTIAL}"):  # of a process that was killed
+            stale.unlink()
+        file = folder / f"{name}.pth"
+        logger.info("Saving checkpoint to %s", file)
+        try:
+            with replacing(file) as stream:
+                torch.save(content, stream)
+            self.tag_last_checkpoint(file.name)
+        except (OSError, RuntimeError) as error:
+            # After a write that failed, PyTorch raises another error as it closes its archive.
+            reason = error if isinstance(error, OSError) else error.__context__ or error
+            raise UserError(
+                f"cannot write {file}: {reason}; earlier checkpoints are as they were, "
+                "--resume goes on from the last"
+            ) from error
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the last_checkpoint file."""
+        with replacing(Path(self.save_dir) / TAG, "w") as file:
+            file.write(last_filename_basename)
+
+    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
+        """Load a model file of any format that the model knows, to answer with.
+
+        Args:
+            path: a file, also relative to the repository root, or a URL that detectron2 fetches;
+                "" loads nothing.
+            checkpointables: which further parts to load; all where None.
+
+        Returns:
+            The entries of the file that were not used, such as "rng" and "iteration".
+
+        Raises:
+            UserError: naming the file that is missing, damaged, unsafe or of another model, or
+                whose training state does not fit this run.
+        """
+        if not path:
+            logger.info("MODEL.WEIGHTS is empty: the model stays as it was initialised")
+            return {}
+        file = local_file(str(path))
+        self._load_model_from(file, strict=False)
+        keys = list(self.checkpointables) if checkpointables is None else checkpointables
+        return self._load_parts(file, keys) if keys else {}
+
+    def start_from(self, path: str) -> None:
+        """Load what fits of a model file to start a training, and log in one line what did.
+
+        Args:
+            path: as in `load`.
+
+        Raises:
+            UserError: as in `load`.
+        """
+        if not path or not hasattr(self.model, "start_from"):
+            self.load(path, checkpointables=[])
+            return
+        file = local_file(str(path))
+        tensors = self._read(file, KEY)
+        try:
+            start = self.model.start_from(tensors)
+        except UserError as error:
+            raise UserError(f"{KEY}: {file}: {error}") from error
+        logger.info(
+            "%s %s (format: %s): loaded %s; starts fresh: %s; not used: %s",
+            KEY,
+            file,
+            start.format,
+            *(
+                ", ".join(parts) or "nothing"
+                for parts in (start.loaded, start.fresh, start.dropped)
+            ),
+        )
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load all of the last checkpoint where `resume` and there is one, else start from `path`.
+
+        Returns and raises as `load` does; a checkpoint to resume from has to fit in every entry.
+        """
+        last = last_checkpoint(self.save_dir) if resume else None
+        if last is None:
+            self.start_from(path)
+            return {}
+        self._load_model_from(last, strict=True, key=TAG)
+        return self._load_parts(last, list(self.checkpointables))
+
+    def _load_model_from(self, file: Path, strict: bool, key: str = KEY) -> None:
+        tensors = self._read(file, key)
+        try:
+            incompatible = self.model.load_state_dict(tensors, strict=strict)
+        except UserError as error:
+            raise UserError(f"{key}: {file}: {error}") from error
+        logger.info(
+            "loaded %d entries from %s (format: %s); not in the model: %s; not in the file: %s",
+            len(tensors) - len(incompatible.unexpected_keys),
+            file,
+            getattr(self.model, "load_format", "state dict"),
+            _shortened(incompatible.unexpected_keys),
+            _shortened(incompatible.missing_keys),
+        )
+
+    def _read(self, file: Path, key: str) -> dict[str, Tensor]:
+        """The weights in a file, of the kind that is wanted; the log says which were taken."""
+        weights = read_weights(file, key, self._averaged and key == KEY)
+        if weights.averaged or weights.both:
+            kind = "the moving average (EMA) of the weights"
+            logger.info(
+                "%s: took %s%s",
+                file,
+                kind if weights.averaged else f"the weights themselves, not {kind}",
+                "; MODEL.WEIGHTS_EMA chooses" if weights.both else ", the only ones there",
+            )
+        elif self._averaged and key == KEY:
+            logger.warning(
+                "MODEL.WEIGHTS_EMA is True, but %s has no moving average (EMA): took the weights "
+                "themselves",
+                file,
+            )
+        return weights.tensors
+
+    def _load_parts(self, file: Path, keys: Sequence[str]) -> dict[str, Any]:
+        content = read_file(file)
+        content.pop("model", None)
+        for key in keys:
+            if key not in content:
+                raise UserError(
+                    f"{file} has no {key} state to resume from; "
+                    "start without --resume and give it as MODEL.WEIGHTS"
+                )
+            try:
+                self.checkpointables[key].load_state_dict(content.pop(key))
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"{file}: its {key} state does not fit this run ({error}); "
+                    "resume with the config that it was saved with"
+                ) from error
+        return content
+
+
+def _shortened(names: Sequence[str], shown: int = 3) -> str:
+    if len(names) <= shown:
+        return ", ".join(names) or "none"
+    return f"{len(names)} ({', '.join(names[:shown])}, ...)"

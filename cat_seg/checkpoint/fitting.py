@@ -1,0 +1,288 @@
+"""Which entries of a checkpoint go into a model, and which checkpoints are refused.
+
+There are three uses. To resume, everything has to be there and fit. To answer, everything that
+changes an answer does; HPA serves training alone. To start a training, CLIP does; of the rest, what
+fits is loaded, what is new starts fresh, and what has no place is dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
+
+from cat_seg.checkpoint.clip_formats import Converted
+from cat_seg.checkpoint.formats import convert, format_of
+from cat_seg.errors import UserError
+
+CLIP, AGGREGATOR = "CLIP", "aggregator"
+_CLIP = "sem_seg_head.clip."
+# Parts of a model, by the prefixes of their entries; the first match wins.
+_PARTS = {
+    CLIP: (f"{_CLIP}text.", f"{_CLIP}image."),
+    "OFT adapters": tuple(
+        f"{_CLIP}adapter.{n}" for n in ("generators", "slot_mixers", "row_mixer")
+    ),
+    "hyperbolic adapters": (f"{_CLIP}adapter.text", f"{_CLIP}adapter.image"),
+    AGGREGATOR: tuple(f"sem_seg_head.{part}." for part in ("aggregator", "upsample1", "upsample2")),
+    "AFR": ("afr.",),
+    "HPA projection": ("hpa.alignment_proj.",),
+    "HPA prototypes": ("hpa.",),
+}
+_OTHER = "unknown entries"
+_TRAINING_ALONE = "hpa."
+# Entries that only one kind of model has, and what it is called with them.
+_SIGNS = {
+    f"{_CLIP}adapter.generators": "OFT adapters",
+    f"{_CLIP}adapter.text": "hyperbolic adapters",
+    "hpa.prototypes": "HPA",
+    "afr.mix_weight": "AFR",
+}
+_BASES = {"OFT adapters": "H-CLIP", "hyperbolic adapters": "HyperCLIP"}
+_COST_EMBEDDING = "sem_seg_head.aggregator.cost_embedding.weight"
+_TEMPLATES_2023 = 80
+
+
+class Start(NamedTuple):
+    """What a training starts from.
+
+    format: of the checkpoint.
+    loaded, fresh, dropped: parts of the model that were loaded, that keep the values they were
+        initialized with, and parts of the file that have no place; in words.
+    """
+
+    format: str
+    loaded: list[str]
+    fresh: list[str]
+    dropped: list[str]
+
+
+class _Comparison(NamedTuple):
+    """Names of entries, ours: missing in the file, of another shape, without a place here."""
+
+    missing: list[str]
+    reshaped: list[str]
+    foreign: list[str]
+
+
+def load_converted(
+    model: nn.Module,
+    load: Callable[..., Any],
+    state: Mapping[str, Tensor],
+    assign: bool,
+    strict: bool,
+) -> _IncompatibleKeys:
+    """Load a state dict of any known format into a segmentation model, to answer or to resume.
+
+    Args:
+        model: the model; gets the attribute `load_format`, the name of the format.
+        load: nn.Module.load_state_dict, bound to the model.
+        assign: as in nn.Module.load_state_dict.
+        strict: everything has to fit, as for resuming; else everything that changes an answer.
+
+    Returns:
+        As missing keys, entries for training alone that the file lacks. As unexpected ones, those
+        without a place here, and what carries nothing (masks, sizes, flags). Entries for training
+        alone that are there in another size are both.
+
+    Raises:
+        UserError: for a checkpoint of another model, an entry that is missing or has no place
+            here, a shape that does not fit, and a value that is not finite.
+    """
+    own = model.state_dict()
+    found, converted = _understood(state, own)
+    compared = _compare(own, converted.tensors)
+    checked = compared if strict else _Comparison(*map(_changes_answers, compared))
+    _check_same_model(own, converted, strict)
+    _refuse(own, converted, checked)
+    _load_fitting(load, own, converted, compared.reshaped, assign)
+    model.load_format = found
+    unplaced = [converted.sources[name] for name in compared.foreign + compared.reshaped]
+    return _IncompatibleKeys(compared.missing + compared.reshaped, converted.unused + unplaced)
+
+
+def start_converted(
+    model: nn.Module, load: Callable[..., Any], state: Mapping[str, Tensor]
+) -> Start:
+    """Load what fits of a state dict of any known format, to start a training from.
+
+    Parts other than the aggregator are loaded as a whole or not at all.
+
+    Args:
+        model, load: as in `load_converted`.
+
+    Raises:
+        UserError: for a checkpoint of another CLIP, or of no model of this project, and for a value
+            that is not finite.
+    """
+    own = model.state_dict()
+    found, converted = _understood(state, own)
+    compared = _compare(own, converted.tensors)
+    _refuse(own, converted, _Comparison(*map(_of_clip, compared)))
+    incomplete = {_part(name) for name in compared.missing + compared.reshaped} - {AGGREGATOR}
+    fresh = [n for n in own if n not in converted.tensors or n in compared.reshaped]
+    fresh += [n for n in own if _part(n) in incomplete and n not in fresh]
+    _load_fitting(load, own, converted, fresh, assign=False)
+    return Start(
+        found,
+        _words([n for n in own if n not in fresh], own),
+        _words(fresh, own),
+        _words(compared.foreign, converted.tensors),
+    )
+
+
+def check_finite(tensors: Mapping[str, Tensor], sources: Mapping[str, str]) -> None:
+    """Refuse weights that are not finite, in no more memory than they have.
+
+    Args:
+        tensors: by our names.
+        sources: their names in the file.
+
+    Raises:
+        UserError: naming the first such entry, or one that is no plain tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise UserError(f"its entry {sources[name]} is a sparse or quantized tensor")
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # 8-bit floats
+        if not all(math.isfinite(extreme) for extreme in wide.aminmax()):  # NaN is both extremes
+            raise UserError(
+                f"its entry {sources[name]} has values that are NaN or infinite: the training that"
+                " wrote it has diverged, or the file is damaged; take an earlier checkpoint"
+            )
+
+
+def _understood(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, Converted]:
+    """The format of a checkpoint, and its entries under our names."""
+    found = format_of(state)
+    if found == "CLIP":
+        raise UserError(
+            "the checkpoint is a plain CLIP; give it as MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
+        )
+    if found == "unknown":
+        raise UserError(
+            "the checkpoint is of no CAT-Seg, H-CLIP, HyperCLIP or HPS-Seg model"
+            f" (it holds {next(iter(state), 'nothing')})"
+        )
+    if found != "ours":
+        _check_current(state, own)
+    return found, convert(state)
+
+
+def _check_current(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse CAT-Seg's checkpoints of 2023: a backbone beside CLIP, 80 templates in the cost."""
+    backbone = next((name for name in state if name.startswith("backbone.")), None)
+    cost = state.get("sem_seg_head.predictor.transformer.conv1.weight")
+    templates = None if cost is None or cost.ndim < 2 else cost.shape[1]
+    wanted = own[_COST_EMBEDDING].shape[1]
+    if backbone or (templates == _TEMPLATES_2023 != wanted):
+        sign = f"it holds {backbone}" if backbone else f"it has {templates} prompt templates"
+        raise UserError(
+            f"this is a CAT-Seg checkpoint of 2023 ({sign}), written by an earlier version of its"
+            " code, whose model is a different one; use CAT-Seg's current files, model_base.pth or"
+            " model_large.pth"
+        )
+
+
+def _compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> _Comparison:
+    return _Comparison(
+        [name for name in own if name not in tensors],
+        [name for name in own if name in tensors and own[name].shape != tensors[name].shape],
+        [name for name in tensors if name not in own],
+    )
+
+
+def _changes_answers(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(_TRAINING_ALONE)]
+
+
+def _of_clip(names: Iterable[str]) -> list[str]:
+    return [name for name in names if _part(name) == CLIP]
+
+
+def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparison) -> None:
+    """Refuse entries of another shape, missing ones and those without a place, in this order."""
+    clip = _of_clip(compared.reshaped)
+    for name in clip or compared.reshaped:
+        shape = tuple(converted.tensors[name].shape)
+        hint = (
+            "; it is of another CLIP: set MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to that one"
+            if clip
+            else ""
+        )
+        raise UserError(
+            f"checkpoint entry {converted.sources[name]} is {shape}, but this config's model has"
+            f" {tuple(own[name].shape)}{hint}"
+        )
+    if compared.missing:
+        raise UserError(
+            f"the checkpoint lacks {compared.missing[0]} ({len(compared.missing)} missing in all);"
+            " take a complete one"
+        )
+    if compared.foreign:
+        raise UserError(
+            f"the checkpoint's {converted.sources[compared.foreign[0]]} ({len(compared.foreign)}"
+            " such entries) has no place in this config's model; take the config that it was"
+            " trained with"
+        )
+
+
+def _load_fitting(
+    load: Callable[..., Any],
+    own: Mapping[str, Tensor],
+    converted: Converted,
+    without: Iterable[str],
+    assign: bool,
+) -> None:
+    left_out = set(without)
+    fitting = {n: t for n, t in converted.tensors.items() if n in own and n not in left_out}
+    check_finite(fitting, converted.sources)
+    load(fitting, strict=False, assign=assign)
+
+
+def _check_same_model(own: Mapping[str, Tensor], converted: Converted, strict: bool) -> None:
+    theirs = [sign for name, sign in _SIGNS.items() if name in converted.tensors]
+    ours = [sign for name, sign in _SIGNS.items() if name in own]
+    compared = [[s for s in signs if strict or s != "HPA"] for signs in (theirs, ours)]
+    if compared[0] != compared[1]:
+        raise UserError(
+            f"the checkpoint is of {_kind(theirs)}, but this config's model is {_kind(ours)};"
+            " take the config that it was trained with"
+        )
+
+
+def _kind(signs: list[str]) -> str:
+    """What a model with these parts is called."""
+    innovations = [sign for sign in signs if sign not in _BASES]
+    base = next((_BASES[sign] for sign in signs if sign in _BASES), "CAT-Seg")
+    if base == "H-CLIP" and len(innovations) == 2:
+        return "HPS-Seg (H-CLIP with HPA and AFR)"
+    return " with ".join([base, *innovations])
+
+
+def _part(name: str) -> str:
+    return next((part for part, prefixes in _PARTS.items() if name.startswith(prefixes)), _OTHER)
+
+
+def _words(names: Sequence[str], whole: Iterable[str]) -> list[str]:
+    """The parts that entries belong to, with their number where it is not all of a part's."""
+    totals = Counter(map(_part, whole))
+    words = []
+    for part in (*_PARTS, _OTHER):
+        own = [name for name in names if _part(name) == part]
+        if not own:
+            continue
+        if part == _OTHER:
+            words.append(f"{len(own)} {part} (such as {own[0]})")
+        elif len(own) == totals[part]:
+            words.append(part)
+        else:
+            words.append(f"{len(own)} of {totals[part]} entries of the {part} (such as {own[0]})")
+    return words

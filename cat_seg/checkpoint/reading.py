@@ -1,0 +1,99 @@
+"""Reading model files safely: nothing in a downloaded file is ever run or unpickled."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from detectron2.utils.file_io import PathManager
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cat_seg.checkpoint.file_kinds import (
+    is_safetensors,
+    is_torchscript,
+    is_zip,
+    why_no_checkpoint,
+    why_unreadable,
+)
+from cat_seg.checkpoint.state_dicts import Weights, find_weights
+from cat_seg.checkpoint.stored_arrays import STAND_INS
+from cat_seg.errors import UserError
+from cat_seg.utils.paths import resolve
+
+KEY = "MODEL.WEIGHTS"
+
+
+def read_tensors(path: Path, key: str = KEY) -> dict[str, Tensor]:
+    """Read the tensors of a model file without running any code from it.
+
+    Args:
+        path: see `read_weights`.
+        key: the config key that names the file, for messages.
+
+    Raises:
+        UserError: see `read_weights`.
+    """
+    return read_weights(path, key).tensors
+
+
+def read_weights(path: Path, key: str = KEY, averaged: bool = False) -> Weights:
+    """Read a model's weights without running any code from the file.
+
+    Args:
+        path: a PyTorch file (a state dict, or one under a name such as "model" or "state_dict"), a
+            safetensors file, or a TorchScript archive such as OpenAI's.
+        key: the config key that names the file, for messages.
+        averaged: take the moving average (EMA) of the weights where the file has both.
+
+    Raises:
+        UserError: naming key and file, if it is none of these or is damaged.
+    """
+    content = read_file(path, key)
+    try:
+        weights = find_weights(content, averaged)
+    except UserError as error:
+        raise UserError(f"{key}: {path} {error}") from error
+    if weights is None:
+        raise UserError(f"{key}: {path} holds no model weights")
+    return weights
+
+
+def read_file(path: Path, key: str = KEY) -> dict:
+    """Read a PyTorch, safetensors or TorchScript file as it is; errors as in read_weights."""
+    try:
+        if reason := why_no_checkpoint(path):
+            raise UserError(f"{key}: {path} {reason}")
+        if is_safetensors(path):
+            return load_file(path)
+        if is_torchscript(path):
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        with torch.serialization.safe_globals(STAND_INS):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{key}: cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        raise UserError(f"{key}: {path} {why_unreadable(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{key}: {path} holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def local_file(weights: str) -> Path:
+    """The local path of MODEL.WEIGHTS, a file or a URL that detectron2's path manager fetches.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be fetched.
+    """
+    if "://" in weights:
+        try:
+            return Path(PathManager.get_local_path(weights))
+        except Exception as error:  # each kind of URL has its own
+            raise UserError(f"{KEY}: cannot fetch {weights} ({error})") from error
+    path = resolve(weights)
+    if not os.path.isfile(path):
+        raise UserError(f"{KEY}: no file {weights}")
+    return path

@@ -1,0 +1,136 @@
+"""The model's tensors in what a training program saved.
+
+Programs put the state dict under names of their own, save an exponential moving average (EMA) of
+the weights beside the weights, and leave the prefixes of wrappers before the names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cat_seg.checkpoint.stored_arrays import StoredArray
+from cat_seg.errors import UserError
+
+# Where programs keep a model's weights, by preference.
+_CONTAINERS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "module",
+    "network",
+    "net",
+    "weights",
+    "params",
+    "state",
+    "shadow",
+    "shadow_params",
+)
+# model_ema, ema_state, state_dict_ema, modelEMA, averaged_model, swa_model and the like.
+_AVERAGED = re.compile(
+    r"(?<![a-zA-Z])(ema|EMA|averaged|swa)(?![a-zA-Z])|(?<=[a-z])E(MA|ma)(?![a-z])"
+)
+# What averaging keeps beside the weights.
+_COUNTERS = {"n_averaged", "num_updates", "updates", "decay", "step", "steps", "initted"}
+_OUTER = re.compile(r"^(?:(?:module|model|network|net)\.)+")
+_ANYWHERE = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_DEEPEST = 4
+
+
+class Weights(NamedTuple):
+    """A model's tensors.
+
+    tensors: by name, without the prefixes of wrappers.
+    averaged: whether they are a moving average.
+    both: whether the file has the other kind, too.
+    """
+
+    tensors: dict[str, Tensor]
+    averaged: bool
+    both: bool
+
+
+def find_weights(content: Mapping[str, Any], averaged: bool) -> Weights | None:
+    """Find a model's weights in the content of a checkpoint.
+
+    Args:
+        content: what the file holds.
+        averaged: take the moving average where both kinds are there.
+
+    Returns:
+        None where there are no weights. A kind that is there alone is taken, whatever is asked for.
+
+    Raises:
+        UserError: two entries have one name once the prefixes of wrappers are gone.
+    """
+    plain, moving = _plain(content), _moving(content)
+    inner = {name: rest for name in plain if (rest := _below_average(name))}
+    if inner:
+        moving = moving or {rest: plain[name] for name, rest in inner.items()}
+        plain = {name: tensor for name, tensor in plain.items() if name not in inner}
+    moving = {name: tensor for name, tensor in moving.items() if name not in _COUNTERS}
+    if not plain and not moving:
+        return None
+    take_moving = bool(moving) and (averaged or not plain)
+    chosen = moving if take_moving else plain
+    return Weights(_unwrapped(chosen), take_moving, bool(plain) and bool(moving))
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    for key in _CONTAINERS:
+        if found := _tensors(content.get(key)):
+            return found
+    return _own(content)
+
+
+def _moving(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    for key, value in content.items():
+        if isinstance(key, str) and _AVERAGED.search(key) and (found := _tensors(value)):
+            return found
+    return {}
+
+
+def _below_average(name: str) -> str:
+    """What follows an average's name in one such as "model_ema.head.weight", "" in others."""
+    first, _, rest = _OUTER.sub("", _ANYWHERE.sub("", name)).partition(".")
+    return rest if _AVERAGED.search(first) else ""
+
+
+def _tensors(value: Any, depth: int = 0) -> dict[str, Tensor]:
+    """The tensors of a state dict, or of the one within it."""
+    if not isinstance(value, Mapping) or depth > _DEEPEST:
+        return {}
+    own = _own(value)
+    if any(tensor.ndim for tensor in own.values()):
+        return own
+    for key in (*_CONTAINERS, *(k for k in value if isinstance(k, str) and _AVERAGED.search(k))):
+        if found := _tensors(value.get(key), depth + 1):
+            return found
+    return own
+
+
+def _own(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors that are direct entries; NumPy arrays are made tensors."""
+    found = {}
+    for name, value in content.items():
+        if isinstance(value, StoredArray) and value.value is not None:
+            value = torch.from_numpy(value.value)
+        if isinstance(name, str) and isinstance(value, Tensor):
+            found[name] = value
+    return found
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        short = _OUTER.sub("", _ANYWHERE.sub("", name))
+        if short in found:
+            raise UserError(f"holds {short} twice, as {names[short]} and as {name}")
+        found[short], names[short] = tensor, name
+    return found

@@ -1,0 +1,232 @@
+"""Configs from YAML files and the command line, with one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from cat_seg.config import add_cat_seg_config
+from cat_seg.configuration.checks import check_values
+from cat_seg.configuration.files import parse_yaml, read_config_files
+from cat_seg.configuration.published import check_published, is_published
+from cat_seg.data.custom import register_custom
+from cat_seg.errors import UserError
+from cat_seg.utils.paths import resolve
+
+logger = logging.getLogger(__name__)
+
+_HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
+_OWN = "DATASETS.CUSTOM."
+
+
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Build the config of the project from a file and KEY VALUE pairs, and register its datasets.
+
+    Configs of the published CAT-Seg, H-CLIP, HPS-Seg and HyperCLIP load as they are. One logged
+    line names the keys in them that have no effect here; see `cat_seg.configuration.published`.
+
+    Args:
+        config_file: a YAML file; a relative path also resolves from the repository root. "" takes
+            the defaults.
+        overrides: KEY VALUE KEY VALUE ...; the value of a section is YAML in braces.
+
+    Raises:
+        UserError: a missing or malformed file, an unknown key, a value of the wrong type or one
+            that is not supported, or what `cat_seg.data.custom.register_custom` refuses.
+    """
+    cfg = add_cat_seg_config(get_cfg())
+    defaults = dict(leaves(cfg))
+    published: dict[str, Any] = {}
+    if config_file:
+        for path, content in read_config_files(resolve(config_file)):
+            try:
+                merge(cfg, content, published)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
+    _check_pairs(overrides)
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        try:
+            merge(cfg, _nested(key, value), published)
+        except UserError as error:
+            raise UserError(f"{_short(f'{key} {value}')}: {error}") from error
+    changed = {
+        key: value
+        for key, value in published.items()
+        if key not in defaults or _as_lists(value) != _as_lists(defaults[key])
+    }
+    unused = check_published(changed, cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED)
+    if unused:
+        logger.warning("Config keys without effect here: %s", ", ".join(unused))
+    check_values(cfg)
+    register_custom(cfg)
+    return cfg
+
+
+def merge(cfg: CfgNode, section: Mapping[str, Any], published: dict[str, Any]) -> None:
+    """Set the keys of a nested mapping in a config, in place.
+
+    Strings that are Python literals stand for these, as in detectron2. A whole number is also
+    taken for a float, and a single value for a list of it.
+
+    Args:
+        cfg: a whole config.
+        section: as read from YAML.
+        published: gets the keys that only the published code has, or whose value nothing here
+            reads, with their values.
+
+    Raises:
+        UserError: naming the key that is unknown or whose value has the wrong type.
+    """
+    if section.get("VERSION", cfg.VERSION) != cfg.VERSION:
+        raise UserError(
+            f"this is a config of v{section['VERSION']}; VERSION has to be {cfg.VERSION}"
+        )
+    _merge(cfg, section, published, ())
+
+
+def _merge(
+    node: CfgNode, section: Mapping[str, Any], published: dict[str, Any], path: tuple[str, ...]
+) -> None:
+    for name, raw in section.items():
+        key = ".".join((*path, str(name)))
+        current = node.get(name)
+        if isinstance(current, CfgNode):
+            if raw is None:  # a section whose keys are all commented out
+                continue
+            if not isinstance(raw, Mapping):
+                raise UserError(
+                    f"{key} is a section; give its keys below it, not {_short(repr(raw))}"
+                )
+            if current.is_new_allowed():
+                _add(current, raw)
+            else:
+                _merge(current, raw, published, (*path, name))
+        elif name not in node:
+            for leaf, value in leaves(raw, key):
+                if not is_published(leaf):
+                    raise UserError(_unknown(leaf))
+                published[leaf] = _decoded(value)
+        elif isinstance(raw, Mapping):
+            raise UserError(f"{key} goes on below a value; {key} takes {_kind(current)}; {_HELP}")
+        else:
+            node[name] = _converted(key, raw, current)
+            if is_published(key):
+                published[key] = node[name]
+
+
+def _add(node: CfgNode, section: Mapping[str, Any]) -> None:
+    """Set keys of a section that takes any."""
+    for key, raw in section.items():
+        name = str(key)
+        if not isinstance(raw, Mapping):
+            node[name] = raw
+            continue
+        if not isinstance(node.get(name), CfgNode):
+            node[name] = CfgNode(new_allowed=True)
+        _add(node[name], raw)
+
+
+def _converted(key: str, raw: Any, current: Any) -> Any:
+    """A value as the type of the current one."""
+    value = _decoded(raw)
+    if current is None:
+        return value
+    if value is None:
+        raise UserError(f"{key} has no value; it takes {_kind(current)}, such as {current!r}")
+    if isinstance(current, str) and isinstance(raw, str):
+        return value if isinstance(value, str) else raw
+    if isinstance(current, list | tuple):
+        example = _example(key, current)
+        value = type(current)(value if isinstance(value, list | tuple) else (value,))
+        # Not converted: in INPUT.CROP.SIZE pixels are whole numbers, shares are not.
+        fits = all(_fits(_number(one, example), example) for one in value)
+    else:
+        value = _number(value, current)
+        fits = _fits(value, current)
+    if not fits:
+        raise UserError(
+            f"{key} is {_short(repr(raw))}; it takes {_kind(current)}, such as {current!r}"
+        )
+    return value
+
+
+def _decoded(raw: Any) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    try:
+        return ast.literal_eval(raw)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return raw
+
+
+def _example(key: str, values: Sequence[Any]) -> Any:
+    """A value of the type that a list holds, None where it holds any."""
+    if key.startswith("DATASETS."):
+        return ""
+    return values[0] if values else None
+
+
+def _number(value: Any, example: Any) -> Any:
+    return float(value) if type(value) is int and isinstance(example, float) else value
+
+
+def _fits(value: Any, example: Any) -> bool:
+    if isinstance(example, list | tuple):
+        return isinstance(value, list | tuple)
+    return example is None or type(value) is type(example)
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    return kinds.get(type(value), "a list")
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value below a nested mapping with its dotted key; a list is one value."""
+    if isinstance(value, Mapping) and value:
+        for name, below in value.items():
+            yield from leaves(below, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def _unknown(key: str) -> str:
+    known = [name for name, _ in leaves(add_cat_seg_config(get_cfg()))]
+    if key in known:
+        return f"{key} with dots is no key of a file; nest it, as in SOLVER: {{MAX_ITER: 100}}"
+    close = difflib.get_close_matches(key, known, n=1)
+    guess = f"did you mean {close[0]}?" if close else _HELP
+    return f"{key} is no config key; {guess}"
+
+
+def _check_pairs(overrides: Sequence[str]) -> None:
+    for key in overrides[::2]:
+        if key.startswith("--"):
+            raise UserError(f"{key} comes after config changes; put all options before KEY VALUE")
+    if len(overrides) % 2:
+        raise UserError(
+            f"config changes come as KEY VALUE pairs, one value is missing: {' '.join(overrides)}"
+        )
+
+
+def _nested(key: str, text: str) -> dict[str, Any]:
+    section: Any = parse_yaml(text) if text.startswith("{") else text
+    if key.startswith(_OWN):  # no default says what type it has
+        section = _decoded(section)
+    for part in reversed(key.split(".")):
+        section = {part: section}
+    return section
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 120 else f"{line[:60]} ... {line[-60:]}"

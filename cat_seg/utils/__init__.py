@@ -1,0 +1,1 @@
+"""Files, processes, progress, paths and random state: what every other room builds on."""

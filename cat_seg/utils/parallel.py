@@ -1,0 +1,94 @@
+"""Running a function over many items in processes that end in order, however they are ended."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+
+from cat_seg.errors import UserError
+from cat_seg.utils.processes import begin_child, signals_held_back, wait_for_parent
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Items that a process takes at once: few enough to stop within a second, many enough to hide the
+# cost of handing them over.
+BATCH = 16
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def add_jobs_option(parser: argparse.ArgumentParser) -> None:
+    """Add --jobs, the number of processes; see `check_jobs`."""
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=cores(),
+        metavar="N",
+        help="processes that work at once (default: one for each core, here %(default)s)",
+    )
+
+
+def check_jobs(jobs: int) -> None:
+    """Refuse a number of processes below 1.
+
+    Raises:
+        UserError: naming --jobs.
+    """
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: give 1 or more")
+
+
+def run_in_processes(
+    function: Callable[[T], R], items: Sequence[T], processes: int
+) -> Iterator[tuple[T, R]]:
+    """Give every item with its result, in the order in which they are done.
+
+    Close the iterator (`contextlib.closing`) if it may be left early: items that have begun are
+    then finished and the others dropped, so that no file is left half-written.
+
+    Args:
+        function: picklable; an exception that it raises ends the iteration.
+        items: picklable.
+        processes: with 1, everything runs in this process.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    if processes == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    size = max(1, min(BATCH, len(items) // (4 * processes)))
+    batches = [items[start : start + size] for start in range(0, len(items), size)]
+    # There are processes enough. Not in the workers: after a fork this can wait for ever.
+    cv2.setNumThreads(0)
+    executor = ProcessPoolExecutor(processes, initializer=begin_child, initargs=(wait_for_parent,))
+    try:
+        with signals_held_back():
+            futures = {executor.submit(_run_batch, function, batch): batch for batch in batches}
+        for future in as_completed(futures):
+            yield from zip(futures[future], future.result(), strict=True)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, most likely because memory ran out; "
+            "run the same command with fewer --jobs"
+        ) from error
+    finally:
+        # A second Ctrl-C waits too: in the midst of this, it would leave processes that never end.
+        with signals_held_back():
+            executor.shutdown(cancel_futures=True)
+
+
+def _run_batch(function: Callable[[T], R], batch: Sequence[T]) -> list[R]:
+    return [function(item) for item in batch]

@@ -1,0 +1,6 @@
+"""Pictures of label maps: overlay, legend, contact sheets."""
+
+from cat_seg.visualization.overlay import contact_sheet, draw_overlay, mask_image
+from cat_seg.visualization.palette import palette
+
+__all__ = ["contact_sheet", "draw_overlay", "mask_image", "palette"]

@@ -1,0 +1,59 @@
+"""Colors of classes: far from each other, and the same for an index whatever the number."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+
+@cache
+def _colour_order() -> np.ndarray:
+    """Order a lattice of moderately light, moderately saturated RGB colours: (N, 3) uint8.
+
+    Each colour is the one farthest in OKLab (Ottosson 2020) from all before it, of those that
+    are far from the last one too.
+    """
+    levels = np.arange(0, 256, 17)
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = _oklab(rgb)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    keep = (lab[:, 0] > 0.54) & (lab[:, 0] < 0.85) & (chroma > 0.1) & (chroma < 0.2)
+    rgb, lab = rgb[keep], lab[keep]
+    chosen = [int(np.abs(rgb - (68, 136, 221)).sum(axis=1).argmin())]
+    distance = np.full(len(rgb), np.inf)
+    while len(chosen) < len(rgb):
+        to_last = ((lab - lab[chosen[-1]]) ** 2).sum(axis=1)
+        distance = np.minimum(distance, to_last)
+        chosen.append(int((distance * np.where(to_last < 0.2**2, 0.01, 1)).argmax()))
+    return rgb[chosen].astype(np.uint8)
+
+
+def _oklab(rgb: np.ndarray) -> np.ndarray:
+    """Convert sRGB in 0..255 to OKLab, where distances follow what people see: (N, 3) both."""
+    value = rgb / 255.0
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    cones = linear @ np.array(
+        [
+            [0.4122214708, 0.2119034982, 0.0883024619],
+            [0.5363325363, 0.6806995451, 0.2817188376],
+            [0.0514459929, 0.1073969566, 0.6299787005],
+        ]
+    )
+    return np.cbrt(cones) @ np.array(
+        [
+            [0.2104542553, 1.9779984951, 0.0259040371],
+            [0.7936177850, -2.4285922050, 0.7827717662],
+            [-0.0040720468, 0.4505937099, -0.8086757660],
+        ]
+    )
+
+
+def palette(n: int) -> np.ndarray:
+    """Colours of classes 0..n-1: (n, 3) uint8 RGB.
+
+    The colour of an index is the same for every `n`. More than 1000 differ, the first ones the
+    most; beyond that they repeat.
+    """
+    order = _colour_order()
+    return order[np.arange(n) % len(order)]
