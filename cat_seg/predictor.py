@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-import cat_seg.enhanced_cat_seg_model  # noqa: F401  registers the models
+import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.checkpoint import Checkpointer
 from cat_seg.configuration.checks import check_registered
 from cat_seg.data import read_image, vocabulary_from

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-import cat_seg.enhanced_cat_seg_model  # noqa: F401  registers the models
+import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.analysis.radius_hook import radius_loggers
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.configuration.checks import check_registered

@@ -22,7 +22,7 @@ from cat_seg.modeling.aggregator import (
     scatter_logits,
     select_classes,
 )
-from cat_seg.modeling.clip import CLIP  # noqa: F401  registers the encoder
+from cat_seg.modeling.clip import CLIP  # noqa: F401 (registers the encoder)
 from cat_seg.modeling.encoder import Encoder, ImageFeatures, build_encoder
 
 

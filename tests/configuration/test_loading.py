@@ -15,7 +15,7 @@ from cat_seg.configuration.published import is_published
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 
-PUBLISHED = json.loads(Path(__file__).parents[1].joinpath("published_configs.json").read_text())
+PUBLISHED = json.loads(Path(__file__).with_name("published_configs.json").read_text())
 HEAD = "MODEL.SEM_SEG_HEAD"
 
 

@@ -21,7 +21,8 @@ _COMMON = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.large_base_example],
     "phases": [Phase.explicit, Phase.generate, Phase.shrink],
 }
-settings.register_profile("quick", max_examples=150, derandomize=True, **_COMMON)
+QUICK = "quick"
+settings.register_profile(QUICK, max_examples=150, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=500, **_COMMON)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cat_seg.checkpoint.formats import checkpoint_holds_clip
+from cat_seg.cli.segment import find_images
 from cat_seg.data import load_vocabulary, parse_vocabulary, read_image, read_label
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
-from demo.demo import find_images
 
 
 def images_of(path: str) -> list[Path]:

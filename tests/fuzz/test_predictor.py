@@ -15,8 +15,10 @@ from hypothesis.extra import numpy as arrays
 
 from cat_seg.errors import UserError
 from cat_seg.predictor import Predictor
+from tests.fuzz import properties
 from tests.tiny import tiny_cfg, tiny_model
 
+QUICK = settings.get_profile(properties.QUICK)
 LIMIT = 300.0  # seconds for a test, after which the process ends with a traceback
 SIDES = st.one_of(st.integers(0, 3), st.integers(4, 90), st.sampled_from([600, 1025]))
 TYPES = st.sampled_from(["i1", "u2", ">u2", "i8", "f4", "f8", "c8", "?", "O", "U3", "M8[s]"])
@@ -71,7 +73,7 @@ ANYTHING = st.one_of(
 
 
 @given(images())
-@settings(settings.get_profile("quick"), max_examples=25)
+@settings(QUICK, max_examples=25)
 def test_any_array_is_answered_or_refused(predictor, image):
     is_image = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size
     try:
@@ -89,7 +91,7 @@ def test_any_array_is_answered_or_refused(predictor, image):
 
 
 @given(ANYTHING)
-@settings(settings.get_profile("quick"), max_examples=15)
+@settings(QUICK, max_examples=15)
 def test_what_is_no_array_is_refused(predictor, value):
     with pytest.raises(UserError, match="must be a NumPy array"):
         predictor(value)
@@ -117,7 +119,7 @@ def names() -> st.SearchStrategy[Any]:
 
 
 @given(names())
-@settings(settings.get_profile("quick"), max_examples=60)
+@settings(QUICK, max_examples=60)
 def test_any_names_are_taken_or_refused(predictor, given_names):
     before = predictor.vocabulary
     try:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cat_seg.modeling.aggregator import Guidance
-from cat_seg.modeling.clip import ImageFeatures
 from cat_seg.modeling.clip.adapters import FineTuning
 from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.encoder import ImageFeatures
 from tests.parity.conftest import Case, names
 
 FEATURES = 1e-4  # logits and features of order 1
