@@ -180,7 +180,7 @@ def test_absolute_and_existing_paths_stay(tmp_path, monkeypatch):
 def test_relative_paths_also_resolve_from_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resolve("configs/config.yaml") == REPO_ROOT / "configs" / "config.yaml"
-    assert (REPO_ROOT / "cat_seg" / "paths.py").is_file()
+    assert (REPO_ROOT / "cat_seg" / "utils" / "paths.py").is_file()
 
 
 def test_a_path_that_is_nowhere_stays_as_given(tmp_path, monkeypatch):

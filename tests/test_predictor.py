@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cat_seg.paths import REPO_ROOT
 from detectron2.config import CfgNode
 from PIL import Image
 
@@ -16,6 +15,7 @@ from cat_seg import predictor as predictor_module
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 from cat_seg.predictor import Predictor, read_rgb
+from cat_seg.utils.paths import REPO_ROOT
 from tests.colour_model import write_config, write_weights
 
 RED, LIME, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

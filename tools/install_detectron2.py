@@ -90,7 +90,7 @@ def check() -> None:
     Raises:
         InstallError: it is too old, or it cannot be imported.
     """
-    result = _python("-W", "ignore", "-c", CHECK, str(ROOT / "cat_seg" / "compatibility.py"))
+    result = _python("-W", "ignore", "-c", CHECK, str(ROOT / "cat_seg/utils/compatibility.py"))
     if result.returncode != 0:
         raise InstallError(
             f"a detectron2 is installed but does not import ({_last_line(result.stderr)}): "

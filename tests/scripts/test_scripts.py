@@ -64,8 +64,9 @@ def copied(tmp_path) -> Path:
     root = tmp_path / "copied"
     shutil.copytree(ROOT / "configs", root / "configs")
     (root / "tools").mkdir()
-    (root / "cat_seg").mkdir()
-    package = (ROOT / "cat_seg" / name for name in ("__init__.py", "paths.py"))
+    (root / "cat_seg" / "utils").mkdir(parents=True)
+    needed = ("__init__.py", "utils/__init__.py", "utils/paths.py", "utils/compatibility.py")
+    package = (ROOT / "cat_seg" / name for name in needed)
     shutil.copytree(ROOT / "cat_seg" / "cli", root / "cat_seg" / "cli")
     for script in (*ROOT.glob("*.sh"), ROOT / "tools/scripts.sh", *package):
         shutil.copy(script, root / script.relative_to(ROOT))

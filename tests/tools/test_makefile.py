@@ -54,8 +54,8 @@ def repo(tmp_path: Path) -> Path:
     for name in ("Makefile", "tools/set_up.sh", "tools/install_detectron2.py", ".ci/run"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPO_ROOT / name, root / name)
-    (root / "cat_seg").mkdir()
-    (root / "cat_seg" / "compatibility.py").write_text("def detectron2_problem(): pass\n")
+    (root / "cat_seg" / "utils").mkdir(parents=True)
+    (root / "cat_seg" / "utils" / "compatibility.py").write_text("def detectron2_problem(): pass\n")
     (root / "pyproject.toml").touch()
     (root / "requirements.txt").write_text("detectron2\n")
     (root / "tests" / "requirements.txt").write_text("detectron2\n")
