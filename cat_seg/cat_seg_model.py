@@ -155,14 +155,14 @@ class CATSeg(nn.Module):
         return [{"sem_seg": maps} for maps in segment(images, outputs)]
 
     @contextmanager
-    def joint_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
+    def accumulated_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
         """Within this, `parts` of one training batch are forwarded one by one.
 
         What they have in common is computed here: the text features, and what a loss computes
         from the whole batch, so that the mean of the parts' losses is the loss of the batch.
         CATSeg's own losses are means already.
         """
-        with self.sem_seg_head.encoder.joint_batch(self.vocabulary, len(parts)):
+        with self.sem_seg_head.encoder.accumulated_batch(self.vocabulary, len(parts)):
             yield
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:

@@ -69,12 +69,12 @@ class EnhancedCATSeg(CATSeg):
         return arguments | {"hpa": hpa, "afr": afr, "loss_weight": node.LOSS_WEIGHT}
 
     @contextmanager
-    def joint_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
+    def accumulated_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
         """HPA's prototypes follow the whole batch: the image tower encodes it for that first."""
         with ExitStack() as whole:
-            whole.enter_context(super().joint_batch(parts))
+            whole.enter_context(super().accumulated_batch(parts))
             if self.hpa is not None:
-                whole.enter_context(self.hpa.joint_batch(self._class_sums(parts), len(parts)))
+                whole.enter_context(self.hpa.accumulated_batch(self._class_sums(parts), len(parts)))
             yield
 
     def _class_sums(self, parts: Sequence[list[dict[str, Any]]]) -> Tensor:

@@ -27,7 +27,7 @@ CASES = {
 }
 
 
-def joint_batch(step: int) -> list[dict[str, Tensor]]:
+def accumulated_batch(step: int) -> list[dict[str, Tensor]]:
     """All ranks' inputs of a step; the ranks hold unequal numbers of labelled pixels."""
     inputs = batch(*[(64, 64)] * (RANKS * IMAGES), seed=10 * step)
     if step == 0:  # rank 1 sees a corner of its first image
@@ -45,7 +45,7 @@ def train(model: nn.Module, wrapped: nn.Module, part: slice) -> list[dict]:
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     records = []
     for step in range(STEPS):
-        losses = wrapped(joint_batch(step)[part])
+        losses = wrapped(accumulated_batch(step)[part])
         optimiser.zero_grad()
         sum(losses.values()).backward()
         records.append(
@@ -110,7 +110,7 @@ def test_gradients_losses_and_prototypes_are_those_of_one_process(ranks, case):
 
 def test_the_ranks_see_different_classes():
     """Otherwise the test above would not notice prototypes of one rank's own."""
-    inputs = joint_batch(0)
+    inputs = accumulated_batch(0)
     known = []
     for rank in range(RANKS):
         part = inputs[rank * IMAGES : (rank + 1) * IMAGES]

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from cat_seg.errors import UserError, explain, fail, one_line_errors, printable
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT, resolve
 
 
@@ -137,7 +137,7 @@ def test_a_signal_ends_an_entry_point_in_one_line_and_files_are_cleaned_up(
 ):
     @one_line_errors
     def main():
-        with replacing(tmp_path / "file", "w"):
+        with atomic_write(tmp_path / "file", "w"):
             os.kill(os.getpid(), signum)
 
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

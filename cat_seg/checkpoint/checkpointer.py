@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cat_seg.checkpoint.reading import KEY, local_file, read_file, read_weights
 from cat_seg.errors import UserError
-from cat_seg.utils.files import PARTIAL, replacing
+from cat_seg.utils.files import PARTIAL, atomic_write
 from cat_seg.utils.rng import rng_state
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Checkpointer(DetectionCheckpointer):
         file = folder / f"{name}.pth"
         logger.info("Saving checkpoint to %s", file)
         try:
-            with replacing(file) as stream:
+            with atomic_write(file) as stream:
                 torch.save(content, stream)
             self.tag_last_checkpoint(file.name)
         except (OSError, RuntimeError) as error:
@@ -105,7 +105,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the last_checkpoint file."""
-        with replacing(Path(self.save_dir) / TAG, "w") as file:
+        with atomic_write(Path(self.save_dir) / TAG, "w") as file:
             file.write(last_filename_basename)
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from cat_seg.data import parse_vocabulary, read_image
 from cat_seg.engine import Trainer, load_config
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError, one_line_errors
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import resolve
 
 START = "start"
@@ -174,9 +174,9 @@ def run(args: argparse.Namespace) -> None:
     table = args.output.with_suffix(".json")
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(table, "w") as file:
+        with atomic_write(table, "w") as file:
             json.dump(content, file, indent=1, ensure_ascii=False)
-        with replacing(args.output) as file:
+        with atomic_write(args.output) as file:
             figure.savefig(file, format="png")
     except OSError as error:
         raise UserError(f"cannot write {args.output}: {error.strerror}; see --output") from error

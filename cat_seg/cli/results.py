@@ -20,7 +20,7 @@ from cat_seg.evaluation.results.checks import doubts
 from cat_seg.evaluation.results.formats import FORMATS
 from cat_seg.evaluation.results.read import read_runs
 from cat_seg.evaluation.results.table import summarise
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 
 EXAMPLE = f"""\
 example:
@@ -61,10 +61,10 @@ def write(path: Path, content: str | Figure) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, str):
-            with replacing(path, "w") as file:
+            with atomic_write(path, "w") as file:
                 file.write(content)
         else:
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 content.savefig(file, format="png")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error

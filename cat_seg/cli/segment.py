@@ -21,7 +21,7 @@ from cat_seg.data import IMAGE_SUFFIXES, parse_vocabulary
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.predictor import Predictor, read_rgb
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import resolve
 from cat_seg.utils.progress import bar
 from cat_seg.visualization.overlay import draw_overlay, mask_image
@@ -206,7 +206,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with _naming(path), replacing(path) as file:
+    with _naming(path), atomic_write(path) as file:
         file.write(content)
 
 

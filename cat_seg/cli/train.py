@@ -7,7 +7,15 @@ import sys
 
 from detectron2.config import CfgNode
 
-from cat_seg.engine import Trainer, argument_parser, beginning, evaluate, launch, load_config, setup
+from cat_seg.engine import (
+    Trainer,
+    argument_parser,
+    config_restored_on_error,
+    evaluate,
+    launch,
+    load_config,
+    setup,
+)
 from cat_seg.errors import one_line_errors
 
 EXAMPLE = f"""
@@ -31,7 +39,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if args.eval_only:
         evaluate(setup(cfg, args), resume=args.resume)
         return
-    with beginning(cfg, args):
+    with config_restored_on_error(cfg, args):
         trainer = Trainer(setup(cfg, args))
         trainer.resume_or_load(resume=args.resume)
     trainer.train()

@@ -24,7 +24,7 @@ from cat_seg.data.registration import DatasetSpec, datasets_root, is_on_disk, sp
 from cat_seg.data.soundness import DatasetReport, check_dataset
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.parallel import add_jobs_option, check_jobs
 from cat_seg.utils.paths import WORK_ROOT, resolve
 from cat_seg.visualization.sample_sheet import Sample, draw_sheet
@@ -61,7 +61,7 @@ def write_sheet(
     )
     title = "  ·  ".join(filter(None, (COLUMNS.get(spec.name), spec.name)))
     sheet = draw_sheet(title, remark, read, report.names)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         sheet.save(file, format="PNG")
     return True
 
@@ -129,7 +129,7 @@ def _list_problems(report: DatasetReport, path: Path) -> None:
         return
     for problem in report.problems[:PROBLEMS_SHOWN]:
         print(f"{report.spec.name}: {problem}", file=sys.stderr)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.writelines(f"{problem}\n".encode() for problem in report.problems)
     print(printable(f"{report.spec.name}: all problems are listed in {path}"), file=sys.stderr)
 

@@ -22,9 +22,9 @@ from cat_seg.evaluation.record import finished_results, incompleteness, results_
 from cat_seg.evaluation.run import (
     ProcessOnly,
     build_evaluator,
+    raise_on_every_rank,
     run_on_dataset,
     skipped_images,
-    together,
 )
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
 
@@ -112,9 +112,9 @@ def evaluate_one(
         return evaluator
 
     try:
-        evaluator = together(process)
+        evaluator = raise_on_every_rank(process)
         # The ranks meet in this, but what can fail is the writing afterwards, on rank 0.
-        together(evaluator.evaluate)
+        raise_on_every_rank(evaluator.evaluate)
     except UserError as error:
         logger.error("%s failed: %s", dataset, error)
         return Outcome(word="failed", reason=str(error))

@@ -27,7 +27,7 @@ from cat_seg.utils.processes import begin_child, signals_held_back, wait_for_par
 GRACE = 5.0
 
 
-class LastingLoader:
+class SignalProofLoader:
     """A DataLoader whose workers ignore Ctrl-C and the first SIGTERM.
 
     Both may go to the whole process group, and the running iteration still needs its data. A

@@ -20,7 +20,7 @@ from cat_seg.data.build import images_per_process
 from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import resolve
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
 
 @contextmanager
-def beginning(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
+def config_restored_on_error(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
     """Put config.yaml in OUTPUT_DIR back as it was where a run does not come to begin.
 
     The folder may hold another model's run. Goes around `setup` and all that is done before the
@@ -135,7 +135,7 @@ def beginning(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
         yield
     except BaseException as error:  # also where Ctrl-C ends it
         if before is not None and file.read_bytes() != before:
-            with replacing(file) as stream:
+            with atomic_write(file) as stream:
                 stream.write(before)
         if not isinstance(error, UserError):
             raise

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cat_seg.errors import UserError
-from cat_seg.evaluation import together
+from cat_seg.evaluation import raise_on_every_rank
 
 Batch = list[dict[str, Any]]
 
@@ -39,7 +39,7 @@ def micro_batches(
     distributed = isinstance(model, DistributedDataParallel)
     with ExitStack() as whole:
         with autocast:
-            whole.enter_context((model.module if distributed else model).joint_batch(parts))
+            whole.enter_context((model.module if distributed else model).accumulated_batch(parts))
         for part in parts:
             local = distributed and part is not parts[-1]
             with model.no_sync() if local else nullcontext():
@@ -103,7 +103,7 @@ class StepTrainer(SimpleTrainer):
 
     def _next_batch(self) -> Batch:
         try:
-            return together(lambda: next(self._data_loader_iter))
+            return raise_on_every_rank(lambda: next(self._data_loader_iter))
         except UserError as error:
             raise BatchError(str(error)) from error
 

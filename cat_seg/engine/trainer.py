@@ -25,7 +25,7 @@ from cat_seg.configuration.checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.compiling import compile_aggregator
 from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
-from cat_seg.engine.loading import LastingLoader
+from cat_seg.engine.loading import SignalProofLoader
 from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.precision import amp_dtype
 from cat_seg.engine.resuming import resumed_config, run_config
@@ -267,14 +267,14 @@ class Trainer(DefaultTrainer):
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode, seed: int, start: int = 0) -> LastingLoader:
+    def build_train_loader(cls, cfg: CfgNode, seed: int, start: int = 0) -> SignalProofLoader:
         """See `cat_seg.data.build_train_loader`."""
-        return LastingLoader(build_train_loader(cfg, seed, start))
+        return SignalProofLoader(build_train_loader(cfg, seed, start))
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> LastingLoader:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> SignalProofLoader:
         """See `cat_seg.data.build_test_loader`."""
-        return LastingLoader(build_test_loader(cfg, dataset_name))
+        return SignalProofLoader(build_test_loader(cfg, dataset_name))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -11,9 +11,9 @@ from cat_seg.evaluation.record import (
 from cat_seg.evaluation.run import (
     ProcessOnly,
     build_evaluator,
+    raise_on_every_rank,
     run_on_dataset,
     skipped_images,
-    together,
 )
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
 from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
@@ -27,12 +27,12 @@ __all__ = [
     "check_test_datasets",
     "finished_results",
     "incompleteness",
+    "raise_on_every_rank",
     "results_file",
     "run_on_dataset",
     "run_record",
     "skipped_images",
     "source_commit",
-    "together",
     "using_vocabulary",
     "vocabulary_of",
     "weights_record",

@@ -101,7 +101,7 @@ class ProcessOnly(DatasetEvaluator):
         self.process = evaluator.process
 
 
-def together(work: Callable[[], R]) -> R:
+def raise_on_every_rank(work: Callable[[], R]) -> R:
     """Do `work` in every process and return its result, or raise in all what one met.
 
     Every process has to call it, and `work` must not wait for other processes. The traceback of an

@@ -25,7 +25,7 @@ from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.predictions import encode_prediction
 from cat_seg.evaluation.record import incompleteness
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class SemSegEvaluator(DatasetEvaluator):
     def _write_predictions(self, predictions: list[dict[str, Any]]) -> None:
         file = self._results_file.with_name("sem_seg_predictions.json")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, "w") as stream:
+        with atomic_write(file, "w") as stream:
             json.dump(predictions, stream)
 
     def _write(self, metrics: Mapping[str, float], confusion: np.ndarray, images: int) -> None:
@@ -204,7 +204,7 @@ class SemSegEvaluator(DatasetEvaluator):
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         self._results_file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self._results_file, "w") as file:
+        with atomic_write(self._results_file, "w") as file:
             json.dump(content, file, indent=1)
         logger.info("The metrics of each class are in %s", self._results_file)
         if short := incompleteness(content):

@@ -78,7 +78,7 @@ class Encoder(Protocol):
         """Features (T, P, C) of T class names before normalization."""
         ...
 
-    def joint_batch(self, names: Sequence[str], parts: int) -> AbstractContextManager[None]:
+    def accumulated_batch(self, names: Sequence[str], parts: int) -> AbstractContextManager[None]:
         """Within this, `parts` training steps share one encoding of the class names."""
         ...
 

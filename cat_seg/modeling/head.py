@@ -34,7 +34,7 @@ class CATSegHead(nn.Module):
         encoder: CLIP, or another vision-language model; see `cat_seg.modeling.encoder`.
         aggregator: from the cost volume to logits.
         upsample1, upsample2: bring the encoder's middle maps to twice and four times the grid.
-        most_classes: classes that go on to the aggregator at most.
+        max_classes: classes that go on to the aggregator at most.
         geodesic: geodesic similarity in the cost volume in place of the cosine.
     """
 
@@ -46,7 +46,7 @@ class CATSegHead(nn.Module):
         aggregator: Aggregator,
         upsample1: nn.ConvTranspose2d,
         upsample2: nn.ConvTranspose2d,
-        most_classes: int,
+        max_classes: int,
         geodesic: bool,
     ) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class CATSegHead(nn.Module):
         self.aggregator = aggregator
         self.upsample1 = upsample1
         self.upsample2 = upsample2
-        self.most_classes = most_classes
+        self.max_classes = max_classes
         self.geodesic = geodesic
 
     @property
@@ -77,7 +77,7 @@ class CATSegHead(nn.Module):
             "aggregator": _build_aggregator(cfg, encoder),
             "upsample1": nn.ConvTranspose2d(width, first, kernel_size=2, stride=2),
             "upsample2": nn.ConvTranspose2d(width, second, kernel_size=4, stride=4),
-            "most_classes": head.PAD_LEN,
+            "max_classes": head.PAD_LEN,
             "geodesic": cfg.MODEL.HYPERSPHERICAL.GEODESIC_CORRELATION,
         }
 
@@ -99,9 +99,9 @@ class CATSegHead(nn.Module):
         mean = text[:, 0] if text.shape[1] == 1 else F.normalize(text.mean(dim=1), dim=-1)
         classes = len(mean)
         mean = mean.expand(len(cost), -1, -1)
-        if classes <= self.most_classes:
+        if classes <= self.max_classes:
             return self.aggregator(cost, mean, guidance)
-        selected = select_classes(cost, self.most_classes)
+        selected = select_classes(cost, self.max_classes)
         cost = cost.take_along_dim(selected[:, :, None, None, None], dim=1)
         mean = mean.take_along_dim(selected[:, :, None], dim=1)
         return scatter_logits(self.aggregator(cost, mean, guidance), selected, classes)

@@ -112,7 +112,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
         self._share: Tensor | None = None  # of one feature in a joint batch's loss
 
     @contextmanager
-    def joint_batch(self, sums: Tensor, parts: int) -> Iterator[None]:
+    def accumulated_batch(self, sums: Tensor, parts: int) -> Iterator[None]:
         """Update the prototypes once for a batch whose parts are then forwarded one by one.
 
         Within this, the mean of the parts' losses is the loss of the batch.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
-from cat_seg.modeling.parts import in_parts
+from cat_seg.modeling.chunking import chunked
 
 WINDOW = 384  # pixels, side of a window and of the whole image beside the windows
 OVERLAP = 0.333
@@ -56,7 +56,7 @@ def restore(
         # The padding is cut off where it is whole pixels.
         return sem_seg_postprocess(resize(probabilities[None], padded)[0], image, *output)
 
-    return in_parts(classes, logits, dim=0)
+    return chunked(classes, logits, dim=0)
 
 
 def sliding_window(
@@ -91,4 +91,4 @@ def sliding_window(
         mean = (mean.div_(count) + resize(maps[-1:], (CANVAS, CANVAS))[0]).div_(2)
         return sem_seg_postprocess(mean, (CANVAS, CANVAS), *output)[None]
 
-    return in_parts(classes, logits, dim=1)[0]
+    return chunked(classes, logits, dim=1)[0]

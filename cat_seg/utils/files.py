@@ -15,7 +15,7 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside `path` that takes its place when the block ends without error.
 
     Args:
@@ -52,7 +52,7 @@ def drop_unfinished_line(path: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Keep other processes that enter this for the same folder out, until the block ends.
 
     The end of the process frees the folder too. Where the file system has no locks, nobody is kept

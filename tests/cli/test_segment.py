@@ -339,16 +339,16 @@ def test_bad_input_is_one_line(photos, tmp_path, run, monkeypatch, capsys, words
 
 
 def test_ctrl_c_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys):
-    replacing = demo.replacing
+    atomic_write = demo.atomic_write
 
     @contextmanager
     def interrupted(path):
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             yield file
             if path.name == "two.png":
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "replacing", interrupted)
+    monkeypatch.setattr(demo, "atomic_write", interrupted)
     assert run("--input", photos, "--output", tmp_path / "out") == 130
     assert files(tmp_path / "out") == ["one.png"]
     with Image.open(tmp_path / "out" / "one.png") as image:

@@ -40,7 +40,7 @@ class StandIn(nn.Module):
     def clip_parameters(self):
         return self.clip.parameters()
 
-    def joint_batch(self, parts):
+    def accumulated_batch(self, parts):
         return nullcontext()
 
     def scores(self, item):

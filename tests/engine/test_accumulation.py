@@ -39,7 +39,7 @@ TOLERANCE = 1e-9
 HPA_TOLERANCE = 1e-5  # it computes in float32
 
 
-def joint_batch() -> list[dict]:
+def accumulated_batch() -> list[dict]:
     """Inputs of a step; the micro-batches hold unequal numbers of labelled pixels."""
     inputs = batch(*[(64, 64)] * IMAGES)
     inputs[0]["sem_seg"][16:] = 255
@@ -94,7 +94,7 @@ def assert_same(found: dict, expected: dict, tolerance: float) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_micro_batches_give_the_step_of_the_joint_batch(case):
-    inputs = joint_batch()[:4]
+    inputs = accumulated_batch()[:4]
     expected = step(double_model(case), inputs, 1)
     assert all(gradient.norm() > 0 for gradient in expected["gradients"].values())
     for steps in (2, 4):
@@ -111,15 +111,15 @@ def test_micro_batches_share_one_encoding_of_the_classes():
             features.register_hook(lambda _: runs.append("backward"))
 
     model.sem_seg_head.clip.text.register_forward_hook(count)
-    step(model, joint_batch()[:4], 4)
+    step(model, accumulated_batch()[:4], 4)
     assert runs == ["forward", "backward"]
     with torch.no_grad():
-        model.eval()(joint_batch()[:1])  # after it each forward pass has features of its own
+        model.eval()(accumulated_batch()[:1])  # after it each forward pass has features of its own
     assert runs == ["forward", "backward", "forward"]
 
 
 def test_a_scaled_loss_is_accumulated_under_one_scale():
-    inputs = joint_batch()[:4]
+    inputs = accumulated_batch()[:4]
     expected = step(tiny_model(*CASES["H-CLIP"]), inputs, 1)
     found = step(tiny_model(*CASES["H-CLIP"]), inputs, 2, amp_dtype=torch.float16)
     assert_same(found, expected, 0.05)
@@ -132,7 +132,7 @@ def run_rank(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS
     )
     local = IMAGES // RANKS
-    inputs = joint_batch()[rank * local : (rank + 1) * local]
+    inputs = accumulated_batch()[rank * local : (rank + 1) * local]
     found = {}
     for case in RANK_CASES:
         for steps in (1, 2):
@@ -164,7 +164,7 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("case", RANK_CASES)
 def test_processes_with_micro_batches_give_the_step_of_the_joint_batch(ranks, case):
-    expected = step(double_model(case), joint_batch(), 1)
+    expected = step(double_model(case), accumulated_batch(), 1)
     first, second = (rank[f"{case} 2"] for rank in ranks)
     assert_same(first, expected, tolerance_of(case))
     second["logged"] = first["logged"]  # rank 0 logs for all

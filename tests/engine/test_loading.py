@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cat_seg.engine.loading import LastingLoader
+from cat_seg.engine.loading import SignalProofLoader
 
 
 class Pids(Dataset):
@@ -37,15 +37,15 @@ def indices(batches):
 
 
 def test_it_gives_what_the_loader_gives():
-    loader = LastingLoader(DataLoader(Pids()))
+    loader = SignalProofLoader(DataLoader(Pids()))
     assert len(loader) == 6
     for _ in range(2):
         assert indices(loader) == list(range(6))
-    assert indices(LastingLoader(DataLoader([]))) == []
+    assert indices(SignalProofLoader(DataLoader([]))) == []
 
 
 def test_workers_outlive_one_sigterm_but_not_two():
-    batches = iter(LastingLoader(DataLoader(Pids(), num_workers=1, prefetch_factor=1)))
+    batches = iter(SignalProofLoader(DataLoader(Pids(), num_workers=1, prefetch_factor=1)))
     worker = int(next(batches)[0, 1])
     for signum in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
         os.kill(worker, signum)
@@ -62,7 +62,7 @@ def test_signals_wait_while_workers_start():
         for signum in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        assert indices(LastingLoader(SignalledStart(Pids(), num_workers=2))) == list(range(6))
+        assert indices(SignalProofLoader(SignalledStart(Pids(), num_workers=2))) == list(range(6))
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

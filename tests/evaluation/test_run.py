@@ -17,7 +17,7 @@ from PIL import Image, ImageColor
 from cat_seg.data import DatasetSpec, Layout, build_test_loader, register
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
-from cat_seg.evaluation import ProcessOnly, build_evaluator, run_on_dataset, together
+from cat_seg.evaluation import ProcessOnly, build_evaluator, raise_on_every_rank, run_on_dataset
 from tests.colour_model import NearestColour, write_config
 
 RANKS, IMAGES = 2, 5
@@ -66,7 +66,7 @@ def evaluate(cfg: CfgNode, name: str) -> NearestColour:
     torch.nn.init.constant_(model.sharpness, 10.0)
     evaluator = build_evaluator(cfg, name, None)
     loader = build_test_loader(cfg, name)
-    together(lambda: run_on_dataset(cfg, model, name, loader, ProcessOnly(evaluator)))
+    raise_on_every_rank(lambda: run_on_dataset(cfg, model, name, loader, ProcessOnly(evaluator)))
     evaluator.evaluate()
     return model
 
@@ -94,7 +94,7 @@ def run_rank(rank: int, root: Path) -> None:
             raise RuntimeError("out\nof memory")
 
     try:
-        together(work)
+        raise_on_every_rank(work)
     except UserError as error:
         told["error"] = str(error)
     (root / f"rank{rank}.json").write_text(json.dumps(told))

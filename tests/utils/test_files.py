@@ -8,12 +8,12 @@ import re
 import pytest
 
 from cat_seg.errors import UserError
-from cat_seg.utils.files import alone_in, drop_unfinished_line, replacing
+from cat_seg.utils.files import atomic_write, drop_unfinished_line, exclusive_lock
 
 
 def test_a_file_is_written_whole(tmp_path):
     for text in ("first", "second"):
-        with replacing(tmp_path / "a.txt", "w") as file:
+        with atomic_write(tmp_path / "a.txt", "w") as file:
             file.write(text)
             assert not (tmp_path / "a.txt").exists() or text == "second"
         assert (tmp_path / "a.txt").read_text() == text
@@ -22,7 +22,7 @@ def test_a_file_is_written_whole(tmp_path):
 
 def test_an_error_leaves_the_old_file(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.bin") as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a.bin") as file:
         file.write(b"new")
         raise ZeroDivisionError
     assert (tmp_path / "a.bin").read_bytes() == b"old"
@@ -39,7 +39,7 @@ def test_it_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
             real(*given)
 
         monkeypatch.setattr(os, name, note)
-    with replacing(tmp_path / "a.txt", "w") as file:
+    with atomic_write(tmp_path / "a.txt", "w") as file:
         file.write("text")
     assert order == ["fsync", "replace", "fsync"]
 
@@ -48,9 +48,9 @@ def test_one_at_a_time_in_a_folder(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     refused = pytest.raises(UserError, match=re.escape(f"is writing to {tmp_path}; wait"))
-    with alone_in(tmp_path), alone_in(other), refused:
-        alone_in(tmp_path).__enter__()
-    with alone_in(tmp_path):
+    with exclusive_lock(tmp_path), exclusive_lock(other), refused:
+        exclusive_lock(tmp_path).__enter__()
+    with exclusive_lock(tmp_path):
         assert os.listdir(tmp_path) == ["other"]
 
 
@@ -59,7 +59,7 @@ def test_nobody_is_kept_out_where_there_are_no_locks(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with alone_in(tmp_path), alone_in(tmp_path):
+    with exclusive_lock(tmp_path), exclusive_lock(tmp_path):
         pass
 
 

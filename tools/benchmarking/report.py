@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import source_commit
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from tools.benchmarking.options import Options, uses_tf32
 from tools.benchmarking.stages import OTHER
 from tools.benchmarking.workloads import BACKWARD, FORWARD
@@ -61,7 +61,7 @@ def write(content: Any, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "w") as file:
+        with atomic_write(path, "w") as file:
             json.dump(content, file, indent=1)
     except OSError as error:
         raise UserError(f"--output {path} cannot be written: {error.strerror}") from error

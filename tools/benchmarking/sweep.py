@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from cat_seg.errors import UserError
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT
 from cat_seg.utils.progress import bar
 from tools.benchmarking import report
@@ -56,7 +56,7 @@ def run_sweep(options: Options) -> None:
         content["points"] = dict(sorted(content["points"].items(), key=lambda item: int(item[0])))
         report.write(content, options.output)
     picture = options.output.with_suffix(".png")
-    with replacing(picture) as file:
+    with atomic_write(picture) as file:
         draw(options.sweep, content["points"], title(content["points"])).savefig(file, format="png")
     print(table(options.sweep, content["points"]))
     print(f"\ndrawn in {picture}, numbers in {options.output}")

@@ -47,7 +47,7 @@ class Workload:
         )
         self.described = {
             "classes": classes,
-            "aggregated": min(classes, self.model.sem_seg_head.most_classes),
+            "aggregated": min(classes, self.model.sem_seg_head.max_classes),
             "batch": options.batch,
             "image_size": list(size),
         }

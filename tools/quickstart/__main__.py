@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cat_seg.errors import UserError, one_line_errors
-from cat_seg.utils.files import alone_in
+from cat_seg.utils.files import exclusive_lock
 from tools.quickstart.pipeline import Settings, run_quickstart
 from tools.quickstart.training import FULL
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
         raise UserError(f"--seed {args.seed}: give 0 or more")
     try:
         args.output.mkdir(parents=True, exist_ok=True)
-        with alone_in(args.output):
+        with exclusive_lock(args.output):
             text = run_quickstart(args.output, args.seed, settings or Settings(), args.adapter)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.metrics_file import read_metrics
 from cat_seg.visualization.overlay import contact_sheet
 
@@ -40,7 +40,7 @@ def write_curves(path: Path, runs: Mapping[str, Path]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     panels[0].set_ylabel("weighted loss")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png")
 
 
@@ -81,5 +81,5 @@ def write_sheet(
         alpha=1.0,  # textures shining through would look like other colours
         panel_size=PANEL,
     )
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         Image.fromarray(sheet).save(file, "PNG")

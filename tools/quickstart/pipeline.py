@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from cat_seg.engine import load_config
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT
 from tools.quickstart.classes import Classes, load_classes
 from tools.quickstart.dataset import SPLITS, DatasetSettings, write_dataset
@@ -75,7 +75,7 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
 
     def train_clip() -> None:
         measured = pretrain(clip_config, place.clip_weights, classes, settings.pretrain, seed)
-        with replacing(clip_report, "w") as file:
+        with atomic_write(clip_report, "w") as file:
             json.dump(measured, file)
 
     runner.run(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cat_seg.modeling.clip.prompts import TEMPLATES
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from cat_seg.utils.progress import bar
 from tools.quickstart.classes import Classes
 from tools.quickstart.drawing import Shape, draw_scene
@@ -103,7 +103,7 @@ def pretrain(
     tests = _draw_crops(rng, classes, settings.test_crops, size)
     right = name_crops(model, tests[0], captions[0]) == tests[1]
     unseen = torch.isin(tests[1], torch.tensor(classes.unseen_shapes))
-    with replacing(weights) as file:
+    with atomic_write(weights) as file:
         torch.save(model.state_dict(), file)
     return {
         "loss": float(np.mean(losses[-max(1, settings.steps // 10) :])),

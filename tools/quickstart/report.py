@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 from tools.quickstart.classes import Classes
 from tools.quickstart.training import System, Workplace
 
@@ -86,9 +86,9 @@ def write_report(
         "clip": dict(clip),
         "seconds": dict(seconds),
     }
-    with replacing(folder / "table.md", "w") as file:
+    with atomic_write(folder / "table.md", "w") as file:
         file.write(text)
-    with replacing(folder / "table.json", "w") as file:
+    with atomic_write(folder / "table.json", "w") as file:
         json.dump(content, file, indent=2)
     return text
 

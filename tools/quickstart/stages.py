@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cat_seg.errors import UserError
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class StageRunner:
 
     def _write(self, name: str, fingerprint: str, seconds: float, finished: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._record(name), "w") as file:
+        with atomic_write(self._record(name), "w") as file:
             json.dump({"fingerprint": fingerprint, "finished": finished, "seconds": seconds}, file)
 
 

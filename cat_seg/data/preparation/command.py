@@ -15,7 +15,7 @@ from cat_seg.data.folders import file_names
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
 from cat_seg.data.registration import DatasetSpec, datasets_root
 from cat_seg.errors import UserError, one_line_errors, printable
-from cat_seg.utils.files import PARTIAL, alone_in
+from cat_seg.utils.files import PARTIAL, exclusive_lock
 from cat_seg.utils.parallel import add_jobs_option, check_jobs, run_in_processes
 from cat_seg.utils.paths import resolve
 from cat_seg.utils.progress import bar
@@ -75,7 +75,7 @@ def _convert(conversion: Conversion, processes: int) -> list[str]:
     for warning in conversion.warnings:
         _warn(conversion.spec, warning)
     conversion.labels.mkdir(parents=True, exist_ok=True)
-    with alone_in(conversion.labels):
+    with exclusive_lock(conversion.labels):
         states, problems = _run_jobs(conversion, processes)
     _report(conversion, states)
     return problems

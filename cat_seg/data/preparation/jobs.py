@@ -16,7 +16,7 @@ from PIL import Image
 from cat_seg.data.reading import check_label_size, check_label_values, read_image_size
 from cat_seg.data.registration import DatasetSpec
 from cat_seg.errors import UserError
-from cat_seg.utils.files import replacing
+from cat_seg.utils.files import atomic_write
 
 SAVING = {
     ".png": {"format": "PNG"},
@@ -155,9 +155,9 @@ def run_job(rules: LabelRules, job: Job) -> Outcome:
         return Outcome(State.UNLABELLED)
     try:
         if image is not None:
-            with replacing(job.image) as file:
+            with atomic_write(job.image) as file:
                 file.write(image)
-        with replacing(job.label) as file:
+        with atomic_write(job.label) as file:
             Image.fromarray(label.astype(rules.dtype)).save(file, **SAVING[job.label.suffix])
     except OSError as error:
         raise UserError(

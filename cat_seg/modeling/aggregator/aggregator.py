@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cat_seg.modeling.aggregator.classes import ClassAggregation
+from cat_seg.modeling.aggregator.class_aggregation import ClassAggregation
 from cat_seg.modeling.aggregator.decoder import DecoderStage
-from cat_seg.modeling.aggregator.spatial import SpatialAggregation
-from cat_seg.modeling.parts import in_parts
+from cat_seg.modeling.aggregator.spatial_aggregation import SpatialAggregation
+from cat_seg.modeling.chunking import chunked
 
 
 class Guidance(NamedTuple):
@@ -124,4 +124,4 @@ class Aggregator(nn.Module):
             maps = self.decoder2(self.decoder1(maps, *prepared1), *prepared2)
             return self.head(maps).squeeze(1).unflatten(0, part.shape[:2])
 
-        return in_parts(decode, x, dim=1, recompute=self.recompute)
+        return chunked(decode, x, dim=1, recompute=self.recompute)

@@ -99,7 +99,7 @@ class CLIP(nn.Module):
         return self._text(names, self.attention_weights())
 
     @contextmanager
-    def joint_batch(self, names: Sequence[str], parts: int) -> Iterator[None]:
+    def accumulated_batch(self, names: Sequence[str], parts: int) -> Iterator[None]:
         """Within this, so many training steps share one encoding of T class names.
 
         Each encodes its images and back-propagates on its own; the last back-propagates through

@@ -13,7 +13,7 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from cat_seg.utils.files import alone_in
+from cat_seg.utils.files import exclusive_lock
 from cat_seg.utils.paths import REPO_ROOT
 from tests.data.preparation import miniatures as mini
 
@@ -246,7 +246,7 @@ def test_a_second_run_at_the_same_time_keeps_away(root, prepare, capsys):
     for split in ("train2017", "val2017"):
         (root / f"coco-stuff/annotations_detectron2/{split}").mkdir(parents=True)
     (root / f"{label(3)}.partial").write_bytes(b"half")
-    with alone_in(root / LABELS):
+    with exclusive_lock(root / LABELS):
         assert prepare("coco_stuff") == 2
         assert os.listdir(root / LABELS) == [Path(label(3)).name + ".partial"]
     assert f"another process is writing to {root / LABELS}" in capsys.readouterr().err

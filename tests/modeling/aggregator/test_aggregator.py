@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cat_seg.modeling import parts
+from cat_seg.modeling import chunking
 from cat_seg.modeling.aggregator import (
     AggregationLayer,
     Aggregator,
@@ -130,7 +130,7 @@ def test_parts_change_neither_logits_nor_gradients(monkeypatch):
         return logits, torch.autograd.grad(logits.square().sum(), list(module.parameters()))
 
     whole, expected = run()
-    monkeypatch.setitem(parts.PART_ELEMENTS, "cpu", 1)  # a class or a row at a time
+    monkeypatch.setitem(chunking.PART_ELEMENTS, "cpu", 1)  # a class or a row at a time
     found, gradients = run()
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
     for one, other in zip(gradients, expected, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cat_seg.utils.files import alone_in
+from cat_seg.utils.files import exclusive_lock
 from tools.quickstart import __main__ as command
 from tools.quickstart import pipeline
 from tools.quickstart.classes import load_classes
@@ -138,7 +138,7 @@ def test_a_run_under_nohup_outlives_its_terminal(
 def test_a_second_one_in_the_same_folder_is_refused(
     calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with alone_in(tmp_path), pytest.raises(SystemExit) as stopped:
+    with exclusive_lock(tmp_path), pytest.raises(SystemExit) as stopped:
         command.main(["--output", str(tmp_path)], SETTINGS)
     assert stopped.value.code == 2
     assert f"another process is writing to {tmp_path}" in capsys.readouterr().err

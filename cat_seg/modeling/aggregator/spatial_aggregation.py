@@ -11,7 +11,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from cat_seg.modeling.aggregator.guided import GuidedAttention
-from cat_seg.modeling.parts import in_parts, recomputed
+from cat_seg.modeling.chunking import chunked, recomputed
 
 MASKED = -100.0  # added to the logits of token pairs from different image regions
 
@@ -131,7 +131,7 @@ class SpatialAggregation(nn.Module):
                 part = block(part, guide)
             return part
 
-        maps = in_parts(blocks, x.flatten(2, 3), dim=1, recompute=self.recompute)
+        maps = chunked(blocks, x.flatten(2, 3), dim=1, recompute=self.recompute)
         return maps.unflatten(2, x.shape[2:4])
 
 

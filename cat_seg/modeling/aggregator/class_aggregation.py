@@ -10,7 +10,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from cat_seg.modeling.aggregator.guided import GuidedAttention
-from cat_seg.modeling.parts import in_parts
+from cat_seg.modeling.chunking import chunked
 
 EPSILON = 1e-6
 
@@ -95,7 +95,7 @@ class ClassAggregation(nn.Module):
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Map x (B, T, H, W, C) under guidance (B, T, C'); T may not exceed padded_length."""
         pooled = self._resample(x, lambda maps: F.avg_pool2d(maps, self.pooling))
-        mixed = in_parts(lambda rows: self._mix(rows, guidance), pooled, 2, self.recompute)
+        mixed = chunked(lambda rows: self._mix(rows, guidance), pooled, 2, self.recompute)
         return self._resample(mixed, lambda maps: self._to_size(maps, x.shape[2:4])).add_(x)
 
     def _mix(self, x: Tensor, guidance: Tensor) -> Tensor:

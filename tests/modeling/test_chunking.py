@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from cat_seg.modeling import parts
-from cat_seg.modeling.parts import in_parts, recomputed
+from cat_seg.modeling import chunking
+from cat_seg.modeling.chunking import chunked, recomputed
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setitem(parts.PART_ELEMENTS, "cpu", 24)
+    monkeypatch.setitem(chunking.PART_ELEMENTS, "cpu", 24)
 
 
 class Counted(nn.Module):
@@ -37,7 +37,7 @@ def test_parts_make_up_the_whole(dim, sizes, grad):
     step = Counted(dim)
     x = torch.randn(2, 7, 4, 3)
     with torch.set_grad_enabled(grad):
-        found = in_parts(step, x, dim)
+        found = chunked(step, x, dim)
     assert step.sizes == sizes
     torch.testing.assert_close(found, step.linear(x).sin())
 
@@ -48,13 +48,13 @@ def test_the_last_part_may_be_smaller():
     for grad in (True, False):
         step.sizes.clear()
         with torch.set_grad_enabled(grad):
-            torch.testing.assert_close(in_parts(step, x, 0), step.linear(x).sin())
+            torch.testing.assert_close(chunked(step, x, 0), step.linear(x).sin())
         assert step.sizes == [4, 4, 2]
 
 
 def test_what_fits_is_one_part():
     step = Counted(0)
-    in_parts(step, torch.randn(8, 3), 0)
+    chunked(step, torch.randn(8, 3), 0)
     assert step.sizes == [8]
 
 
@@ -73,13 +73,13 @@ def kept_elements(compute):
 
 @pytest.mark.parametrize("in_one", [True, False])
 def test_recomputing_gives_the_same_gradients_and_keeps_less(monkeypatch, in_one):
-    monkeypatch.setitem(parts.PART_ELEMENTS, "cpu", 10**6 if in_one else 24)
+    monkeypatch.setitem(chunking.PART_ELEMENTS, "cpu", 10**6 if in_one else 24)
     torch.manual_seed(0)
     step = nn.Sequential(nn.Linear(3, 50), nn.GELU(), nn.Linear(50, 3))
     x = torch.randn(16, 3, requires_grad=True)
 
     def gradients(recompute):
-        kept, y = kept_elements(lambda: in_parts(step, x, 0, recompute))
+        kept, y = kept_elements(lambda: chunked(step, x, 0, recompute))
         return kept, torch.autograd.grad(y.square().sum(), [x, *step.parameters()])
 
     plain, expected = gradients(False)
@@ -104,7 +104,7 @@ def test_a_compiled_graph_repeats_no_step_for_parts_of_a_cache():
         return graph.forward
 
     with torch.no_grad():
-        compiled = torch.compile(lambda x: in_parts(step, x, 0), backend=note)
+        compiled = torch.compile(lambda x: chunked(step, x, 0), backend=note)
         torch.testing.assert_close(compiled(x), step(x))
     torch._dynamo.reset()
     [graph] = graphs

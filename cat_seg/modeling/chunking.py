@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 PART_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 
 
-def in_parts(
+def chunked(
     step: Callable[[Tensor], Tensor], x: Tensor, dim: int, recompute: bool = False
 ) -> Tensor:
     """Return step(x), computed part by part along a dimension that the step does not mix.
