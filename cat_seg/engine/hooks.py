@@ -75,8 +75,11 @@ class MetricWriter(PeriodicWriter):
     def _has_news(self) -> bool:
         """Whether a metric is not in the file yet: the run was stopped in its last iteration."""
         written = read_metrics(self._file) if self._file.exists() else {}
-        latest = self.trainer.storage.latest()
-        return any(name not in written.get(at, {}) for name, (_, at) in latest.items())
+        last = self.trainer.max_iter  # a resumed run counts an evaluation after it one further
+        return any(
+            name not in written.get(min(at, last), {})
+            for name, (_, at) in self.trainer.storage.latest().items()
+        )
 
 
 class Evaluation(EvalHook):

@@ -20,7 +20,7 @@ from cat_seg.errors import UserError
 from tests.published import CLIP, ENHANCED, HEAD, MODELS, OFT, PUBLISHED, published
 from tests.tiny import batch, image, open_clip_model, tiny_cfg, tiny_model, write_clip
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 
 

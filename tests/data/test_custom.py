@@ -20,7 +20,7 @@ from cat_seg.config import add_cat_seg_config
 from cat_seg.data import check, is_on_disk
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.registration import unregister
-from cat_seg.engine import load_config
+from cat_seg.engine import Trainer, load_config
 from cat_seg.errors import UserError
 from cat_seg.utils.paths import REPO_ROOT
 from tests.tiny import share_tokenizers, tiny_cfg
@@ -322,4 +322,4 @@ def test_a_class_list_of_another_length_is_refused_for_training(fields):
     changes = [*tiny_options(fields), "MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON", "other.txt"]
     cfg = load_config("configs/fields.yaml", changes)
     with pytest.raises(UserError, match=r"other\.txt\) lists 1 .*fields_train has 3;"):
-        train_net.Trainer(cfg)
+        Trainer(cfg)

@@ -1,8 +1,7 @@
-"""A small dataset and config, and logging that does not outlive a test."""
+"""A small dataset and config."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from detectron2.data import DatasetCatalog
 from cat_seg.data import DatasetSpec, Layout, register
 from cat_seg.engine import load_config
 from tests.engine import stand_in
+from tests.log_fixture import log  # noqa: F401 (a fixture)
 
 
 @pytest.fixture(scope="session")
@@ -42,17 +42,3 @@ def cfg(config_file, tmp_path) -> CfgNode:
     cfg = load_config(str(config_file), ["OUTPUT_DIR", str(tmp_path / "out")])
     (tmp_path / "out").mkdir()
     return cfg
-
-
-@pytest.fixture(autouse=True)
-def log(caplog) -> pytest.LogCaptureFixture:
-    """What the project logs, also after detectron2's setup_logger; its handlers are removed."""
-    names = ("cat_seg", "detectron2", "fvcore")
-    for name in names:
-        logging.getLogger(name).addHandler(caplog.handler)
-        logging.getLogger(name).setLevel(logging.INFO)
-        logging.getLogger(name).propagate = False
-    yield caplog
-    for name in names:
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
