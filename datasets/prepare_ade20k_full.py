@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Make the images and label maps of the benchmark A-847: ADE20K 2021_17_01, validation.
 
-datasets/README.md says what to download and where it goes.
+See datasets/README.md for what to download and where to put it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Make the label maps of COCO-Stuff 164k, training and validation (171 classes).
 
-datasets/README.md says what to download and where it goes.
+See datasets/README.md for what to download and where to put it.
 """
 
 from __future__ import annotations

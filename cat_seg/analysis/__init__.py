@@ -1,1 +1,1 @@
-"""The hyperbolic radius of CLIP's embeddings: measuring, logging and drawing it."""
+"""Hyperbolic radius of CLIP's embeddings: measurement, logging and plots."""

@@ -1,7 +1,7 @@
-"""The hyperbolic radius of CLIP's embeddings, whatever the way of fine-tuning.
+"""Hyperbolic radius of CLIP's embeddings, for any fine-tuning method.
 
-HyperCLIP (CVPR 2025, figure 2) measures it on the hyperboloid (Lorentz model): the distance from
-the origin of an embedding's exponential map, before normalization.
+HyperCLIP (CVPR 2025, figure 2) defines it on the hyperboloid (Lorentz model): map an embedding,
+before normalization, by the exponential map, and take the distance to the origin.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from cat_seg.errors import UserError
 from cat_seg.modeling.processing import resize
 from cat_seg.utils.metrics_file import read_metrics
 
-# What is measured on patches of images; on class names it is TEXT and the vocabulary's name.
+# Keys of measurements: IMAGE for image patches, TEXT + vocabulary name for class names.
 IMAGE, TEXT = "image", "text/"
-PREFIX = "radius/"  # of metrics
+PREFIX = "radius/"  # of metric names
 
 
 def radius(z: Tensor) -> Tensor:
-    """Hyperbolic radius (...) of embeddings z (..., C).
+    """Return the hyperbolic radius (...) of embeddings z (..., C).
 
-    On the hyperboloid of curvature -c, exp_o(z) lies at distance |z| from the origin o, for every
-    c. Going through the point itself would overflow: its coordinates grow like exp(sqrt(c) |z|).
+    On the hyperboloid of curvature -c, exp_o(z) is at distance |z| from the origin o, for every c.
+    Computing exp_o(z) itself could overflow: its coordinates grow like exp(sqrt(c) |z|).
     """
     return torch.linalg.vector_norm(z, dim=-1)
 
 
 @torch.no_grad()
 def text_radius(model: CATSeg, names: Sequence[str]) -> Tensor:
-    """Radius (T,) of each class name's text embedding, the mean over the prompt templates."""
+    """Return the radius (T,) of each class name's text embeddings, averaged over templates."""
     return radius(model.sem_seg_head.encoder.embed_text(names)).mean(dim=1)
 
 
 @torch.no_grad()
 def image_radius(model: CATSeg, images: Sequence[Tensor]) -> Tensor:
-    """Radius (B, N) of the dense embeddings of the N patches of each image.
+    """Return the radius (B, N) of the dense embeddings of the N patches of each image.
 
     Args:
-        images: B of them (3, H, W), RGB in 0..255, resized to CLIP's input as a whole.
+        images: B images (3, H, W), RGB in 0..255; each is resized as a whole to CLIP's input size.
     """
     encoder = model.sem_seg_head.encoder
     radii = []
@@ -57,11 +57,14 @@ def image_radius(model: CATSeg, images: Sequence[Tensor]) -> Tensor:
 def measure(
     model: CATSeg, vocabularies: Mapping[str, Sequence[str]], images: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """Radii (N,) by what they were measured on: TEXT + a vocabulary's name, and IMAGE.
+    """Measure the radii of class names and image patches.
 
     Args:
-        vocabularies: class names by the name of their list.
-        images: see `image_radius`; where there are none, IMAGE is left out.
+        vocabularies: class names by vocabulary name.
+        images: see `image_radius`; may be empty.
+
+    Returns:
+        Radii (N,) by TEXT + vocabulary name, and by IMAGE unless there are no images.
     """
     radii = {f"{TEXT}{name}": text_radius(model, names) for name, names in vocabularies.items()}
     if images:
@@ -70,18 +73,22 @@ def measure(
 
 
 def mean_and_spread(radii: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of all radii; that of a single one is 0."""
+    """Return the mean and standard deviation of all radii; a single radius has deviation 0."""
     return radii.mean().item(), radii.std(correction=0).item()
 
 
 def metric_names(measured: str) -> tuple[str, str]:
-    """Names of the mean's and the spread's metric of IMAGE or of TEXT + a vocabulary's name."""
+    """Return the metric names of mean and standard deviation.
+
+    Args:
+        measured: IMAGE, or TEXT + vocabulary name.
+    """
     return f"{PREFIX}{measured}/mean", f"{PREFIX}{measured}/std"
 
 
 @dataclass
 class Trajectory:
-    """Mean and spread of the radius over training; all three lists are of one length."""
+    """Mean and standard deviation of the radius over training, as lists of equal length."""
 
     iteration: list[int] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
@@ -89,13 +96,13 @@ class Trajectory:
 
 
 def read_trajectories(path: Path) -> dict[str, Trajectory]:
-    """Read what was measured in a training run from its metrics.json.
+    """Read the radius measurements of a training run from its metrics.json.
 
     Returns:
-        Trajectories by IMAGE or TEXT + a vocabulary's name.
+        Trajectories by IMAGE or TEXT + vocabulary name.
 
     Raises:
-        UserError: there is no such file, it is no metrics.json, or has no radius in it.
+        UserError: the file is missing, is not a metrics.json, or contains no radius.
     """
     found: dict[str, Trajectory] = {}
     for iteration, metrics in read_metrics(path).items():

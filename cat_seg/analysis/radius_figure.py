@@ -1,4 +1,4 @@
-"""A picture of the hyperbolic radius: of single models, and over training."""
+"""Plots of the hyperbolic radius: distributions per model, and trajectories over training."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from matplotlib.figure import Figure
 
 from cat_seg.analysis.radius import IMAGE, TEXT, Trajectory
 
-# Radii by what was measured (IMAGE, or TEXT + a vocabulary's name) of each model, by its title.
+# Model title -> IMAGE or TEXT + vocabulary name -> radii (or their trajectory).
 Distributions = Mapping[str, Mapping[str, Sequence[float]]]
 Trajectories = Mapping[str, Mapping[str, Trajectory]]
 
-# Grey, for a model from before training, and Okabe and Ito's colours, which colour-blind readers
-# can tell apart.
+# Gray, for a model before training, then the Okabe-Ito colors, which are safe for color blindness.
 COLOURS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MOST_DOTS = 200  # radii that are drawn one by one
+MOST_DOTS = 200  # maximum number of radii drawn as individual dots
 PANEL = (5.2, 2.3)  # inches
-LONGEST_HEADING = 40  # characters: further ones would run into the next panel
+LONGEST_HEADING = 40  # characters; longer headings would run into the next panel
 
 
 def draw_radii(distributions: Distributions, trajectories: Trajectories, title: str = "") -> Figure:
     """Draw one row for each vocabulary and one for image patches.
 
-    On the left are the distributions of models, on the right the trajectories of training runs,
-    mean and standard deviation. A model and a run of one title share a colour.
+    The left column shows the distributions of models. The right column shows the trajectories of
+    training runs: mean and standard deviation. A model and a run with the same title share a color.
 
     Args:
-        distributions: drawn from top to bottom, the one from before training first.
-        title: over the whole picture.
+        distributions: drawn from top to bottom, the model before training first.
+        trajectories: training runs by title.
+        title: title of the whole figure.
     """
     sides = [side for side in (distributions, trajectories) if side]
     rows = list(dict.fromkeys(key for side in sides for model in side.values() for key in model))
@@ -78,7 +78,7 @@ def _draw_distributions(
         )
         violin["bodies"][0].set(facecolor=colour, alpha=0.3)
         if len(values) <= MOST_DOTS:
-            # Spread out evenly and always alike, whatever the radii.
+            # Deterministic, evenly spread jitter.
             offsets = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.3
             axes.scatter(values, height + offsets, s=9, color=colour, alpha=0.7, linewidths=0)
         axes.plot([values.mean()] * 2, [height - 0.35, height + 0.35], color=colour, linewidth=2)
@@ -92,7 +92,7 @@ def _draw_trajectories(
 ) -> None:
     for name, run in shown.items():
         mean, std = np.asarray(run.mean), np.asarray(run.std)
-        alone = "o" if len(mean) == 1 else None  # no line goes through one point
+        alone = "o" if len(mean) == 1 else None  # a line through one point would be invisible
         axes.plot(run.iteration, mean, color=colours[name], label=name, linewidth=1.8, marker=alone)
         band = (mean - std, mean + std)
         axes.fill_between(run.iteration, *band, color=colours[name], alpha=0.15, linewidth=0)

@@ -1,4 +1,4 @@
-"""Measuring the hyperbolic radius of CLIP's embeddings while it is fine-tuned."""
+"""Hook that records the hyperbolic radius of CLIP's embeddings during fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cat_seg.analysis.radius import mean_and_spread, measure, metric_names
 from cat_seg.data import load_vocabulary, read_image
 from cat_seg.evaluation import vocabulary_of
 
-# Images whose patches are measured, always the same: of training batches, which differ from one
-# measurement to the next, the trajectory would show the differences too.
+# Number of images whose patches are measured. They are fixed, since with changing training batches
+# the trajectory would also show the differences between batches.
 IMAGES = 8
 
 
 def radius_loggers(cfg: CfgNode, model: nn.Module) -> list[RadiusLogger]:
-    """Return the hook that MODEL.HYPERBOLIC.RADIUS_PERIOD asks for, or none."""
+    """Return the hook for MODEL.HYPERBOLIC.RADIUS_PERIOD in a list, or [] if it is not positive."""
     period = cfg.MODEL.HYPERBOLIC.RADIUS_PERIOD
     if period <= 0:
         return []
@@ -31,10 +31,10 @@ def radius_loggers(cfg: CfgNode, model: nn.Module) -> list[RadiusLogger]:
 
 
 class RadiusLogger(HookBase):
-    """Record mean and spread of the radius of vocabularies and of image patches.
+    """Hook that records mean and standard deviation of the radii of vocabularies and image patches.
 
-    They are measured before the first iteration, after every `period`, and after the last. It
-    draws no random number, and leaves the model's mode as it was.
+    It measures before the first iteration, after every `period` iterations, and after the last.
+    It draws no random numbers and restores the model's train/eval mode.
     """
 
     def __init__(
@@ -44,11 +44,12 @@ class RadiusLogger(HookBase):
         vocabularies: Mapping[str, Sequence[str]],
         images: Sequence[Tensor],
     ) -> None:
-        """Measure `model`, or what DistributedDataParallel wraps in it.
+        """Prepare to measure `model`, unwrapped from DistributedDataParallel if necessary.
 
         Args:
-            period: in iterations.
-            vocabularies: class names by the name of their list.
+            period: iterations between measurements.
+            model: the model to measure.
+            vocabularies: class names by vocabulary name.
             images: (3, H, W), in 0..255.
         """
         self._period = period
@@ -61,7 +62,7 @@ class RadiusLogger(HookBase):
             self._measure(self.trainer.iter)
 
     def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter:  # it did not end early
+        if self.trainer.iter >= self.trainer.max_iter:  # training did not end early
             self._measure(self.trainer.max_iter)
 
     def _measure(self, iteration: int) -> None:
@@ -75,14 +76,14 @@ class RadiusLogger(HookBase):
 
 
 def vocabularies(cfg: CfgNode) -> dict[str, list[str]]:
-    """Class names of the training classes and of each of DATASETS.TEST, each list once.
+    """Return the class lists of training and of each dataset in DATASETS.TEST, without duplicates.
 
     Returns:
-        The lists by the names of their files, "ade150", or where two files of one name differ by
-        that of the dataset.
+        The lists by file stem, such as "ade150". If two lists with the same stem differ, the
+        second is stored under the name of its dataset.
 
     Raises:
-        UserError: a list that cannot be read or does not fit its dataset.
+        UserError: a list cannot be read or does not fit its dataset.
     """
     head = cfg.MODEL.SEM_SEG_HEAD
     found = {Path(head.TRAIN_CLASS_JSON).stem: load_vocabulary(head.TRAIN_CLASS_JSON)}
@@ -96,10 +97,12 @@ def vocabularies(cfg: CfgNode) -> dict[str, list[str]]:
 
 
 def fixed_images(cfg: CfgNode) -> list[Tensor]:
-    """Read images (3, H, W) from all over the first test dataset, or the first trained on.
+    """Read images (3, H, W), evenly spaced over the first test dataset.
+
+    Without a test dataset, they come from the first training dataset.
 
     Raises:
-        UserError: an image that cannot be read.
+        UserError: an image cannot be read.
     """
     dataset = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[0]
     records = DatasetCatalog.get(dataset)

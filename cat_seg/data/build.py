@@ -1,4 +1,4 @@
-"""Data loaders whose samples depend on the seed and on the position in the stream alone."""
+"""Data loaders whose samples depend only on the seed and the position in the stream."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from cat_seg.data.mapper import InferenceMapper, TrainMapper
 from cat_seg.data.records import Record, check_test_dataset, check_train_dataset, load_records
 from cat_seg.errors import UserError
 
-# The published configs know the one training mapper under the second name.
+# Both names select the same mapper. The published configs use the second.
 TRAIN_MAPPERS = {"semantic": TrainMapper, "mask_former_semantic": TrainMapper}
 
 
 def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
-    """Build the endless loader of training batches for this process.
+    """Build this process's infinite loader of training batches.
 
-    All of DATASETS.TRAIN, one after the other, is shuffled anew for every pass. Sample p of the
-    global stream is drawn and augmented from (seed, p) alone: the stream is the same for any
-    DATALOADER.NUM_WORKERS, for any number of processes (whose batches, in rank order, make up
-    the batch of one process), and when it goes on at `start`.
+    The datasets in DATASETS.TRAIN are concatenated and reshuffled for every epoch. Sample p of the
+    global stream is drawn and augmented from (seed, p) alone. The stream is therefore the same for
+    any DATALOADER.NUM_WORKERS, for any number of processes (their batches, concatenated in rank
+    order, equal the batch of a single process), and after resuming at `start`.
 
     Args:
         cfg: reads DATASETS.TRAIN, DATALOADER.NUM_WORKERS, INPUT.*, MODEL.DEVICE, IMS_PER_BATCH and
             ACCUMULATION_STEPS of SOLVER, and TRAIN_CLASS_JSON and IGNORE_VALUE of
             MODEL.SEM_SEG_HEAD.
         seed: 0 or more.
-        start: number of batches that all processes together have already drawn.
+        start: number of global batches (of SOLVER.IMS_PER_BATCH) already drawn.
 
     Returns:
-        A loader of lists of SOLVER.IMS_PER_BATCH / world size samples; see
-        `cat_seg.data.mapper.TrainMapper` for a sample.
+        A loader of lists of SOLVER.IMS_PER_BATCH / world size samples, in the format of
+        `cat_seg.data.mapper.TrainMapper`.
 
     Raises:
-        UserError: a dataset that is unknown, missing or does not fit TRAIN_CLASS_JSON, or a batch
-            or a number of workers that cannot be; while iterating, a file that is unreadable or
-            wrong.
+        UserError: a dataset is unknown, missing or does not fit TRAIN_CLASS_JSON, or the batch
+            size or the number of workers is invalid. While iterating: a file is unreadable or
+            invalid.
     """
     local = images_per_process(cfg, comm.get_world_size())
     if cfg.INPUT.DATASET_MAPPER_NAME not in TRAIN_MAPPERS:
@@ -73,14 +73,14 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
 
 
 def images_per_process(cfg: CfgNode, processes: int) -> int:
-    """Return the training images that each process draws for one optimiser step.
+    """Return how many training images each process draws per optimizer step.
 
     Args:
         cfg: reads SOLVER.IMS_PER_BATCH and SOLVER.ACCUMULATION_STEPS.
-        processes: of all machines together.
+        processes: number of processes on all machines (world size).
 
     Raises:
-        UserError: the batch cannot be divided among processes and accumulation steps.
+        UserError: the batch size is not divisible by processes x accumulation steps.
     """
     total, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
     if steps < 1:
@@ -94,20 +94,20 @@ def images_per_process(cfg: CfgNode, processes: int) -> int:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """Build the loader of this process's share of a test dataset, in order.
+    """Build the loader for this process's share of a test dataset, in order.
 
     Args:
         cfg: reads DATALOADER.NUM_WORKERS, INPUT.*, MODEL.DEVICE and TEST.IMS_PER_BATCH.
         dataset_name: a registered dataset.
 
     Returns:
-        A loader of lists of TEST.IMS_PER_BATCH samples, the last one of what is left; see
-        `cat_seg.data.mapper.InferenceMapper` for a sample. In place of an image that is unreadable
-        there is {"unreadable": why, with the name of the file}.
+        A loader of lists of TEST.IMS_PER_BATCH samples, in the format of
+        `cat_seg.data.mapper.InferenceMapper`. The last list may be shorter. An unreadable image
+        yields {"unreadable": message that names the file}.
 
     Raises:
-        UserError: the dataset is unknown or missing, or a batch, a size or a number of workers
-            that cannot be.
+        UserError: the dataset is unknown or missing, or the batch size, an image size or the
+            number of workers is invalid.
     """
     if cfg.TEST.IMS_PER_BATCH < 1:
         raise UserError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; set it to 1 or more")
@@ -123,17 +123,17 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 
 
 class EndlessShuffle:
-    """The indices 0 to size - 1 in random order, again and again, each pass in its own order."""
+    """An infinite stream of the indices 0 to size - 1, reshuffled for every epoch."""
 
     def __init__(self, size: int, seed: int) -> None:
-        """Shuffle `size` indices; the order depends on `seed` (0 or more) alone."""
+        """Shuffle `size` indices; the order depends only on `seed` (0 or more)."""
         self.size = size
         self.seed = seed
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
     def __getitem__(self, position: int) -> int:
-        """Return the index at a position of the stream, 0 or more."""
+        """Return the index at a position (0 or more) of the stream."""
         epoch, offset = divmod(position, self.size)
         if epoch != self._epoch:
             entropy = np.random.SeedSequence(self.seed, spawn_key=(_ORDER, epoch))
@@ -143,10 +143,10 @@ class EndlessShuffle:
 
 
 class RankBatches(Sampler[list[int]]):
-    """The stream positions of this process's batches: `local` of every `total` from `first` on."""
+    """Batch sampler for one process: `local` of every `total` positions, starting at `first`."""
 
     def __init__(self, first: int, local: int, total: int) -> None:
-        """Start at position `first`; step by the `total` positions of all processes' batches."""
+        """Yield batches of `local` positions, starting at `first`, `first + total`, and so on."""
         self.first = first
         self.local = local
         self.total = total
@@ -156,24 +156,24 @@ class RankBatches(Sampler[list[int]]):
             yield list(range(position, position + self.local))
 
 
-# First part of the spawn key: the two uses of a seed must not share numbers.
+# First element of the spawn key: shuffling and augmentation must not share random numbers.
 _ORDER, _AUGMENTATION = 0, 1
 
 
 @contextmanager
 def fixed_randomness(seed: int, position: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and PyTorch's CPU; put them back at the end.
+    """Seed the global generators of Python, NumPy and PyTorch (CPU), and restore them on exit.
 
     Args:
         seed: seed of the run, 0 or more.
-        position: of the sample in the stream.
+        position: position of the sample in the stream.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     entropy = np.random.SeedSequence(seed, spawn_key=(_AUGMENTATION, position))
     words = entropy.generate_state(3, np.uint64)
     random.seed(int(words[0]))
     np.random.seed(words[1:2].view(np.uint32))
-    # Not torch.manual_seed, which would seed the GPUs too.
+    # torch.manual_seed would also seed the GPUs.
     torch.default_generator.manual_seed(int(words[2]))
     try:
         yield
@@ -184,10 +184,10 @@ def fixed_randomness(seed: int, position: int) -> Iterator[None]:
 
 
 class _MappedRecords(Dataset):
-    """Samples by their position in a stream; a UserError takes the place of a failed sample.
+    """Samples by stream position. A sample that failed is replaced by a UserError.
 
-    Any other exception becomes one that names the image, so that it also leaves a worker process
-    in one line.
+    Any other exception is converted to a UserError that names the image, so that it also leaves a
+    worker process as one line.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class _MappedRecords(Dataset):
         mapper: Callable[[Record], Record],
         seed: int,
     ) -> None:
-        # Serialised into one buffer, which worker processes share instead of copying.
+        # Serialized into one buffer, which worker processes share instead of copying.
         self.records = DatasetFromList(records)
         self.order = order
         self.mapper = mapper
@@ -226,8 +226,8 @@ def _unexpected(record: Record, error: Exception) -> UserError:
 class _RaisingLoader(DataLoader):
     """A DataLoader that raises the errors found among its samples.
 
-    Exceptions raised in a worker process reach the main process with the worker's traceback as
-    their message; a UserError is one line.
+    If the worker raised them, the message in the main process would be the worker's traceback
+    instead of one line.
     """
 
     def __iter__(self) -> Iterator[list[Record]]:
@@ -239,7 +239,7 @@ class _RaisingLoader(DataLoader):
 
 
 class _ReportingLoader(DataLoader):
-    """A DataLoader that hands over the errors found among its samples as {"unreadable": why}."""
+    """A DataLoader that yields {"unreadable": message} for each sample that failed."""
 
     def __iter__(self) -> Iterator[list[Record]]:
         for batch in super().__iter__():
@@ -257,8 +257,8 @@ def _build_loader(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; set it to 0 or more"
         )
     if cfg.DATALOADER.NUM_WORKERS:
-        # Workers with a thread for every core would wait for one another. Set here, since setting
-        # it after a fork can wait for ever.
+        # OpenCV threads on every core would slow down the other workers. Set before forking: a
+        # forked worker could deadlock.
         cv2.setNumThreads(0)
     return kind(
         dataset,
@@ -266,6 +266,6 @@ def _build_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
-        # Otherwise DataLoader draws from the global generator, which belongs to the training.
+        # By default, DataLoader draws from the global generator, which is reserved for training.
         generator=torch.Generator(),
     )

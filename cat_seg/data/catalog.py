@@ -1,4 +1,4 @@
-"""The datasets that the project knows by name; importing this module registers them."""
+"""The project's built-in datasets. Importing this module registers them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cat_seg.errors import UserError
 
 
 class Benchmark(NamedTuple):
-    """A column of the results table: its heading and the dataset behind it."""
+    """A column of the results table: its heading and its dataset."""
 
     label: str
     dataset: str
@@ -53,7 +53,7 @@ def _context_layouts(label_folder: str) -> tuple[Layout, ...]:
 def _voc_layouts(label_folder: str) -> tuple[Layout, ...]:
     voc = "VOCdevkit/VOC2012"
     return tuple(
-        # The second is what earlier versions of this project wrote.
+        # Earlier versions of this project wrote to the second layout.
         Layout(f"{voc}/JPEGImages", f"{voc}/{folder}", shared_images=True)
         for folder in (f"{label_folder}/val", label_folder)
     )
@@ -91,7 +91,7 @@ DATASETS = (
         made_by=_made_by("coco_stuff"),
         expected=118287,
         raw_ids="coco_stuff",
-        raw_id_offset=1,  # the label maps count COCO's categories from 0
+        raw_id_offset=1,  # label maps count COCO's categories from 0
     ),
     DatasetSpec(
         "coco_2017_test_stuff_all_sem_seg",
@@ -100,7 +100,7 @@ DATASETS = (
         made_by=_made_by("coco_stuff"),
         expected=5000,
         raw_ids="coco_stuff",
-        raw_id_offset=1,  # the label maps count COCO's categories from 0
+        raw_id_offset=1,  # label maps count COCO's categories from 0
     ),
     _ade20k_150("train", "training", 20210),
     _ade20k_150("test", "validation", 2000),
@@ -127,7 +127,7 @@ DATASETS = (
         expected=1449,
         drops_unlabelled=True,
     ),
-    # Labels are 0 to 20, where 20 is background; names from index 20 on all stand for background.
+    # Labels are 0 to 20, and 20 is background. All names from index 20 on denote background.
     DatasetSpec(
         "voc_2012_test_background_sem_seg",
         shipped_path("voc20b"),
@@ -162,7 +162,7 @@ for _spec in DATASETS:
 
 
 def datasets_named(names: Iterable[str]) -> list[str]:
-    """Return datasets, each once, by their own names or by those of benchmarks ("A-150").
+    """Resolve dataset names or benchmark labels ("A-150") to dataset names, without duplicates.
 
     Raises:
         UserError: a name is neither.

@@ -1,8 +1,8 @@
-"""Check datasets on disk: complete, label values in range, sizes equal; draw a few samples.
+"""Check datasets on disk (complete, label values in range, sizes equal) and draw a few samples.
 
-Looks at every label map, at PNG images, and at the headers of other images. Exits with 0 if all
-that is there is sound (what is not there does not count), with 1 if not. Warnings name what is
-allowed but seldom meant.
+Reads every label map, every PNG image, and the headers of other images. Exits with 0 if all
+datasets on disk are sound (missing ones do not count), else with 1. Warnings report what is
+allowed but rarely intended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cat_seg.visualization.sample_sheet import Sample, draw_sheet
 
 UNSOUND, INTERRUPTED = 1, 130
 PROBLEMS_SHOWN = 10
-IGNORED = -1  # in pictures; a dataset may ignore one of its classes
+IGNORED = -1  # ignored pixels in pictures; the dataset's own ignore label may be a class index
 HEADINGS = ("Dataset", "Benchmark", "Images", "Expected", "Classes", "Result")
 
 COLUMNS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
@@ -40,10 +40,10 @@ COLUMNS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
 def write_sheet(
     report: DatasetReport, samples: int, path: Path, ignore_orientation: bool = False
 ) -> bool:
-    """Draw evenly spread samples of a dataset; samples that cannot be read are left out.
+    """Draw evenly spaced samples of a dataset, skipping unreadable ones.
 
     Returns:
-        Whether there was one to draw.
+        Whether there was any sample to draw.
     """
     path.unlink(missing_ok=True)
     count = len(report.records)
@@ -72,7 +72,7 @@ def _read_sample(report: DatasetReport, index: int, ignore_orientation: bool) ->
         image = read_image(record["file_name"], "RGB", ignore_orientation)
         label = read_label(record["sem_seg_file_name"], ignore_orientation=ignore_orientation)
     except UserError as error:
-        if str(error) not in report.problems:  # an image that is damaged behind its header
+        if str(error) not in report.problems:  # the image is damaged after its header
             report.problems.append(str(error))
         return None
     if label.shape != image.shape[:2]:
@@ -82,7 +82,7 @@ def _read_sample(report: DatasetReport, index: int, ignore_orientation: bool) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the datasets asked for and print the table; returns the exit status."""
+    """Check the requested datasets, print the table, and return the exit status."""
     cfg = load_config(args.config_file) if args.config_file else None
     as_stored = cfg is not None and cfg.INPUT.IGNORE_EXIF_ORIENTATION
     reports = []
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def row(report: DatasetReport) -> tuple[str | int | None, ...]:
-    """Return a dataset's line of the table."""
+    """Return a dataset's row of the table."""
     spec = report.spec
     counts = {"problem": len(report.problems), "warning": len(report.warnings)}
     found = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count]
@@ -123,7 +123,7 @@ def row(report: DatasetReport) -> tuple[str | int | None, ...]:
 
 
 def _list_problems(report: DatasetReport, path: Path) -> None:
-    """Write all problems to a file, which is not there without any, and print the first."""
+    """Print the first problems and write all of them to a file; without any, remove the file."""
     path.unlink(missing_ok=True)
     if not report.problems:
         return
@@ -185,7 +185,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the check; returns the exit status."""
+    """Run the check and return the exit status."""
     args = _parse_args(argv)
     check_jobs(args.jobs)
     if args.samples < 0:

@@ -1,4 +1,4 @@
-"""Class lists in .txt and .json files: what is in them, as far as the format goes."""
+"""Reading of class lists in .txt and .json files, with checks of the file format."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _BULLET = re.compile(r"\s*[-*•]\s+\S")
 
 
 def read_class_file(path: str) -> object:
-    """Read a class list file without looking at the names themselves.
+    """Read a class list file without checking the names themselves.
 
     Args:
-        path: a .txt file with one name a line, else a JSON file; a relative path also resolves
-            from the repository root. Lines end with a line feed, with or without a carriage
-            return; blank lines at the end are left out.
+        path: a .txt file with one name per line, else a JSON file. A relative path may also be
+            relative to the repository root. Lines end in LF or CRLF; trailing blank lines are
+            dropped.
 
     Returns:
-        The lines of a .txt file; whatever a JSON file holds.
+        The lines of a .txt file, or the content of a JSON file.
 
     Raises:
-        UserError: the file is missing, no UTF-8 text or no JSON, or a .txt file that has more in
-            it than names: blank lines, comments, numbered lines.
+        UserError: the file is missing, not UTF-8 text or not JSON; or a .txt file contains blank
+            lines, comments, numbered lines or bullets.
     """
     file = resolve(path)
     text = _read_text(file)
@@ -50,16 +50,17 @@ def _read_text(file: Path) -> str:
     if utf16:
         raise UserError(f"{file} is UTF-16 text or no text at all; save the class list as UTF-8")
     try:
-        # utf-8-sig: editors on Windows put a byte order mark first.
+        # utf-8-sig: editors on Windows write a byte order mark.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text; save the class list as UTF-8") from error
 
 
 def _lines(text: str, file: Path) -> list[str]:
-    """The lines of a .txt list; str.splitlines would also split at form feeds, U+2028 and more."""
+    """Return the lines of a .txt list."""
     if text.lstrip().startswith("[") and text.rstrip().endswith("]"):
         raise UserError(f"{file} holds a JSON list; rename it to {file.stem}.json")
+    # str.splitlines would also split at form feeds, U+2028 and more.
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
@@ -78,7 +79,7 @@ def _lines(text: str, file: Path) -> list[str]:
 
 
 def _refuse_list_items(lines: Sequence[str], file: Path) -> None:
-    """Refuse lines that all begin with a bullet, or with a number that counts up from 0 or 1.
+    """Refuse a list if all lines begin with a bullet, or with numbers counting up from 0 or 1.
 
     A single line may begin with 1.
     """
@@ -108,7 +109,7 @@ def _json(text: str, file: Path) -> object:
 
 
 def _hint(text: str, position: int) -> str:
-    """What is most likely wrong where the JSON parser stopped."""
+    """Return the most likely mistake at the position where the JSON parser stopped."""
     found, before = text[position : position + 1], text[:position].rstrip()[-1:]
     if found in ("'", "‘", "’", "“", "”", "`"):
         return f": names need straight double quotes, not {found}"

@@ -1,4 +1,4 @@
-"""What a class name may be."""
+"""Validation of class names."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from cat_seg.data.class_files import EXAMPLE
 from cat_seg.errors import UserError
 
 MOST_NAMES = 100_000
-# CLIP reads 77 tokens at most, and splitting very long words into tokens takes quadratic time.
+# CLIP reads at most 77 tokens, and tokenizing very long words takes quadratic time.
 LONGEST_NAME = 2_000  # characters
 
-# Format characters that writing and emoji need: the joiners, and the tags of regional flags.
+# Format characters that scripts and emoji need: the joiners, and the tags of regional flags.
 _WANTED_FORMAT = {0x200C, 0x200D, *range(0xE0020, 0xE0080)}
-# Letters and symbols without any ink: Hangul fillers and the blank Braille pattern.
+# Letters and symbols that are invisible: Hangul fillers and the blank Braille pattern.
 _BLANK = {0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0}
 
 
 def first_synonym(name: str) -> str:
-    """Of a name "road, route" the part that models prompt and pictures show."""
+    """Return the first synonym of a name like "road, route", used in prompts and pictures."""
     return name.split(",")[0].strip()
 
 
 def check_names(names: object, source: str) -> list[str]:
-    """Return class names without surrounding blanks.
+    """Validate class names and return them without surrounding whitespace.
 
     Args:
-        names: what should be a list of them.
-        source: where it comes from, for messages.
+        names: the supposed list of class names.
+        source: where they come from, for messages.
 
     Raises:
-        UserError: it is not a list of strings, is empty, has more than MOST_NAMES names, or has a
-            name twice; a name is longer than LONGEST_NAME, has no visible character before its
+        UserError: `names` is not a list of strings, is empty, has more than MOST_NAMES names or
+            duplicates; or a name is longer than LONGEST_NAME, has no visible character before its
             first comma, or has control characters.
     """
     _check_type(names, source)
@@ -50,10 +50,10 @@ def check_names(names: object, source: str) -> list[str]:
 
 
 def list_names(names: Iterable[str], source: str) -> list[str]:
-    """Return the class names that any ordered collection or iterator gives; see `check_names`.
+    """Validate the class names in any ordered collection or iterator; see `check_names`.
 
     Raises:
-        UserError: as `check_names`, or `names` has no order or cannot be iterated over.
+        UserError: see `check_names`; or `names` is unordered or not iterable.
     """
     kind = type(names).__name__
     if isinstance(names, (set, frozenset)):
@@ -79,7 +79,7 @@ def _check_type(names: object, source: str) -> None:
 
 
 def _kind(value: object) -> str:
-    """A JSON value's type as JSON calls it, any other by its Python type."""
+    """Describe a value's type in JSON terms, or by its Python type if JSON has no such type."""
     kinds = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
     kinds |= {bool: "true or false", int: "a number", float: "a number"}
     return kinds.get(type(value), f"of type {type(value).__name__}")
@@ -97,7 +97,7 @@ def _check_name(name: str, subject: str, given: str) -> None:
                 f"{subject} has the control character U+{ord(character):04X} in its name "
                 f"({shown}); remove it"
             )
-    # As CLIP's tokenizer cleans texts.
+    # CLIP's tokenizer cleans texts the same way.
     text = html.unescape(html.unescape(first_synonym(name)))
     if not any(map(_is_visible, text)):
         raise UserError(f"{subject} has a name without a visible character ({shown})")
@@ -108,7 +108,10 @@ def _shown(name: str) -> str:
 
 
 def _is_control(character: str) -> bool:
-    """Line breaks, tabs, direction marks, zero-width spaces, and halves of surrogate pairs."""
+    """Return whether a character is a line break, tab, direction mark, lone surrogate or similar.
+
+    This includes zero-width spaces, but not the format characters in _WANTED_FORMAT.
+    """
     if ord(character) in _WANTED_FORMAT:
         return False
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -1,4 +1,4 @@
-"""A user's own datasets: folders and a class list in the config (DATASETS.CUSTOM), no code."""
+"""User datasets without code: folders and a class list in the config (DATASETS.CUSTOM)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NODE = "DATASETS.CUSTOM"
 
 _ENDING = r"[^/]*\.\w+"
 
-# What each key takes, by the pattern of its text.
+# For each key: the type, a pattern that str(value) must match, and a description for messages.
 _REQUIRED = {
     "IMAGES": (str, r".+", "the folder of the images"),
     "LABELS": (str, r".+", "the folder of the label maps"),
@@ -42,20 +42,20 @@ _OPTIONAL = {
     "BACKGROUND_FROM": (int, r"[1-9]\d*", "the index of the first name that means background"),
 }
 _KEYS = _REQUIRED | _OPTIONAL
-# At most one of them says what the values in the label maps are.
+# Mutually exclusive keys that map label values to classes.
 _TABLES = ("LABEL_SHIFT", "LABEL_IDS", "LABEL_COLORS")
-_HIGHEST_LABEL = 65535  # of 16 bits
+_HIGHEST_LABEL = 65535  # 16 bits
 
 
 @dataclass(frozen=True)
 class CustomSpec(DatasetSpec):
-    """A dataset of DATASETS.CUSTOM, whose messages name its keys there.
+    """A dataset from DATASETS.CUSTOM, whose error messages name its config keys.
 
     Attributes:
-        table_key: the one of _TABLES that is given, if any.
+        table_key: the key of _TABLES that is set, if any.
         shift: value of LABEL_SHIFT.
-        table: the ids or color codes of each class, of LABEL_IDS or LABEL_COLORS.
-        others: value of LABEL_OTHERS, if given.
+        table: the ids or color codes of each class, from LABEL_IDS or LABEL_COLORS.
+        others: value of LABEL_OTHERS, if set.
     """
 
     table_key: str | None = None
@@ -64,11 +64,14 @@ class CustomSpec(DatasetSpec):
     others: str | None = None
 
     def label_values(self) -> LabelValues | None:
-        """Return what the values in the label files stand for; None where they are class indices.
+        """Return the mapping from values in the label files to classes.
+
+        Returns:
+            The mapping, or None if the values are class indices.
 
         Raises:
-            UserError: naming the key of a table that does not fit the class list, or an
-                IGNORE_LABEL that is also a class.
+            UserError: a table does not fit the class list, or IGNORE_LABEL is also a class; the
+                message names the key.
         """
         if self.table_key is None and self.others is None:
             return None
@@ -98,7 +101,7 @@ class CustomSpec(DatasetSpec):
         """Read the class names.
 
         Raises:
-            UserError: naming CLASSES, BACKGROUND_FROM or IGNORE_LABEL.
+            UserError: CLASSES, BACKGROUND_FROM or IGNORE_LABEL is wrong; the message names it.
         """
         try:
             names = super().classes()
@@ -110,7 +113,7 @@ class CustomSpec(DatasetSpec):
                 f"{self.vocabulary} lists {len(names)} names, from index 0 on"
             )
         highest = len(names) - 1 if self.background_from is None else self.background_from
-        # A smaller one may be meant, as 0 for "other"; this is the default.
+        # A smaller IGNORE_LABEL may be intended, such as 0 for "other". 255 is the default.
         if self.ignore_label == 255 <= highest:
             raise UserError(
                 f"{_NODE}.{self.name}.IGNORE_LABEL is 255, also the index of a class in "
@@ -119,7 +122,7 @@ class CustomSpec(DatasetSpec):
         return names
 
     def missing(self) -> str:
-        """Say in one line which of the two folders lacks files."""
+        """Return a one-line message: which of the two folders has no files."""
         (layout,) = self.layouts
         key, folder, suffixes = "LABELS", layout.labels, frozenset({self.label_suffix})
         if not holds(Path(layout.images), self.image_suffixes, self.subfolders):
@@ -134,13 +137,13 @@ class CustomSpec(DatasetSpec):
 
 
 def register_custom(cfg: CfgNode) -> None:
-    """Register the datasets of DATASETS.CUSTOM, in place of earlier ones of the same names.
+    """Register the datasets in DATASETS.CUSTOM, replacing earlier ones with the same names.
 
-    No folder or file needs to be there until a dataset is used.
+    Folders and files need not exist until a dataset is used.
 
     Raises:
-        UserError: naming the key that is unknown, missing or has a wrong value, or a name that a
-            dataset of detectron2 or of this project already has.
+        UserError: a key is unknown, missing or has an invalid value (the message names it), or a
+            built-in dataset of detectron2 or this project already has the name.
     """
     for name, node in cfg.DATASETS.CUSTOM.items():
         spec = _spec(name, node)
@@ -178,7 +181,7 @@ def _spec(name: str, node: object) -> CustomSpec:
             f"{_NODE}.{name} has {' and '.join(tables)}; each says alone what labels are, so keep "
             "one of them"
         )
-    # Absolute, as the folders of other datasets are relative to the datasets root.
+    # Absolute, since relative layout folders would be relative to the datasets root.
     images, labels = (str(resolve(node[key]).absolute()) for key in ("IMAGES", "LABELS"))
     return CustomSpec(
         name,
@@ -199,7 +202,7 @@ def _spec(name: str, node: object) -> CustomSpec:
 
 
 def _table(name: str, node: CfgNode, tables: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Return the ids, or the codes of the colors, of each class of LABEL_IDS or LABEL_COLORS."""
+    """Return the ids or color codes of each class, from LABEL_IDS or LABEL_COLORS."""
     if not tables or tables[0] == "LABEL_SHIFT":
         return ()
     key, read = tables[0], _color if tables[0] == "LABEL_COLORS" else _id

@@ -1,4 +1,4 @@
-"""Image files decoded by Pillow: completely, the right way up, or not at all."""
+"""Decoding of image files with Pillow: complete and correctly oriented, or an error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from PIL.Image import Transpose
 
 from cat_seg.errors import UserError
 
-# Without a handler, Python prints what Pillow logs about broken files.
+# Without a handler, Python prints Pillow's log messages about broken files.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-# How to turn the stored pixels for each EXIF orientation, and how to turn them back.
+# Transpose operations that apply each EXIF orientation to the stored pixels, and their inverses.
 _TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -29,20 +29,21 @@ _TURNS = {
     8: Transpose.ROTATE_90,
 }
 _TURNS_BACK = _TURNS | {6: Transpose.ROTATE_90, 8: Transpose.ROTATE_270}
-# EXIF orientations that exchange height and width.
+# EXIF orientations that swap height and width.
 _LYING = range(5, 9)
 
 _LFS_POINTER = b"version https://git-lfs"
 
 
 class Decoded(NamedTuple):
-    """A decoded image, and how the file stores it.
+    """A decoded image and how the file stores it.
 
-    image: all pixels in memory, turned as asked for.
-    format: of the content, in Pillow's spelling, such as "PNG"; file names do not matter.
-    rawmode: layout of the stored pixels, in Pillow's spelling, such as "L;4" or "RGB;16B".
-    compression: of a TIFF file, in Pillow's spelling; "" for other kinds.
-    largest: the value that stands for white in a PPM file; None for other kinds.
+    Attributes:
+        image: all pixels in memory, with EXIF orientation applied as requested.
+        format: Pillow's name of the format, such as "PNG", by content and not by file name.
+        rawmode: Pillow's name of the stored pixel layout, such as "L;4" or "RGB;16B".
+        compression: Pillow's name of a TIFF file's compression; "" for other formats.
+        largest: the value of white in a PPM file; None for other formats.
     """
 
     image: Image.Image
@@ -55,25 +56,25 @@ class Decoded(NamedTuple):
 def decode(kind: str, path: str, ignore_orientation: bool = False) -> Decoded:
     """Decode the first frame of an image file.
 
-    The checksums of PNG files are compared. EXIF data that cannot be read count as none.
+    PNG checksums are verified. Unreadable EXIF data is ignored.
 
     Args:
         kind: what to call the file in messages, "image" or "label".
         path: the file.
-        ignore_orientation: leave the pixels as they are stored, whatever EXIF says.
+        ignore_orientation: return the pixels as stored, ignoring EXIF orientation.
 
     Raises:
-        UserError: the file is missing, damaged, cut short, too large or no image.
+        UserError: the file is missing, damaged, truncated, too large or not an image.
     """
     with _opened(kind, path) as image:
         file_format, rawmode = image.format or "", _rawmode(image)
-        # Pillow's TIFF reader turns the pixels while it loads them, and drops the tag.
+        # Pillow's TIFF reader applies the orientation while loading the pixels, and drops the tag.
         is_turned = file_format == "TIFF"
         compression = str(image.info.get("compression", "")) if is_turned else ""
         orientation = _orientation(image) if is_turned else None
         largest = _largest(image)
         image.load()
-        if not is_turned:  # only now, since PNG files may have EXIF data behind the pixels
+        if not is_turned:  # after loading, since PNG files may store EXIF data after the pixels
             orientation = _orientation(image)
         turns = _TURNS_BACK if is_turned else _TURNS
         if is_turned == ignore_orientation and orientation in turns:
@@ -82,7 +83,7 @@ def decode(kind: str, path: str, ignore_orientation: bool = False) -> Decoded:
 
 
 class Header(NamedTuple):
-    """What an image file says before its pixels: (H, W) as decoded, and Pillow's names."""
+    """Header of an image file: size (H, W) after decoding, and Pillow's format and mode names."""
 
     size: tuple[int, int]
     format: str
@@ -91,14 +92,14 @@ class Header(NamedTuple):
 
 
 def read_header(kind: str, path: str, ignore_orientation: bool = False) -> Header:
-    """Read the header of an image file; arguments and errors as of `decode`.
+    """Read the header of an image file; see `decode` for arguments and errors.
 
-    The size of a PNG file takes no note of EXIF data, which may be behind the pixels.
+    The size of a PNG file ignores EXIF orientation, which may be stored after the pixels.
     """
     with _opened(kind, path) as image:
         width, height = image.size
         lying = False
-        if image.format == "TIFF":  # whose `size` depends on the version of Pillow
+        if image.format == "TIFF":  # its `size` depends on the Pillow version
             tags = image.tag_v2
             width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
         if image.format != "PNG" and not ignore_orientation:
@@ -134,7 +135,7 @@ def _open(stream: IO[bytes]) -> Image.Image:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings, which name no file: about transparency, EXIF data and sizes."""
+    """Silence Pillow's warnings (transparency, EXIF data, sizes), which do not name the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -142,7 +143,7 @@ def without_warnings() -> Iterator[None]:
 
 @contextmanager
 def _complete_files_only() -> Iterator[None]:
-    # Some libraries make Pillow fill what is missing of a file with grey.
+    # Some libraries set LOAD_TRUNCATED_IMAGES, so that Pillow fills missing pixels with gray.
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -178,7 +179,7 @@ def _advice(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # as many kinds as the decoders'; the pixels are fine
+    except Exception:  # EXIF parsing raises many types, and the pixels are still usable
         return None
 
 

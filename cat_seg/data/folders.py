@@ -1,4 +1,4 @@
-"""Which files a folder of images or label maps has."""
+"""Listing of the files in an image or label folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cat_seg.errors import UserError
 
-# What counts as an image in a folder, in lower case.
+# Filename suffixes of images, in lower case.
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm"}
     | {".tif", ".tiff", ".webp"}
@@ -16,15 +16,15 @@ IMAGE_SUFFIXES = frozenset(
 
 
 def holds(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> bool:
-    """Say whether a folder is there and has a file as of `file_names`."""
+    """Return whether a folder exists and `file_names` finds a file in it."""
     return folder.is_dir() and any(True for _ in file_names(folder, suffixes, subfolders))
 
 
 def file_names(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> Iterator[str]:
-    """Give the names of the files in a folder with one of these endings (lower case).
+    """Yield the names of the files in a folder that end in one of `suffixes` (lower case).
 
-    Hidden ones are passed over: macOS leaves a "._name.png" beside every file on foreign disks.
-    With `subfolders`, names are paths below the folder; a link that leads back is not followed.
+    Hidden files are skipped: macOS puts a "._name.png" next to every file on foreign disks.
+    With `subfolders`, names are paths relative to the folder, and symlink cycles are not followed.
     """
     endings, seen = tuple(suffixes), {os.path.realpath(folder)}
     folders = [""]
@@ -55,16 +55,16 @@ def files_by_stem(
     subfolders: bool,
     without: Collection[str] = frozenset(),
 ) -> dict[str, str]:
-    """Give the path of each file as of `file_names`, by its name without ending.
+    """Return the paths of the files that `file_names` finds, keyed by name without suffix.
 
     Args:
-        folder: must be there.
-        suffixes: endings, in lower case.
-        subfolders: as of `file_names`.
-        without: paths to pass over.
+        folder: an existing folder.
+        suffixes: filename suffixes, in lower case.
+        subfolders: see `file_names`.
+        without: paths to skip.
 
     Raises:
-        UserError: two files differ in the ending alone.
+        UserError: two files differ only in their suffix.
     """
     files: dict[str, str] = {}
     for name in sorted(file_names(folder, suffixes, subfolders)):

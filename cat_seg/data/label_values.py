@@ -1,4 +1,4 @@
-"""Label maps whose values are not class indices yet: ids, colors, or indices that are shifted."""
+"""Mapping of label values that are not class indices: ids, colors, or shifted indices."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cat_seg.errors import UserError
 
 @dataclass(frozen=True)
 class LabelValues:
-    """Which class each value in the label files of a dataset stands for.
+    """Mapping from the values in a dataset's label files to class indices.
 
     Attributes:
-        key: the config key that says so, for messages.
-        table: pairs of a value in the files and a class index or the ignore label, in the order of
-            the values. A color is the value of `color_codes`.
-        ignore_label: what ignored pixels become.
-        are_colors: the files hold RGB colors.
-        ignores_others: a value outside the table is ignored; otherwise it is an error.
+        key: the config key that defines the mapping, for messages.
+        table: pairs of a file value and its class index or the ignore label, sorted by file value.
+            Colors are encoded by `color_codes`.
+        ignore_label: value of ignored pixels after mapping.
+        are_colors: whether the files contain RGB colors.
+        ignores_others: whether values outside the table are ignored instead of an error.
     """
 
     key: str
@@ -38,9 +38,9 @@ class LabelValues:
         ignore_label: int,
         **settings: bool,
     ) -> LabelValues:
-        """Build the table from the values of each class, in class order, and the ignored ones.
+        """Build the mapping from the values of each class, in class order, and the ignored values.
 
-        A value that is both stands for the class.
+        A value in both maps to the class.
         """
         table = dict.fromkeys(ignored, ignore_label)
         for index, values in enumerate(classes):
@@ -48,17 +48,18 @@ class LabelValues:
         return cls(key, tuple(sorted(table.items())), ignore_label, **settings)
 
     def class_indices(self, values: np.ndarray, path: str) -> np.ndarray:
-        """Turn the values of a label file into class indices.
+        """Map the values of a label file to class indices.
 
         Args:
-            values: (H, W) integers, or uint8 RGB (H, W, 3) where `are_colors`.
+            values: (H, W) integers, or uint8 RGB (H, W, 3) if `are_colors`.
             path: the file, for the message.
 
         Returns:
-            (H, W) unsigned integers, of 8 bits where these are enough.
+            (H, W) unsigned integers of the smallest sufficient type.
 
         Raises:
-            UserError: naming the file and a value that is not in the table.
+            UserError: a value is not in the table, unless `ignores_others`; the message names
+                the file and the value.
         """
         if self.are_colors:
             values = color_codes(values)
@@ -80,7 +81,7 @@ class LabelValues:
 
 
 class LabelFile(str):
-    """The path of a label map with what its values stand for; `read_label` applies that."""
+    """The path of a label map together with the mapping of its values, for `read_label`."""
 
     values: LabelValues
 
@@ -95,6 +96,6 @@ class LabelFile(str):
 
 
 def color_codes(colors: np.ndarray) -> np.ndarray:
-    """Turn RGB colors (..., 3) of 8 bits into one integer each: R * 65536 + G * 256 + B."""
+    """Encode 8-bit RGB colors (..., 3) as one integer each: R * 65536 + G * 256 + B."""
     red, green, blue = np.moveaxis(np.asarray(colors).astype(np.int64), -1, 0)
     return red << 16 | green << 8 | blue

@@ -1,4 +1,4 @@
-"""From a dataset entry (two paths) to the tensors that the models take."""
+"""Mappers from a dataset entry (two paths) to model inputs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from cat_seg.data.reading import check_label_size, check_label_values, read_imag
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
 
-# Grey of the pixels that are no image, as published.
+# Gray value of padded pixels, as published.
 IMAGE_PADDING = 128
 
-# What detectron2's augmentations take.
+# Options of detectron2's augmentations.
 _FORMATS = ("RGB", "BGR")
 _SAMPLING = ("choice", "range")
 _FLIPS = ("horizontal", "vertical", "none")
@@ -32,9 +32,9 @@ _CROPS = ("absolute", "absolute_range", "relative", "relative_range")
 
 
 class TrainMapper:
-    """Read an image and its label map, augment both, and pad them.
+    """Mapper that reads an image and its label map, augments both, and pads them.
 
-    The augmentations draw from NumPy's and Python's global generators, as detectron2's do.
+    Like detectron2's, the augmentations draw from NumPy's and Python's global generators.
     """
 
     @configurable
@@ -48,18 +48,18 @@ class TrainMapper:
         size_divisibility: int = -1,
         ignore_orientation: bool = False,
     ) -> None:
-        """Build the mapper from its parts, or from a config: `TrainMapper(cfg)`.
+        """Build the mapper from explicit arguments, or from a config with `TrainMapper(cfg)`.
 
         Args:
-            augmentations: applied in order to image and labels together. Labels keep the type of
-                their file, which detectron2's own resizing does not know what to do with: take
+            augmentations: applied in order to image and labels together. Labels keep the dtype of
+                their file, which detectron2's own resizing does not support; use
                 `cat_seg.data.augmentation.CroppedResize`.
-            image_format: the order of the channels, "RGB" or "BGR".
+            image_format: channel order, "RGB" or "BGR".
             num_classes: labels are 0 to num_classes - 1, or the ignore label.
-            ignore_label: the value of unlabelled and padded pixels.
-            size_divisibility: height and width are padded, at the bottom and on the right, to
-                a multiple of this (pixels); nothing is padded where it is not positive.
-            ignore_orientation: take images and labels as they are stored, whatever EXIF says.
+            ignore_label: value of unlabeled and padded pixels.
+            size_divisibility: pad height and width, at the bottom and right, to a multiple of
+                this many pixels; no padding if it is not positive.
+            ignore_orientation: read images and labels as stored, ignoring EXIF orientation.
         """
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
@@ -67,7 +67,7 @@ class TrainMapper:
         self.ignore_label = ignore_label
         self.size_divisibility = size_divisibility
         self.ignore_orientation = ignore_orientation
-        # What goes through pipes and to the device: 8 bits wherever they are enough.
+        # 8 bits if they suffice, to move less data from workers and to the device.
         self.label_type = np.uint8 if max(num_classes - 1, ignore_label) < 256 else np.int32
 
     @classmethod
@@ -75,7 +75,7 @@ class TrainMapper:
         """Read INPUT.*, the ignore value and the number of training classes.
 
         Raises:
-            UserError: a value that is none of detectron2's choices, or a bad class list.
+            UserError: a value is not one of detectron2's options, or the class list is invalid.
         """
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
@@ -91,15 +91,15 @@ class TrainMapper:
         """Map one dataset entry.
 
         Args:
-            record: file_name and sem_seg_file_name; further entries are passed on.
+            record: file_name and sem_seg_file_name; other entries are passed through.
 
         Returns:
-            The record with image, uint8 (3, H, W); sem_seg (H, W), uint8, or int32 where that
-            is too small; height and width of the image on disk.
+            The record with image, uint8 (3, H, W); sem_seg (H, W), uint8, or int32 if uint8 is
+            too small; and height and width of the image on disk.
 
         Raises:
-            UserError: naming the file that is unreadable, holds a wrong label value, or differs
-                from its image in size.
+            UserError: a file is unreadable, or a label map has an invalid value or another size
+                than its image; the message names the file.
         """
         image = read_image(record["file_name"], self.image_format, self.ignore_orientation)
         label_path = record["sem_seg_file_name"]
@@ -128,7 +128,7 @@ class TrainMapper:
 
 
 class InferenceMapper:
-    """Read an image and resize it as INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST say."""
+    """Mapper that reads an image and resizes it to INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST."""
 
     @configurable
     def __init__(
@@ -138,12 +138,12 @@ class InferenceMapper:
         image_format: str,
         ignore_orientation: bool = False,
     ) -> None:
-        """Build the mapper from its parts, or from a config: `InferenceMapper(cfg)`.
+        """Build the mapper from explicit arguments, or from a config with `InferenceMapper(cfg)`.
 
         Args:
             augmentations: applied in order to the image.
-            image_format: the order of the channels, "RGB" or "BGR".
-            ignore_orientation: take images as they are stored, whatever EXIF says.
+            image_format: channel order, "RGB" or "BGR".
+            ignore_orientation: read images as stored, ignoring EXIF orientation.
         """
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
@@ -151,10 +151,10 @@ class InferenceMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read INPUT.*; MIN_SIZE_TEST 0 keeps images as they are.
+        """Read INPUT.*; MIN_SIZE_TEST 0 disables resizing.
 
         Raises:
-            UserError: INPUT.FORMAT is unknown, or a size that cannot be.
+            UserError: INPUT.FORMAT is unknown, or a size is invalid.
         """
         if cfg.INPUT.MIN_SIZE_TEST < 0 or cfg.INPUT.MAX_SIZE_TEST < 1:
             raise UserError(
@@ -172,13 +172,13 @@ class InferenceMapper:
         """Map one dataset entry.
 
         Args:
-            record: file_name; further entries (sem_seg_file_name) are passed on.
+            record: file_name; other entries (sem_seg_file_name) are passed through.
 
         Returns:
             The record with image, uint8 (3, H, W), and height and width of the image on disk.
 
         Raises:
-            UserError: naming the file that is missing, truncated or no image.
+            UserError: the file is missing, truncated or not an image; the message names it.
         """
         image = read_image(record["file_name"], self.image_format, self.ignore_orientation)
         return record | {
@@ -188,7 +188,7 @@ class InferenceMapper:
         }
 
     def resized(self, image: np.ndarray) -> torch.Tensor:
-        """Resize an image, uint8 (H, W, 3) in the mapper's format, to a new tensor (3, H', W')."""
+        """Resize an image, uint8 (H, W, 3) in `image_format`, to a new tensor (3, H', W')."""
         augmented = T.AugInput(image)
         self.augmentations(augmented)
         return torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())
@@ -249,6 +249,6 @@ def _choice(node: CfgNode, key: str, choices: Collection[str], prefix: str = "IN
 
 
 def _fill(padded: np.ndarray, values: np.ndarray) -> None:
-    """Put values (..., H, W) into the upper left corner of a larger array."""
+    """Copy values (..., H, W) into the upper left corner of a larger array."""
     height, width = values.shape[-2:]
     padded[..., :height, :width] = values

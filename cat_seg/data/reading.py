@@ -1,4 +1,4 @@
-"""Reading images and label maps from files, with errors that name the file."""
+"""Reading of image and label files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from cat_seg.data.decoding import Decoded, decode, read_header, without_warnings
 from cat_seg.data.label_values import LabelFile
 from cat_seg.errors import UserError
 
-# Images whose header says all there is to know: their 8 bits become RGB in only one way.
+# Pillow modes of 8-bit images that `read_image` never refuses for their values, so that the header
+# is enough to know the size.
 _PLAIN_MODES = frozenset({"1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-# Kinds of images, as Pillow names them, whose pixels have an exact RGB color of 8 bits.
+# Pillow modes whose pixels convert exactly to 8-bit RGB.
 _COLOR_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
-# Without a value of this share of white, a 16-bit image is nearly black in 8 bits.
+# A 16-bit image whose values are all below this fraction of white is nearly black in 8 bits.
 _DARKEST_WHITE = 1 / 16
 
-# Formats that keep class indices, and TIFF's compressions that do.
+# Lossless formats, and lossless TIFF compressions.
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF", "PPM"})
 _LOSSLESS_TIFF = frozenset(
     {"raw", "tiff_raw_16", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "lzma"}
     | {"zstd", "tiff_ccitt", "group3", "group4"}
 )
-# Pillow multiplies grey values of fewer than 8 bits, so that the largest becomes 255.
+# Factors by which Pillow scales 2-bit and 4-bit gray values, so that the largest becomes 255.
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 
 def read_image(path: str, image_format: str, ignore_orientation: bool = False) -> np.ndarray:
-    """Read an image of any kind as uint8 (H, W, 3), turned as its EXIF orientation says.
+    """Read an image of any kind as uint8 (H, W, 3), rotated to its EXIF orientation.
 
-    Transparency is dropped, and of files with several frames the first is read. Of 16 bits the
-    upper 8 are taken. An image of which that leaves almost nothing is refused, since it most
-    likely holds 8 to 12 bits stored in 16 or 32: all its values are below 1/16 of the largest
-    that 16 bits hold (65535).
+    Transparency is dropped, and only the first frame is read. 16-bit values are reduced to their
+    upper 8 bits. An image that would become nearly black, with all values below 1/16 of 65535, is
+    refused: most likely it stores 8 to 12 bits in 16 or 32.
 
     Args:
-        path: an image file of any kind that PIL reads.
-        image_format: the order of the channels, "RGB" or "BGR".
-        ignore_orientation: leave the pixels as they are stored.
+        path: an image file in any format that PIL reads.
+        image_format: channel order, "RGB" or "BGR".
+        ignore_orientation: return the pixels as stored, ignoring EXIF orientation.
 
     Raises:
-        UserError: the file is missing, damaged or no image; has floating-point pixels, or integers
-            that are no 16 bits; or is nearly black as described above.
+        UserError: the file is missing, damaged or not an image; has floating-point pixels or
+            integers outside 16 bits; or is nearly black as described above.
     """
     decoded = decode("image", path, ignore_orientation)
     if decoded.image.mode == "F":
@@ -71,7 +71,7 @@ def _has(decoded: Decoded, bits: str) -> bool:
 
 
 def _upper_bits(grey: np.ndarray, path: str, bits: int) -> np.ndarray:
-    """Take the upper 8 bits of integers (H, W), as uint8 (H, W, 3)."""
+    """Return the upper 8 of `bits` bits of gray values (H, W), as uint8 (H, W, 3)."""
     if grey.min() < 0 or grey.max() >= 2**bits:
         raise UserError(
             f"image {path} has values from {grey.min()} to {grey.max()}, which are no 16 bits; "
@@ -81,13 +81,14 @@ def _upper_bits(grey: np.ndarray, path: str, bits: int) -> np.ndarray:
 
 
 def read_image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int]:
-    """Read (H, W) of what `read_image` gives, from the header where that is enough.
+    """Return the size (H, W) that `read_image` would give, from the header alone if possible.
 
-    PNG files and those with more than 8 bits a channel are read as a whole: the former may have
-    their orientation at the end, and the latter may be refused for their values.
+    PNG files and files with more than 8 bits per channel are read in full: a PNG may store its
+    orientation at the end, and the others may be refused because of their values.
 
     Raises:
-        UserError: the file is missing or no image, or `read_image` refuses it for what was read.
+        UserError: the file is missing or not an image, or `read_image` refuses it because of what
+            was read.
     """
     header = read_header("image", path, ignore_orientation)
     is_plain = header.mode in _PLAIN_MODES and ";16" not in header.rawmode
@@ -99,20 +100,20 @@ def read_image_size(path: str, ignore_orientation: bool = False) -> tuple[int, i
 def read_label(
     path: str, dtype: DTypeLike | None = np.int64, ignore_orientation: bool = False
 ) -> np.ndarray:
-    """Read a label map of up to 16 bits (grey or palette PNG, TIFF) as a writable (H, W) array.
+    """Read a label map of up to 16 bits (gray or palette PNG, TIFF) as a writable (H, W) array.
 
-    It is turned as its EXIF orientation says, and of files with several frames the first is read.
-    Fits `sem_seg_loading_fn` of detectron2's SemSegEvaluator.
+    It is rotated to its EXIF orientation, and only the first frame is read. Can serve as
+    `sem_seg_loading_fn` of detectron2's SemSegEvaluator.
 
     Args:
-        path: the label file; palette images give the palette's indices. What a `LabelFile` says
-            of its values is applied.
-        dtype: integer type of the result; None keeps that of the file.
-        ignore_orientation: leave the pixels as they are stored.
+        path: the label file. Palette images give palette indices. The values of a `LabelFile` are
+            mapped to class indices.
+        dtype: integer type of the result; None keeps the type of the file.
+        ignore_orientation: return the pixels as stored, ignoring EXIF orientation.
 
     Raises:
-        UserError: the file is missing, damaged or no image, of a kind that changes values (its
-            content counts, not its name), or has more than one channel or no integers.
+        UserError: the file is missing, damaged or not an image; its format (by content, not by
+            name) is lossy; or it has more than one channel or no integers.
     """
     values = path.values if isinstance(path, LabelFile) else None
     if values and values.are_colors:
@@ -135,11 +136,11 @@ def read_label(
 
 
 def read_colors(path: str, ignore_orientation: bool = False) -> np.ndarray:
-    """Read a label map whose colors tell the classes, as uint8 RGB (H, W, 3).
+    """Read a label map that encodes classes as colors, as uint8 RGB (H, W, 3).
 
     Raises:
-        UserError: the file is missing, damaged or no image, of a kind that changes values, or has
-            no colors of 8 bits.
+        UserError: the file is missing, damaged or not an image, its format is lossy, or its
+            pixels are not 8-bit colors.
     """
     decoded = decode("label", path, ignore_orientation)
     _check_lossless(decoded, path)
@@ -153,7 +154,7 @@ def read_colors(path: str, ignore_orientation: bool = False) -> np.ndarray:
 
 
 def _check_lossless(decoded: Decoded, path: str) -> None:
-    """Refuse a format that does not give back the values that were saved."""
+    """Refuse lossy formats."""
     reason = None
     if decoded.format not in _LOSSLESS:
         reason = f"is a {decoded.format} file, a kind that does not keep class indices"
@@ -164,7 +165,7 @@ def _check_lossless(decoded: Decoded, path: str) -> None:
 
 
 def _check_indices(decoded: Decoded, path: str) -> None:
-    """Refuse grey values that Pillow changes in a way that cannot be told apart from indices."""
+    """Refuse gray values that Pillow inverts or rescales, since they may not be class indices."""
     reason = None
     if ";" in decoded.rawmode and "I" in decoded.rawmode.split(";")[1]:
         reason = "stores 0 as white, so that it is unclear which class is 0"
@@ -181,10 +182,10 @@ def check_label_values(label: np.ndarray, path: str, num_classes: int, ignore_la
         label: (H, W) integers.
         path: the file it came from, for the message.
         num_classes: class indices are 0 to num_classes - 1.
-        ignore_label: the value of unlabelled pixels.
+        ignore_label: the value of unlabeled pixels.
 
     Raises:
-        UserError: naming the file and the first such value.
+        UserError: there is such a value; the message names the file and the first one.
     """
     wrong = label[((label < 0) | (label >= num_classes)) & (label != ignore_label)]
     if wrong.size:
@@ -197,10 +198,10 @@ def check_label_values(label: np.ndarray, path: str, num_classes: int, ignore_la
 def check_label_size(
     label_size: tuple[int, int], label_path: str, image_size: tuple[int, int], image_path: str
 ) -> None:
-    """Refuse a label map that is not as large as its image; sizes are (H, W).
+    """Refuse a label map whose size (H, W) differs from that of its image.
 
     Raises:
-        UserError: naming both files and sizes.
+        UserError: the sizes differ; the message names both files and sizes.
     """
     if label_size != image_size:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The entries of the datasets that a config names, and whether they can be used."""
+"""Loading of dataset entries, and checks that a config's datasets can be used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 def load_records(names: Iterable[str]) -> list[Record]:
-    """Load the entries of registered datasets, one after the other.
+    """Load and concatenate the entries of registered datasets.
 
     Returns:
         Dicts with file_name and sem_seg_file_name.
@@ -32,7 +32,7 @@ def _load_one(name: str) -> list[Record]:
         records = get_detection_dataset_dicts(name, filter_empty=False)
     except UserError:
         raise
-    except Exception as error:  # detectron2's own datasets raise anything without their files
+    except Exception as error:  # detectron2's own datasets raise any type if files are missing
         reason = " ".join(str(error).split()) or type(error).__name__
         whose = " of detectron2" if MetadataCatalog.get(name).get("spec") is None else ""
         raise UserError(
@@ -54,7 +54,7 @@ def check_test_dataset(name: str) -> None:
     """Refuse a dataset in DATASETS.TEST that is unknown or not for semantic segmentation.
 
     Raises:
-        UserError: naming the datasets to choose from.
+        UserError: the dataset is refused; the message lists the valid ones.
     """
     _check_registered(name, "DATASETS.TEST")
     metadata = MetadataCatalog.get(name)
@@ -83,7 +83,7 @@ def check_train_dataset(cfg: CfgNode, name: str) -> None:
         name: the dataset.
 
     Raises:
-        UserError: naming the key that it does not fit.
+        UserError: the dataset is refused; the message names the config key.
     """
     _check_registered(name, "DATASETS.TRAIN")
     metadata, head = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD

@@ -1,4 +1,4 @@
-"""How a dataset on disk becomes an entry of detectron2's catalogues."""
+"""Registration of datasets on disk in detectron2's catalogs."""
 
 from __future__ import annotations
 
@@ -22,67 +22,73 @@ from cat_seg.utils.paths import SHIPPED_ROOT, WORK_ROOT, resolve
 
 @dataclass(frozen=True)
 class Layout:
-    """Two folders, relative to the datasets root, whose files match by name without ending."""
+    """An image folder and a label folder, relative to the datasets root.
+
+    Images and labels are matched by stem.
+    """
 
     images: str
     labels: str
-    # The image folder also holds images of other splits, which have no label here.
+    # The image folder also holds images of other splits, which have no label in `labels`.
     shared_images: bool = False
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A dataset for semantic segmentation and the layouts it may have on disk."""
+    """A semantic segmentation dataset and its possible layouts on disk."""
 
     name: str
-    # Path of the list of class names, in the order of the label values.
+    # Path of the list of class names, in label order.
     vocabulary: str
-    # Of those on disk, the one with the most label maps is used; the first of several.
+    # The layout on disk with the most label maps is used; ties go to the first.
     layouts: tuple[Layout, ...]
     label_suffix: str = ".png"
     ignore_label: int = 255
-    # Index from which on all names stand for one background class, which is labelled so.
+    # All names from this index on denote the background class, whose label is this index.
     background_from: int | None = None
-    # What to do where no layout is on disk.
+    # Advice for the error message if no layout is on disk.
     made_by: str = "see datasets/README.md"
-    # How many labelled images a complete copy has; None where nobody said.
+    # Number of labeled images in a complete copy; None if unknown.
     expected: int | None = None
-    # Images without any labelled pixel have no label file, so that `expected` is an upper bound.
+    # Images without a labeled pixel have no label file, so `expected` is an upper bound.
     drops_unlabelled: bool = False
-    # Table in datasets/raw_ids that the dataset's own category ids come from, and what to add to
-    # its values; without one, a category id is the class index.
+    # Table in datasets/raw_ids with the dataset's own category ids, and an offset to add to them.
+    # Without a table, category ids are class indices.
     raw_ids: str | None = None
     raw_id_offset: int = 0
-    # Endings of the images, in lower case.
+    # Filename suffixes of the images, in lower case.
     image_suffixes: frozenset[str] = IMAGE_SUFFIXES
-    # The files are in subfolders too, which both folders have alike.
+    # Also search subfolders, which must have the same names under both folders.
     subfolders: bool = False
 
     def label_values(self) -> LabelValues | None:
-        """Return what the values in the label files stand for; None where they are class indices.
+        """Return the mapping from values in the label files to classes.
+
+        Returns:
+            The mapping, or None if the values are class indices.
 
         Raises:
-            UserError: that does not fit the class names.
+            UserError: the mapping does not fit the class names.
         """
         return None
 
     def classes(self) -> list[str]:
-        """Read the class names, in the order of the label values.
+        """Read the class names, in label order.
 
         Raises:
-            UserError: as `cat_seg.data.vocabularies.load_vocabulary`.
+            UserError: see `cat_seg.data.vocabularies.load_vocabulary`.
         """
         return load_vocabulary(self.vocabulary)
 
     def label_names(self) -> list[str]:
-        """Read the names of the label values: as `classes`, but background is one name."""
+        """Read one name per label value: `classes`, with all background names merged into one."""
         names = self.classes()
         if self.background_from is None:
             return names
         return [*names[: self.background_from], "background"]
 
     def missing(self) -> str:
-        """Say in one line where the dataset was looked for, and how to get it."""
+        """Return a one-line message: where the dataset was searched for and how to get it."""
         wanted = " or ".join(
             f"{layout.images} with {layout.labels}/*{self.label_suffix}" for layout in self.layouts
         )
@@ -93,23 +99,26 @@ class DatasetSpec:
 
 
 class DatasetMetadata(Metadata):
-    """detectron2 metadata that looks up names and folders when they are asked for.
+    """detectron2 metadata that looks up class names and folders on access.
 
-    The datasets root may therefore change after the import, and importing reads no file.
+    Importing therefore reads no files, and the datasets root may change afterwards.
     """
 
     spec: DatasetSpec
 
     @property
     def stuff_classes(self) -> list[str]:
-        """Class names in the order of the label values."""
+        """Class names in label order."""
         return self.spec.classes()
 
     @property
     def stuff_dataset_id_to_contiguous_id(self) -> dict[int, int]:
-        """Class indices by the dataset's own category ids.
+        """Mapping from the dataset's own category ids to class indices.
 
-        detectron2's name for it; AttributeError for a dataset whose ids are the class indices.
+        The name is detectron2's.
+
+        Raises:
+            AttributeError: the category ids are the class indices.
         """
         if self.spec.raw_ids is None:
             raise AttributeError(f"the category ids of {self.spec.name} are its class indices")
@@ -118,22 +127,22 @@ class DatasetMetadata(Metadata):
 
     @property
     def image_root(self) -> str:
-        """Folder of the images; UserError where the dataset is not on disk."""
+        """Folder of the images; raises UserError if the dataset is not on disk."""
         return str(datasets_root() / _present_layout(self.spec).images)
 
     @property
     def sem_seg_root(self) -> str:
-        """Folder of the label maps; UserError where the dataset is not on disk."""
+        """Folder of the label maps; raises UserError if the dataset is not on disk."""
         return str(datasets_root() / _present_layout(self.spec).labels)
 
 
 def load_raw_ids(name: str) -> list[int]:
-    """Read datasets/raw_ids/NAME.json: the values in raw files, in the order of the classes."""
+    """Read datasets/raw_ids/NAME.json: the raw label value of each class, in class order."""
     return json.loads((SHIPPED_ROOT / "datasets" / "raw_ids" / f"{name}.json").read_text())
 
 
 def datasets_root() -> Path:
-    """Return $DETECTRON2_DATASETS, or the repository's datasets folder where it is not set."""
+    """Return $DETECTRON2_DATASETS, or the repository's datasets folder if it is not set."""
     given = os.environ.get("DETECTRON2_DATASETS")
     return resolve(given) if given else WORK_ROOT / "datasets"
 
@@ -141,8 +150,8 @@ def datasets_root() -> Path:
 def register(spec: DatasetSpec) -> None:
     """Add a dataset to detectron2's DatasetCatalog and MetadataCatalog.
 
-    `DatasetCatalog.get(spec.name)` gives dicts with file_name and sem_seg_file_name, in the order
-    of the file names, or raises UserError where the dataset is missing or incomplete.
+    `DatasetCatalog.get(spec.name)` then returns dicts with file_name and sem_seg_file_name, sorted
+    by file name. It raises UserError if the dataset is missing or incomplete.
     """
     DatasetCatalog.register(spec.name, partial(_load_records, spec))
     MetadataCatalog[spec.name] = DatasetMetadata(
@@ -155,18 +164,18 @@ def register(spec: DatasetSpec) -> None:
 
 
 def unregister(name: str) -> None:
-    """Take back what `register` did with the dataset of this name."""
+    """Undo `register` for the dataset of this name."""
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
 
 
 def spec_of(name: str) -> DatasetSpec:
-    """Return what `register` was given for the dataset of this name.
+    """Return the spec with which `register` added the dataset of this name.
 
     Raises:
         UserError: `register` added no dataset of that name.
     """
-    # Not MetadataCatalog.get, which adds what it does not find.
+    # MetadataCatalog.get would create a missing entry.
     specs = {name: metadata.get("spec") for name, metadata in MetadataCatalog.items()}
     spec = specs.get(name)
     if spec is None:
@@ -176,7 +185,7 @@ def spec_of(name: str) -> DatasetSpec:
 
 
 def is_on_disk(name: str) -> bool:
-    """Say whether the folders of a dataset added by `register` are there, in any layout.
+    """Return whether the folders of a registered dataset exist, in any of its layouts.
 
     Raises:
         UserError: `register` added no dataset of that name.
@@ -185,10 +194,12 @@ def is_on_disk(name: str) -> bool:
 
 
 class Pairs(NamedTuple):
-    """The images of a dataset that have a label, and what does not match.
+    """Matched images and labels of a dataset.
 
-    records: dicts with file_name and sem_seg_file_name, in the order of the file names.
-    problems: one line for labels without an image, and one for images without a label.
+    Attributes:
+        records: dicts with file_name and sem_seg_file_name, sorted by file name.
+        problems: one line about labels without an image and one about images without a label, if
+            there are any.
     """
 
     records: list[dict[str, str]]
@@ -196,12 +207,12 @@ class Pairs(NamedTuple):
 
 
 def find_pairs(spec: DatasetSpec) -> Pairs:
-    """Match the images and label maps of a dataset on disk by name without ending.
+    """Match the images and label maps of a dataset on disk by stem.
 
-    A file that is a label map is not taken for an image, so that both may be in one folder.
+    Label maps are excluded from the images, so both may be in the same folder.
 
     Raises:
-        UserError: no layout is on disk, or two files of a folder differ in the suffix alone.
+        UserError: no layout is on disk, or two files in a folder differ only in their suffix.
     """
     layout, values = _present_layout(spec), spec.label_values()
     image_root, label_root = datasets_root() / layout.images, datasets_root() / layout.labels
@@ -223,7 +234,7 @@ def find_pairs(spec: DatasetSpec) -> Pairs:
 
 
 def why_incomplete(spec: DatasetSpec, count: int) -> str:
-    """Say in one line what a dataset on disk lacks that has `count` labelled images."""
+    """Return a one-line explanation why `count` labeled images are too few or too many."""
     found = f"{count} labelled images in place of {spec.expected}"
     if count > spec.expected:
         return f"{found}; remove the files that do not belong to it"
@@ -246,16 +257,16 @@ def _find_layout(spec: DatasetSpec) -> Layout | None:
 
 
 def fullest_layout(layouts: Sequence[Layout], root: Path, label_suffix: str) -> Layout:
-    """Return the layout with the most label maps; the first of several that have as many.
+    """Return the layout with the most label maps; ties go to the first.
 
-    A preparation that was interrupted in one layout does not hide a complete copy in another.
+    An interrupted preparation in one layout thus does not hide a complete copy in another.
 
     Args:
-        layouts: at least one.
-        root: folder of all datasets.
-        label_suffix: ending of the label maps.
+        layouts: at least one layout.
+        root: the datasets root.
+        label_suffix: filename suffix of the label maps.
     """
-    if len(layouts) == 1:  # nothing to choose from: large folders take a while to count
+    if len(layouts) == 1:  # skip the count, which is slow for large folders
         return layouts[0]
 
     def labels(layout: Layout) -> int:

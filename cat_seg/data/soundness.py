@@ -1,4 +1,4 @@
-"""Whether a dataset on disk is complete, and its labels and sizes are right."""
+"""Checks that a dataset on disk is complete, with valid labels and matching sizes."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from cat_seg.utils.progress import bar
 
 Record = dict[str, str]
 
-# The share of labels below which a dataset that drops unlabelled images is not complete: in PASCAL
-# VOC hardly any image is without object, and a conversion may have been stopped half way.
+# A dataset that drops unlabeled images is incomplete below this fraction of the expected labels:
+# almost every PASCAL VOC image has an object, so fewer labels suggest an interrupted conversion.
 LEAST_LABELLED = 0.95
 
 
 class PairReport(NamedTuple):
-    """The label values of one image other than the ignore label, and what is wrong with it."""
+    """The label values of one image, without the ignore label, and its problems."""
 
     values: list[int]
     problems: list[str]
 
     @property
     def is_unlabelled(self) -> bool:
-        """The label map is sound, but no pixel counts."""
+        """Whether the label map is sound but has only ignored pixels."""
         return not (self.values or self.problems)
 
 
 @dataclass
 class DatasetReport:
-    """What was found of one dataset.
+    """The result of checking one dataset.
 
-    names: of the label values.
-    records: the images with a label.
-    seen: how many of the names some label has.
-    problems: a line each.
-    warnings: what is allowed but seldom meant, a line each.
+    Attributes:
+        names: names of the label values.
+        records: the images with a label.
+        seen: number of classes that occur in any label map.
+        problems: one line per problem.
+        warnings: what is allowed but rarely intended, one line each.
     """
 
     spec: DatasetSpec
@@ -54,7 +55,7 @@ class DatasetReport:
 
     @property
     def missing(self) -> bool:
-        """Nothing of it is on disk."""
+        """Whether nothing of the dataset is on disk."""
         return not (self.records or self.problems)
 
 
@@ -65,9 +66,9 @@ def check_pair(
 
     Args:
         num_values: labels are 0 to num_values - 1, or the ignore label.
-        ignore_label: the value of unlabelled pixels.
+        ignore_label: the value of unlabeled pixels.
         record: file_name and sem_seg_file_name.
-        ignore_orientation: take both files as they are stored, whatever EXIF says.
+        ignore_orientation: read both files as stored, ignoring EXIF orientation.
     """
     image_path, label_path = record["file_name"], record["sem_seg_file_name"]
     values, problems = np.empty(0, dtype=np.int64), []
@@ -89,7 +90,7 @@ def check_pair(
 
 
 def check_dataset(spec: DatasetSpec, jobs: int, ignore_orientation: bool = False) -> DatasetReport:
-    """Check all of a dataset that is on disk, in `jobs` processes, with a progress bar."""
+    """Check all pairs of a dataset on disk in `jobs` processes, with a progress bar."""
     report = DatasetReport(spec)
     try:
         report.names = spec.label_names()

@@ -1,4 +1,4 @@
-"""Lists of class names: the shipped ones, a user's files, and names typed on the command line."""
+"""Vocabularies: shipped class lists, user files, and names given on the command line."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ SHIPPED = SHIPPED_ROOT / "datasets"
 
 
 def shipped_path(name: str) -> str:
-    """Return the path of a shipped vocabulary: "ade150" is datasets/ade150.json."""
+    """Return the path of a shipped vocabulary, such as datasets/ade150.json for "ade150"."""
     return str(SHIPPED / f"{name}.json")
 
 
 def load_vocabulary(path: str) -> list[str]:
-    """Read the class names of a file, in index order.
+    """Read the class names in a file, in index order.
 
     Args:
-        path: a .txt file with one name a line, or a JSON list of names; a relative path also
-            resolves from the repository root. A name may list synonyms ("road, route"), of which
-            models prompt the first.
+        path: a .txt file with one name per line, or a JSON list of names. A relative path may also
+            be relative to the repository root. A name may list synonyms ("road, route"); models
+            prompt with the first.
 
     Returns:
-        The names without surrounding blanks.
+        The names without surrounding whitespace.
 
     Raises:
-        UserError: as `cat_seg.data.class_files.read_class_file` and
+        UserError: see `cat_seg.data.class_files.read_class_file` and
             `cat_seg.data.class_names.check_names`.
     """
     return check_names(read_class_file(path), str(path))
 
 
 def parse_vocabulary(text: str) -> list[str]:
-    """Turn what a user typed into class names.
+    """Parse a vocabulary given as text.
 
     Args:
         text: a path ending in .json or .txt (see `load_vocabulary`), the name of a shipped
             vocabulary ("ade150" for datasets/ade150.json), or names separated by commas.
-            Synonyms ("road, route") are possible in files only.
+            Synonyms ("road, route") are supported only in files.
 
     Returns:
         The names in the given order.
 
     Raises:
-        UserError: as in `load_vocabulary`, or no name at all.
+        UserError: see `load_vocabulary`; or there is no name at all.
     """
     text = text.strip()
     if Path(text).suffix.lower() in (".json", ".txt"):
@@ -60,14 +60,14 @@ def parse_vocabulary(text: str) -> list[str]:
 
 
 def vocabulary_from(names: Iterable[str] | str | Path) -> list[str]:
-    """Return the class names that a caller of the Python interface gave.
+    """Return the class names that a caller of the Python API passed in any supported form.
 
     Args:
-        names: class names in index order in a list, tuple, NumPy array or iterator; a text as for
-            `parse_vocabulary`; or the path of a class list.
+        names: class names in index order, as a list, tuple, NumPy array or iterator; a string for
+            `parse_vocabulary`; or the Path of a class list.
 
     Raises:
-        UserError: as in `load_vocabulary`; or `names` is nothing of this, or has no order.
+        UserError: see `load_vocabulary`; or `names` is none of these, or is unordered.
     """
     if isinstance(names, str):
         return parse_vocabulary(names)
@@ -79,20 +79,20 @@ def vocabulary_from(names: Iterable[str] | str | Path) -> list[str]:
 def check_class_list(
     key: str, path: str, dataset: str, own: Sequence[str], remedy: str
 ) -> list[str]:
-    """Read a class list that names the classes of a dataset, perhaps in other words.
+    """Read a class list for a dataset, which may word the dataset's class names differently.
 
     Args:
         key: the config key that gives the list.
-        path: of the list.
+        path: path of the list.
         dataset, own: name and class names of the dataset.
-        remedy: what to do where they do not fit, for the message.
+        remedy: advice for the error message if list and dataset do not match.
 
     Returns:
-        The names of the list.
+        The names in the list.
 
     Raises:
-        UserError: as in `load_vocabulary`; the list has another number of classes, or the same
-            ones in another order.
+        UserError: see `load_vocabulary`; or the list has a different number of classes than the
+            dataset, or the same names in a different order.
     """
     names = load_vocabulary(path)
     if len(names) != len(own):

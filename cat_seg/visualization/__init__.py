@@ -1,4 +1,4 @@
-"""Pictures of label maps: overlay, legend, contact sheets."""
+"""Visualization of label maps: overlays, legends and contact sheets."""
 
 from cat_seg.visualization.overlay import contact_sheet, draw_overlay, mask_image
 from cat_seg.visualization.palette import palette

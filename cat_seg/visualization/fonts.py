@@ -1,4 +1,4 @@
-"""Fonts for texts in any writing: DejaVu Sans, and what else the system has."""
+"""Fonts for text in any script: DejaVu Sans, with system fonts as fallback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import ImageDraw, ImageFont, features
 from tqdm import tqdm
 
-# What the Unicode names of Chinese, Japanese and Korean characters begin with.
+# Prefixes of the Unicode names of Chinese, Japanese and Korean characters.
 EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC")
 
 _STYLES = (
@@ -34,10 +34,10 @@ _MAIN = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 class Font:
-    """DejaVu Sans at a size in pixels, which borrows characters from fonts of the system.
+    """DejaVu Sans at a size in pixels, with system fonts as fallback for missing characters.
 
-    Characters that no font has are drawn as their escape codes, and stderr names once what to
-    install.
+    Characters that no font has are drawn as escape codes, and a message on stderr says once what
+    to install.
     """
 
     def __init__(self, size: int) -> None:
@@ -45,7 +45,7 @@ class Font:
         self._main = _load(_MAIN, size)
 
     def getlength(self, text: str) -> float:
-        """The width of a text in pixels."""
+        """Return the width of a text in pixels."""
         return sum(_load(path, self._size).getlength(part) for path, part in _runs(text))
 
     def draw(
@@ -59,9 +59,9 @@ class Font:
         """Draw a line of text.
 
         Args:
-            corner: where the anchor goes (x, y).
-            anchor: as in Pillow: "l", "m" or "r" for left, middle or right, then "a" or "m" for
-                the ascender or the middle.
+            corner: position (x, y) of the anchor.
+            anchor: as in Pillow: "l", "m" or "r" (left, middle, right), then "a" or "m" (ascender,
+                middle).
         """
         runs = list(_runs(text))
         if [path for path, _ in runs] == [_MAIN]:
@@ -77,7 +77,7 @@ class Font:
 
 
 def can_draw(text: str) -> bool:
-    """Whether fonts have all characters of a text; stderr says once what to install if not."""
+    """Return whether fonts have all characters of a text; if not, say once what to install."""
     remedies = {_remedy(character) for character, path in _characters(text) if path is None}
     for remedy in sorted(remedies):
         _tell(remedy)
@@ -85,7 +85,7 @@ def can_draw(text: str) -> bool:
 
 
 def _runs(text: str) -> Iterator[tuple[Path, str]]:
-    """Split a text into parts that one font draws."""
+    """Split a text into parts that are each drawn with one font."""
     if text.isascii():
         yield _MAIN, text
         return
@@ -99,7 +99,10 @@ def _runs(text: str) -> Iterator[tuple[Path, str]]:
 
 
 def _characters(text: str) -> Iterator[tuple[str, Path | None]]:
-    """The characters of a text, each with its font; marks keep to the font before them."""
+    """Yield the characters of a text with their fonts.
+
+    Marks use the font of the preceding character if it has them.
+    """
     before = _MAIN
     for character in text:
         modifies = unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
@@ -114,15 +117,15 @@ def _characters(text: str) -> Iterator[tuple[str, Path | None]]:
 
 
 def _is_ignorable(character: str) -> bool:
-    """Joiners and variation selectors, which choose how others look."""
+    """Return whether a character only affects how others look: joiners, variation selectors."""
     return unicodedata.category(character) == "Cf" or "VARIATION SELECTOR" in _name(character)
 
 
 @cache
 def _font_with(character: str) -> Path | None:
-    """The first font that draws a character, DejaVu Sans if it does."""
+    """Return the first font that can draw a character; DejaVu Sans comes first."""
     if _needs_bidi(character) and not features.check("raqm"):
-        return None  # Pillow alone would set the letters from left to right
+        return None  # without Raqm, Pillow would draw the letters from left to right
     return next((path for path in _fonts() if _draws(path, character)), None)
 
 
@@ -133,7 +136,7 @@ def _fonts() -> Iterator[Path]:
 
 @cache
 def _system_fonts() -> Sequence[Path]:
-    """Font files of the system, plain styles first."""
+    """Return the system's font files, plain styles first."""
     paths = {Path(path) for path in font_manager.findSystemFonts()}
     usable = [path for path in paths if "lastresort" not in path.stem.lower()]
     return sorted(usable, key=lambda path: (_is_styled(path), path.name, path))
@@ -146,13 +149,13 @@ def _is_styled(path: Path) -> bool:
 def _draws(path: Path, character: str) -> bool:
     if ord(character) not in _characters_of(path):
         return False
-    # Fonts of coloured pictures have characters without an outline.
+    # Color emoji fonts have characters without an outline.
     return path == _MAIN or _load(path, 32).getmask(character).getbbox() is not None
 
 
 @cache
 def _characters_of(path: Path) -> frozenset[int]:
-    """The code points of a font; none where the file is broken or has bitmaps alone."""
+    """Return the code points of a font; none if the file is broken or has only bitmaps."""
     try:
         font = FT2Font(str(path))
         if not font.scalable:
@@ -190,7 +193,7 @@ def _needs_bidi(character: str) -> bool:
 
 @cache
 def _tell(remedy: str) -> None:
-    """Print, once for each remedy, why names are not drawn as they are."""
+    """Print, once per remedy, why some names are drawn differently."""
     tqdm.write(
         "pictures: some names have characters that cannot be drawn here, and get their index or "
         f"escape codes; install {remedy}",

@@ -1,4 +1,4 @@
-"""Legends of class names, set in columns, for pictures of any size."""
+"""Legends of class names, in columns, for pictures of any size."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ LINE, PADDING, CHIP_AND_GAP, BEFORE_SHARE, BETWEEN_COLUMNS, LONGEST_ENTRY = 1.7,
 class Entry(NamedTuple):
     """One line of a legend.
 
-    name: what it says.
-    share: a remark at the end of the line, or "".
-    colour: RGB of the chip before the name; without one the line is a remark.
+    Attributes:
+        name: the text.
+        share: a note at the end of the line, or "".
+        colour: RGB of the color chip before the name; None for a line without a chip.
     """
 
     name: str
@@ -34,13 +35,13 @@ class Entry(NamedTuple):
 def draw_legend(
     entries: Sequence[Entry], size: int, max_width: float, max_height: float, flat: bool
 ) -> Image.Image:
-    """Draw a legend on white, in columns that are read downwards.
+    """Draw a legend on white, with entries ordered down the columns.
 
     Args:
-        entries: at least one; where there are too many, a last line counts the rest.
-        size: of the font, in pixels.
-        max_width, max_height: the legend grows no larger than this (pixels), except for one line.
-        flat: take as few rows as fit in place of as few columns.
+        entries: at least one. If they do not all fit, the last line counts the remaining ones.
+        size: font size, in pixels.
+        max_width, max_height: maximum size in pixels, but there is always room for one line.
+        flat: use as few rows as possible instead of as few columns as possible.
     """
     font, line, pad = load_font(size), round(LINE * size), PADDING * size
     columns = _columns(
@@ -73,21 +74,21 @@ def draw_legend(
 
 @cache
 def load_font(size: int) -> Font:
-    """The font of legends and titles at a size in pixels."""
+    """Return the font of legends and titles at a size in pixels."""
     return Font(size)
 
 
 def shorten(text: str, font: Font, width: float) -> str:
-    """Cut a text to `width` pixels, with an ellipsis where something is missing."""
+    """Truncate a text to `width` pixels, ending in an ellipsis if anything was cut."""
     if font.getlength(text) <= width:
         return text
-    # By bisection, as names may be long.
+    # Bisect, since names may be long.
     kept = bisect_right(range(len(text)), width, key=lambda n: font.getlength(text[:n] + "…")) - 1
     return text[: max(kept, 0)].rstrip() + "…"
 
 
 class _Column(NamedTuple):
-    """Entries below each other; widths in pixels, the share's with the gap before it."""
+    """One column of entries. Widths are in pixels; share_width includes the gap before it."""
 
     entries: Sequence[Entry]
     width: float
@@ -127,7 +128,7 @@ def _column(
     limit = min(LONGEST_ENTRY * size, room)
     if beside_name + name_width > limit:
         return _Column(entries, limit, limit - beside_name, share_width)
-    # Not computed back from the sum, where rounding would cut the longest name.
+    # Not derived from the column width: rounding errors would truncate the longest name.
     return _Column(entries, beside_name + name_width, name_width, share_width)
 
 
@@ -137,7 +138,7 @@ def _total(widths: Sequence[float], size: int) -> float:
 
 @cache
 def _chip(size: int) -> Image.Image:
-    """Mask of a square with round corners, drawn large and reduced for smooth edges."""
+    """Return the mask of a rounded square, drawn at 4x size and reduced for smooth edges."""
     scale = 4
     mask = Image.new("L", (size * scale, size * scale))
     side = size * scale - 1

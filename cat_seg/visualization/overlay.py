@@ -1,4 +1,4 @@
-"""Pictures of label maps: palette images, overlays with a legend, contact sheets."""
+"""Visualization of label maps: palette images, overlays with a legend, contact sheets."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from cat_seg.visualization.fonts import can_draw
 from cat_seg.visualization.legend import BACKGROUND, TEXT, Entry, draw_legend, load_font, shorten
 from cat_seg.visualization.palette import palette
 
-# Pictures with a longer side below this (pixels) are enlarged by a whole factor before drawing.
+# Pictures with a longer side below this (pixels) are enlarged by an integer factor before drawing.
 SMALLEST_PICTURE = 384
-# Legends grow to this share of the picture's longer side: in height below it, in width beside it.
+# Maximum height of a legend below a picture, or width of a legend beside it, as a fraction of the
+# picture's longer side.
 LARGEST_LEGEND = 0.6
-# Lines between regions are one pixel wide for so many pixels of the longer side.
+# Lines between regions get one pixel of width per this many pixels of the longer side.
 LINE_EVERY, LINE_COLOUR, LINE_OPACITY = 1000, (255, 255, 255), 0.75
 # Font sizes, in pixels.
 SMALLEST_FONT, SHEET_FONT = 13, 15
 
 
 def mask_image(labels: np.ndarray, num_classes: int) -> Image.Image:
-    """Turn labels (H, W) in 0..num_classes-1 into an image whose pixel values are the labels.
+    """Convert labels (H, W) in 0..num_classes-1 to an image whose pixel values are the labels.
 
-    Up to 256 classes it is a palette image in the colours of the overlays, beyond that 16-bit grey.
+    For up to 256 classes, it is a palette image with the colors of the overlays; for more, it is
+    16-bit gray.
     """
     if num_classes > 256:
         return Image.fromarray(labels.astype(np.uint16))
@@ -39,19 +41,19 @@ def mask_image(labels: np.ndarray, num_classes: int) -> Image.Image:
 def draw_overlay(
     image: np.ndarray, labels: np.ndarray, names: Sequence[str], alpha: float = 0.55
 ) -> np.ndarray:
-    """Draw a label map over its image, with a legend of the classes in it and their shares.
+    """Draw a label map over its image, with a legend of the classes present and their shares.
 
-    The legend stands below a landscape picture and beside a portrait, largest class first.
-    Images with a longer side below 384 pixels are enlarged by a whole factor first.
+    The legend is beside a portrait picture and below any other, largest class first. Images with a
+    longer side below 384 pixels are enlarged by an integer factor first.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) integers; values outside 0..len(names)-1 are ignored pixels, left bare.
-        names: class names in index order; of synonyms ("building, edifice") the first is shown.
-        alpha: how much of the class colour covers the image, 0..1.
+        labels: (H, W) integers; values outside 0..len(names)-1 are ignored pixels, left uncolored.
+        names: class names in index order; of synonyms ("building, edifice"), the first is shown.
+        alpha: opacity of the class colors, 0..1.
 
     Returns:
-        (H', W', 3) uint8 RGB, the picture and its legend.
+        (H', W', 3) uint8 RGB, the picture with its legend.
     """
     entries = legend_entries([labels], names, with_share=True)
     factor = ceil(SMALLEST_PICTURE / max(labels.shape))
@@ -71,18 +73,17 @@ def contact_sheet(
     alpha: float = 0.7,
     panel_size: int = 320,
 ) -> np.ndarray:
-    """Draw one row per image, image | overlay | overlay ..., with one legend for all.
+    """Draw one row per image (image | overlay | overlay ...), with one legend for all rows.
 
     For image | ground truth | prediction:
     `contact_sheet([image], [[truth, prediction]], names, ["image", "ground truth", "prediction"])`.
 
     Args:
         images: R images, each (H, W, 3) uint8 RGB; sizes may differ.
-        label_maps: for each image the same number K of label maps, each (H, W) integers as in
-            `draw_overlay`.
+        label_maps: K label maps for each image, each (H, W) integers as in `draw_overlay`.
         names: class names in index order, shared by all label maps.
         titles: 1 + K column titles.
-        alpha: how much of the class colour covers the image, 0..1.
+        alpha: opacity of the class colors, 0..1.
         panel_size: longer side of every panel, in pixels.
 
     Returns:
@@ -103,7 +104,7 @@ def contact_sheet(
 
 
 def _grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
-    """Set pictures in rows below column titles; those of a row have one size."""
+    """Arrange pictures in rows below column titles; pictures in the same row have the same size."""
     gap, font = SHEET_FONT // 2, load_font(SHEET_FONT)
     column = max(row[0].width for row in rows)
     top = 2 * SHEET_FONT
@@ -124,7 +125,7 @@ def _grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image
 def resize_together(
     image: np.ndarray, maps: Sequence[np.ndarray], height: int, width: int
 ) -> list[np.ndarray]:
-    """Resize an image (H, W, 3), and its label maps (H, W) without mixing labels."""
+    """Resize an image (H, W, 3), and its label maps (H, W) without interpolation."""
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
     resized = Image.fromarray(image).resize((width, height), Image.LANCZOS)
@@ -132,13 +133,13 @@ def resize_together(
 
 
 def blend(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float) -> np.ndarray:
-    """Lay class colours over an image, with a thin light line between regions.
+    """Blend class colors over an image, with a thin light line between regions.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) integers; values outside 0..len(colours)-1 leave the image bare.
+        labels: (H, W) integers; pixels with values outside 0..len(colours)-1 are left uncolored.
         colours: (n, 3) uint8, see `palette`.
-        alpha: how much of the class colour covers the image, 0..1.
+        alpha: opacity of the class colors, 0..1.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -153,7 +154,10 @@ def blend(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: flo
 
 
 def _boundaries(labels: np.ndarray) -> np.ndarray:
-    """Mark the pixels that follow another label, in a line that suits the size: (H, W) bool."""
+    """Return a mask (H, W) bool of the lines between regions, wider for larger label maps.
+
+    Lines cover the pixels below or to the right of a boundary.
+    """
     edge = np.zeros(labels.shape, dtype=bool)
     for step in range(1, 1 + max(1, round(max(labels.shape) / LINE_EVERY))):
         edge[step:] |= labels[step:] != labels[:-step]
@@ -164,10 +168,10 @@ def _boundaries(labels: np.ndarray) -> np.ndarray:
 def legend_entries(
     label_maps: Sequence[np.ndarray], names: Sequence[str], with_share: bool
 ) -> list[Entry]:
-    """List the classes in label maps (H, W) by falling area, each with its colour of `palette`.
+    """List the classes in label maps (H, W) by decreasing area, with their colors from `palette`.
 
     Args:
-        label_maps: integers; values outside 0..len(names)-1 count nowhere but in the shares.
+        label_maps: integers; values outside 0..len(names)-1 count only in the total for shares.
         names: class names in index order.
         with_share: add each class's share of all pixels.
     """
@@ -190,13 +194,13 @@ def legend_entries(
 
 
 def _shown_name(name: str, index: int) -> str:
-    """The first synonym, in composed characters, or the index where it cannot be drawn."""
+    """Return the first synonym in NFC, or the class index if fonts cannot draw it."""
     shown = unicodedata.normalize("NFC", " ".join(first_synonym(name).split()))
     return shown if can_draw(shown) else f"class {index}"
 
 
 def percent(share: float) -> str:
-    """Write a share in 0..1 as a legend does."""
+    """Format a share in 0..1 for a legend."""
     if 0 < share < 0.001:
         return "<0.1%"
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"

@@ -1,4 +1,4 @@
-"""Colors of classes: far from each other, and the same for an index whatever the number."""
+"""Class colors: well separated, and independent of the number of classes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 @cache
 def _colour_order() -> np.ndarray:
-    """Order a lattice of moderately light, moderately saturated RGB colours: (N, 3) uint8.
+    """Order a lattice of moderately light, moderately saturated RGB colors: (N, 3) uint8.
 
-    Each colour is the one farthest in OKLab (Ottosson 2020) from all before it, of those that
-    are far from the last one too.
+    Each color is the one farthest in OKLab (Ottosson 2020) from all previous colors. Colors close
+    to the last one are avoided.
     """
     levels = np.arange(0, 256, 17)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -30,7 +30,7 @@ def _colour_order() -> np.ndarray:
 
 
 def _oklab(rgb: np.ndarray) -> np.ndarray:
-    """Convert sRGB in 0..255 to OKLab, where distances follow what people see: (N, 3) both."""
+    """Convert sRGB (N, 3) in 0..255 to OKLab (N, 3), where distances match human perception."""
     value = rgb / 255.0
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     cones = linear @ np.array(
@@ -50,10 +50,10 @@ def _oklab(rgb: np.ndarray) -> np.ndarray:
 
 
 def palette(n: int) -> np.ndarray:
-    """Colours of classes 0..n-1: (n, 3) uint8 RGB.
+    """Return the colors of classes 0..n-1: (n, 3) uint8 RGB.
 
-    The colour of an index is the same for every `n`. More than 1000 differ, the first ones the
-    most; beyond that they repeat.
+    The color of an index is the same for every `n`. There are more than 1000 distinct colors, the
+    first ones most distinct; after that they repeat.
     """
     order = _colour_order()
     return order[np.arange(n) % len(order)]

@@ -1,4 +1,4 @@
-"""One picture of a dataset: a few images beside their labels in colours, with the class names."""
+"""Overview picture of a dataset: a few images beside their colored labels and class names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cat_seg.visualization.legend import (
 from cat_seg.visualization.overlay import blend, legend_entries, percent, resize_together
 from cat_seg.visualization.palette import palette
 
-# Pixels. Images keep their shape inside panels of this width and height.
+# In pixels. Images keep their aspect ratio inside panels of this size.
 PANEL_WIDTH, PANEL_HEIGHT = 400, 300
 LEGEND_WIDTH = 240
 GAP, MARGIN = 8, 24
@@ -45,13 +45,14 @@ class Sample(NamedTuple):
 def draw_sheet(
     title: str, remark: str, samples: Sequence[Sample], names: Sequence[str]
 ) -> Image.Image:
-    """Draw samples in a grid, each as image | label | names of its classes, largest first.
+    """Draw samples in a grid, each as image | label | legend of its classes, largest first.
 
     Args:
         title: the heading.
-        remark: a line below it.
+        remark: a line below the heading.
         samples: at least one.
-        names: of the label values in index order; other values are ignored pixels, left bare.
+        names: names of the label values, in index order. Pixels with other values are ignored and
+            left uncolored.
     """
     columns = min(MOST_COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
@@ -100,6 +101,6 @@ def _write(
     colour: tuple[int, int, int],
     width: int,
 ) -> None:
-    """Write one line below and to the right of a corner, cut to a width."""
+    """Draw one line of text, with its upper left corner at `corner`, truncated to `width`."""
     font = load_font(size)
     font.draw(ImageDraw.Draw(sheet), corner, shorten(text, font, width), colour, anchor="la")

@@ -1,4 +1,4 @@
-"""Conversion of downloaded archives into the label maps that `cat_seg.data` registers."""
+"""Conversion of downloaded datasets into the label maps that `cat_seg.data` registers."""
 
 from cat_seg.data.preparation.command import prepare
 from cat_seg.data.preparation.jobs import Conversion, Job

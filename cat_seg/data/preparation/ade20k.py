@@ -19,7 +19,7 @@ CHALLENGE = {
     "validation": "ade20k_150_test_sem_seg",
     "training": "ade20k_150_train_sem_seg",
 }
-SHORTER_SIDE = 512  # at most, in the full dataset
+SHORTER_SIDE = 512  # maximum, in the full dataset
 DOWNLOAD_150 = (
     "download ADEChallengeData2016.zip (sceneparsing.csail.mit.edu) and unpack it in that folder"
 )
@@ -30,10 +30,10 @@ DOWNLOAD_FULL = (
 
 
 def find_challenge(root: Path) -> list[Conversion]:
-    """Return the conversions to A-150 and its training images; a missing split is a warning.
+    """Return the conversions for A-150 and its training set; a missing split is a warning.
 
     Raises:
-        UserError: there is neither.
+        UserError: neither split is on disk.
     """
     return splits_on_disk([partial(_find_split, root, split) for split in CHALLENGE])
 
@@ -58,7 +58,7 @@ def _challenge_label(raw: Path, ignore_label: int) -> np.ndarray:
 
 
 def find_full(root: Path) -> list[Conversion]:
-    """Return the conversion to A-847, which makes images too.
+    """Return the conversion for A-847, which writes images too.
 
     Raises:
         UserError: there are no raw images.
@@ -83,7 +83,8 @@ def find_full(root: Path) -> list[Conversion]:
 
 def _full_label(segments: Path, image_path: Path, table: np.ndarray) -> np.ndarray:
     colors = read_colors(str(segments)).astype(np.uint16)
-    # The number of the object class as raw_ids/ade847.json lists it; 0 is unlabelled.
+    # Red and green encode the object class number, as listed in raw_ids/ade847.json. 0 is
+    # unlabeled.
     label = np.take(table, colors[..., 0] // 10 * 256 + colors[..., 1])
     with Image.open(image_path) as image:
         check_label_size(label.shape, str(segments), image.size[::-1], str(image_path))
@@ -92,16 +93,15 @@ def _full_label(segments: Path, image_path: Path, table: np.ndarray) -> np.ndarr
 
 
 def _full_image(path: Path) -> bytes:
-    """Encode the image anew with PIL's defaults, as the published script does with every one.
+    """Re-encode the image with PIL's defaults, as the published script does for every image.
 
-    The result has no EXIF data: segments are drawn on the pixels as stored, so no reader may turn
-    them.
+    EXIF data is dropped: segments match the pixels as stored, so readers must not rotate them.
     """
     with Image.open(path) as file:
         size = _reduced_size(*file.size)
         pixels = np.asarray(file if file.mode in ("L", "RGB") else file.convert("RGB"))
     if size:
-        # Not PIL, which smooths before it reduces.
+        # Not PIL, which smooths when downscaling.
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
     content = BytesIO()
     Image.fromarray(pixels).save(content, format="JPEG")
@@ -109,7 +109,7 @@ def _full_image(path: Path) -> bytes:
 
 
 def _reduced_size(width: int, height: int) -> tuple[int, int] | None:
-    """Size (width, height) with the shorter side reduced; None where it is short enough."""
+    """Return the size (width, height) with a reduced shorter side; None if it is short enough."""
     shorter = min(width, height)
     if shorter <= SHORTER_SIDE:
         return None

@@ -20,10 +20,10 @@ DOWNLOAD = (
 
 
 def find_conversions(root: Path) -> list[Conversion]:
-    """Return the conversions of the splits that are on disk; a missing one is a warning.
+    """Return the conversions of the splits on disk; a missing split is a warning.
 
     Raises:
-        UserError: there is none.
+        UserError: no split is on disk.
     """
     return splits_on_disk([partial(_find_split, root, split) for split in DATASETS])
 

@@ -1,4 +1,4 @@
-"""The command line that all preparation scripts share."""
+"""The command line shared by all preparation scripts."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ PROBLEMS_SHOWN = 10
 def prepare(
     find: Callable[[Path], list[Conversion]], description: str, argv: Sequence[str] | None = None
 ) -> None:
-    """Convert raw datasets: what is not there yet, in parallel, with a check of the result.
+    """Convert raw datasets in parallel, skipping files that are done, and check the results.
 
-    Exits with 2 if a file could not be converted, and with 130 after Ctrl-C or SIGTERM; the same
-    command then goes on.
+    Exits with 2 if a file could not be converted, and with 130 after Ctrl-C or SIGTERM. Running
+    the same command again resumes.
 
     Args:
-        find: gives the conversions of the raw data below the datasets root.
-        description: of the script.
-        argv: arguments in place of those of the process.
+        find: returns the conversions for the raw data below the given datasets root.
+        description: help text of the script.
+        argv: arguments to use instead of sys.argv.
     """
     args = _parse_args(description, argv)
     check_jobs(args.jobs)
@@ -71,7 +71,7 @@ def _parse_args(description: str, argv: Sequence[str] | None) -> argparse.Namesp
 
 
 def _convert(conversion: Conversion, processes: int) -> list[str]:
-    """Run the jobs of a conversion, say what came out, and return what went wrong."""
+    """Run the jobs of a conversion, print a summary, and return the problems."""
     for warning in conversion.warnings:
         _warn(conversion.spec, warning)
     conversion.labels.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _convert(conversion: Conversion, processes: int) -> list[str]:
 
 
 def _run_jobs(conversion: Conversion, processes: int) -> tuple[Counter[State], list[str]]:
-    """Run the jobs of a conversion; returns what became of them, and what went wrong."""
+    """Run the jobs of a conversion; return the number of jobs per state, and the problems."""
     rules, jobs = LabelRules.of(conversion), conversion.jobs
     folders = {target.parent for job in jobs for target in job.targets}
     for folder in folders:

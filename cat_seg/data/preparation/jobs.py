@@ -1,4 +1,4 @@
-"""Making one label map: only where it is missing, checked, and complete or absent."""
+"""Conversion jobs: each writes one label map if it is missing or outdated, checked and atomic."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SAVING = {
 
 @dataclass(frozen=True)
 class Job:
-    """A label map to make, and the image it belongs to.
+    """A label map to write, and its image.
 
     Attributes:
         label: the file to write.
-        image: the image, whose size the label must have; None where there are no images yet.
-        sources: the files it is made from; what is older than one of them is made anew.
-        make_label: gives the (H, W) integers; picklable, as the other one.
-        make_image: gives the content of the file `image`, where that is to be written too.
+        image: the image, whose size the label must have; None if there are no images yet.
+        sources: the source files; an output older than any of them is rewritten.
+        make_label: returns the label map, (H, W) integers; picklable, like make_image.
+        make_image: returns the content of the file `image`, if that is to be written too.
     """
 
     label: Path
@@ -56,8 +56,8 @@ class Conversion:
         spec: the dataset.
         labels: folder of the label maps.
         jobs: one for each label map.
-        warnings: what the user should know beforehand, a line each.
-        drops_unlabelled: maps without a labelled pixel are not written.
+        warnings: warnings to print before the conversion, one line each.
+        drops_unlabelled: whether to skip label maps without a labeled pixel.
     """
 
     spec: DatasetSpec
@@ -68,10 +68,10 @@ class Conversion:
 
 
 def splits_on_disk(finders: Sequence[Callable[[], Conversion]]) -> list[Conversion]:
-    """Return the conversions of the splits that are on disk; a missing one is a warning.
+    """Return the conversions of the splits on disk; a missing split is a warning.
 
     Raises:
-        UserError: there is none; the error of the first.
+        UserError: no split is on disk; this is the first split's error.
     """
     found, missing = [], []
     for find in finders:
@@ -85,17 +85,17 @@ def splits_on_disk(finders: Sequence[Callable[[], Conversion]]) -> list[Conversi
 
 
 class State(Enum):
-    """What became of a job; the value says it in a report."""
+    """Result of a job; the value is its wording in the report."""
 
     CONVERTED = "converted"
-    KEPT = "kept as they were"  # complete, sound and not older than the source
+    KEPT = "kept as they were"  # complete, sound and not older than the sources
     UNLABELLED = "not written, having no labelled pixel"
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job, and why where it failed."""
+    """Result of a job, with the reason if it failed."""
 
     state: State
     problem: str = ""
@@ -103,12 +103,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What the label maps of a dataset hold.
+    """Requirements for the label maps of a dataset.
 
     Attributes:
         classes: labels are 0 to classes - 1.
-        ignore_label: the value of every other pixel.
-        drops_unlabelled: maps without a labelled pixel are not written.
+        ignore_label: the value of all other pixels.
+        drops_unlabelled: whether to skip label maps without a labeled pixel.
     """
 
     classes: int
@@ -117,24 +117,25 @@ class LabelRules:
 
     @classmethod
     def of(cls, conversion: Conversion) -> LabelRules:
-        """Read the rules of a conversion."""
+        """Return the rules for a conversion."""
         spec = conversion.spec
         return cls(len(spec.label_names()), spec.ignore_label, conversion.drops_unlabelled)
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of the values in the file."""
+        """Data type of the values in the file."""
         return np.min_scalar_type(self.ignore_label)
 
 
 def run_job(rules: LabelRules, job: Job) -> Outcome:
-    """Make the files of a job, unless they are there and intact.
+    """Write the files of a job unless they exist and are intact.
 
     Raises:
-        UserError: a file cannot be written; the next one could not either.
+        UserError: a file cannot be written. This is not a failed job, since writing the next file
+            would fail too.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's, about files that then turn out to be broken
+        warnings.simplefilter("ignore")  # PIL warns about broken files, which then fail anyway
         if _is_intact(job, rules):
             return Outcome(State.KEPT)
         try:
@@ -172,21 +173,21 @@ def _is_intact(job: Job, rules: LabelRules) -> bool:
         newest_source = max(os.stat(path).st_mtime_ns for path in job.sources)
         if min(os.stat(path).st_mtime_ns for path in job.targets) < newest_source:
             return False
-        # Earlier versions copied images; the published script encodes every one anew.
+        # Earlier versions copied images; the published script re-encodes every image.
         if job.make_image and filecmp.cmp(job.image, job.sources[0], shallow=False):
             return False
         for path in job.targets:
             _verify(path)
             with Image.open(path) as file:
-                label = np.asarray(file)  # at the end, the last target's
+                label = np.asarray(file)  # the last target is the label
         _check(label, job.label, rules, job.image)
-    except Exception:  # as in `run_job`; making it anew names what is wrong with the source
+    except Exception:  # any type, as in `run_job`; redoing the job reports problems of the sources
         return False
     return label.dtype == rules.dtype
 
 
 def _verify(path: Path) -> None:
-    """Compare the checksums of a PNG, some of which reading passes over; other kinds have none."""
+    """Verify the checksums of a PNG file, since reading skips some; other formats have none."""
     with Image.open(path) as file:
         file.verify()
 

@@ -1,4 +1,4 @@
-"""PASCAL Context: 59 classes of trainval_merged.json, 459 of the LabelMaps in trainval/*.mat."""
+"""PASCAL Context: 59 classes (trainval_merged.json) or 459 (LabelMaps in trainval/*.mat)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cat_seg.errors import UserError
 from cat_seg.utils.paths import SHIPPED_ROOT
 
 MERGED = "trainval_merged.json"
-# The names of the validation images: the published file, or the copy in this repository.
+# Names of the validation images: the published file, or the copy in this repository.
 VALIDATION_LIST = "pascalcontext_val.txt"
 DOWNLOAD_59 = (
     "unpack VOCtrainval_03-May-2010.tar (host.robots.ox.ac.uk/pascal/VOC/voc2010), and put "
@@ -36,10 +36,10 @@ Entry = dict[str, Any]
 
 
 def find_59(root: Path) -> list[Conversion]:
-    """Return the conversion to PC-59.
+    """Return the conversion for PC-59.
 
     Raises:
-        UserError: trainval_merged.json is missing, or is not what it should be.
+        UserError: trainval_merged.json is missing or invalid.
     """
     spec = spec_of("context_59_test_sem_seg")
     place = find_raw(root, spec, (MERGED,), DOWNLOAD_59)
@@ -60,10 +60,10 @@ def find_59(root: Path) -> list[Conversion]:
 
 
 def find_459(root: Path) -> list[Conversion]:
-    """Return the conversion to PC-459 of the validation images that are in trainval/.
+    """Return the conversion for PC-459, limited to the validation images in trainval/.
 
     Raises:
-        UserError: there is no folder trainval, or no validation image is in it.
+        UserError: the folder trainval is missing, or contains no validation image.
     """
     spec = spec_of("context_459_test_sem_seg")
     place = find_raw(root, spec, ("trainval",), DOWNLOAD_459)
@@ -101,9 +101,9 @@ def _validation_names(root: Path, base: Path) -> list[str]:
 
 
 def _load_merged(path: Path) -> tuple[list[Entry], dict[Any, list[Entry]]]:
-    """Read the validation images, and the annotations by the id of their image.
+    """Read the validation images, and the annotations grouped by image id.
 
-    The Detail API says image_id and annos_segmentation for the id and the annotations.
+    The Detail API calls the id image_id, and the annotations annos_segmentation.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -131,13 +131,13 @@ def _load_merged(path: Path) -> tuple[list[Entry], dict[Any, list[Entry]]]:
 
 
 def _draw(path: Path, image: Entry, annotations: list[Entry], table: np.ndarray) -> np.ndarray:
-    """Draw the masks of an image in their order, later ones over earlier ones."""
+    """Draw the masks of an image in order, later ones over earlier ones."""
     height, width = image["height"], image["width"]
     ids = np.zeros((height, width), np.uint16)
     for number, annotation in enumerate(annotations):
         try:
             ids[_decode(annotation["segmentation"], height, width)] = annotation["category_id"]
-        except Exception as error:  # a broken mask raises anything
+        except Exception as error:  # a broken mask can raise any type
             raise UserError(
                 f"{path}: annotation {number} of {image['file_name']} is broken ({error}); "
                 "replace the file"
@@ -146,7 +146,7 @@ def _draw(path: Path, image: Entry, annotations: list[Entry], table: np.ndarray)
 
 
 def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Return the (height, width) mask of an RLE, packed or as a list, or of polygons."""
+    """Decode an RLE (compressed or as a list) or polygons into a (height, width) bool mask."""
     if isinstance(segmentation, list):
         segmentation = rle.merge(rle.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):

@@ -1,4 +1,4 @@
-"""Where raw data lies, and tables from the values in raw files to class indices."""
+"""Location of raw data, and conversion of raw label values to class indices."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cat_seg.errors import UserError
 
 
 class Place(NamedTuple):
-    """A copy of a raw dataset on disk and where the registration looks for what is made of it.
+    """A raw dataset on disk, and the registered folders for its images and label maps.
 
     Attributes:
-        base: the folder that holds the rest.
+        base: common parent folder of the paths below.
         raw: the file or folder of raw labels.
         images: folder of the images.
-        labels: folder of the label maps to make.
-        has_images: whether there are images already.
+        labels: folder of the label maps to write.
+        has_images: whether the image folder already has images.
     """
 
     base: Path
@@ -34,12 +34,12 @@ class Place(NamedTuple):
     has_images: bool
 
     def image(self, name: str) -> Path | None:
-        """Path of an image; None where there are no images yet."""
+        """Return the path of an image; None if there are no images yet."""
         return self.images / name if self.has_images else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to tell about missing images."""
+        """Warning about missing images, if there are none."""
         missing = f"no images in {self.images} yet: label sizes are not compared with theirs"
         return () if self.has_images else (missing,)
 
@@ -48,13 +48,13 @@ def find_raw(root: Path, spec: DatasetSpec, names: Sequence[str], download: str)
     """Find raw data in the first layout of a dataset that has it.
 
     Args:
-        root: folder of all datasets.
-        spec: the dataset; what its layouts' folders have in common holds the raw data too.
-        names: what is looked for there, in this order.
-        download: what to do where there is none.
+        root: the datasets root.
+        spec: the dataset. Raw data is searched in the common parent of each layout's folders.
+        names: relative paths to look for there, in this order.
+        download: advice for the error message if there is none.
 
     Raises:
-        UserError: naming all places looked at.
+        UserError: there is no raw data; the message names all places searched.
     """
     bases = [os.path.commonpath([layout.images, layout.labels]) for layout in spec.layouts]
     candidates = [(base, f"{base}/{name}") for base in dict.fromkeys(bases) for name in names]
@@ -68,7 +68,7 @@ def find_raw(root: Path, spec: DatasetSpec, names: Sequence[str], download: str)
     base, raw = present[0]
     layouts = [layout for layout, of in zip(spec.layouts, bases, strict=True) if of == base]
     existing = [layout for layout in layouts if holds(root / layout.images, IMAGE_SUFFIXES)]
-    # Label maps that an earlier run wrote in another layout are not made a second time.
+    # Continue in the layout of an earlier run, so that its label maps are not written again.
     layout = fullest_layout(existing or layouts, root, spec.label_suffix)
     return Place(
         base=root / base,
@@ -80,10 +80,10 @@ def find_raw(root: Path, spec: DatasetSpec, names: Sequence[str], download: str)
 
 
 def read_names(path: Path) -> list[str]:
-    """Read a file of one name a line.
+    """Read a file with one name per line, dropping duplicates.
 
     Raises:
-        UserError: it is missing, empty, or something else than names.
+        UserError: it is missing, empty, or contains anything but names.
     """
     try:
         names = path.read_text(encoding="utf-8").split()
@@ -102,10 +102,10 @@ def read_names(path: Path) -> list[str]:
 
 
 def list_files(folder: Path, suffix: str) -> list[Path]:
-    """Return the files below a folder that end so, in order, without hidden ones.
+    """Return the sorted files below a folder that end in `suffix`, without hidden ones.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     files = sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
     if not files:
@@ -114,7 +114,10 @@ def list_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def class_table(raw_ids: Iterable[int], ignore_label: int) -> np.ndarray:
-    """Return the class index for every 16-bit raw value: i for raw_ids[i], else ignore_label."""
+    """Return a table of class indices for all 16-bit raw values: i at raw_ids[i].
+
+    All other entries are ignore_label.
+    """
     table = np.full(2**16, ignore_label, np.min_scalar_type(ignore_label))
     for index, raw_id in enumerate(raw_ids):
         table[raw_id] = index
@@ -122,14 +125,14 @@ def class_table(raw_ids: Iterable[int], ignore_label: int) -> np.ndarray:
 
 
 def one_less(label: np.ndarray, ignore_label: int) -> np.ndarray:
-    """Count classes from 0 instead of 1; 0, which is no class, becomes the ignore label."""
+    """Shift labels from 1-based to 0-based; 0, which is not a class, becomes the ignore label."""
     return np.where(label == 0, ignore_label, label.astype(np.int64) - 1)
 
 
 def look_up(path: Path, table: np.ndarray) -> np.ndarray:
-    """Read a raw label map (H, W) and put a table's values in place of its own.
+    """Read a raw label map (H, W) and map its values through a table.
 
     Raises:
-        UserError: the file is no label map.
+        UserError: the file is not a label map.
     """
     return np.take(table, read_label(str(path), np.uint16))

@@ -11,7 +11,7 @@ from cat_seg.data.registration import spec_of
 
 OBJECTS = range(1, 21)
 BACKGROUND = 0
-# The values in the raw files, in the order of the classes.
+# The values in the raw files, in class order.
 RAW_IDS = {
     "voc_2012_test_sem_seg": OBJECTS,
     "voc_2012_test_background_sem_seg": (*OBJECTS, BACKGROUND),
@@ -23,10 +23,10 @@ DOWNLOAD = (
 
 
 def find_conversions(root: Path) -> list[Conversion]:
-    """Return the conversions to PAS-20 and PAS-20b.
+    """Return the conversions for PAS-20 and PAS-20b.
 
     Raises:
-        UserError: there are no raw label maps, or no list of the validation images.
+        UserError: the raw label maps or the list of validation images are missing.
     """
     return [_find_dataset(root, name) for name in RAW_IDS]
 
