@@ -1,4 +1,4 @@
-"""CATSeg, the meta-architecture: preprocessing, loss, whole-image and sliding inference."""
+"""The CATSeg meta-architecture: preprocessing, loss, whole-image and sliding-window inference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cat_seg.modeling.head import CATSegHead
 from cat_seg.modeling.losses import sem_seg_loss
 from cat_seg.modeling.processing import pad, padded_size, resize, restore, sliding_window
 
-UNLABELLED = -1  # outside every vocabulary, whatever the datasets' ignore value
+UNLABELLED = -1  # never a class index, unlike a dataset's ignore value
 
 
 @META_ARCH_REGISTRY.register()
@@ -28,12 +28,13 @@ class CATSeg(nn.Module):
 
     Args:
         sem_seg_head: CLIP and the aggregator.
-        train_classes: class names trained on.
-        test_classes: class names answered with in evaluation, until set_vocabulary changes them.
-        pixel_mean, pixel_std: per RGB channel, in 0..255.
-        size_divisibility: whole images are padded to multiples of this, in pixels.
-        sliding: evaluate by sliding windows in place of the whole image.
-        ignore_value: label of unlabelled pixels.
+        train_classes: class names to train on.
+        test_classes: class names to predict in evaluation, until `set_vocabulary` replaces them.
+        pixel_mean, pixel_std: per RGB channel, on the 0..255 scale.
+        size_divisibility: height and width are padded to multiples of this many pixels, except
+            in sliding-window inference.
+        sliding: evaluate with sliding windows instead of the whole image.
+        ignore_value: label value of unlabeled pixels.
     """
 
     @configurable
@@ -61,7 +62,7 @@ class CATSeg(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from a config."""
+        """Return the constructor arguments for a config."""
         head = cfg.MODEL.SEM_SEG_HEAD
         sem_seg_head = build_sem_seg_head(cfg, None)
         train_json, test_json = head.TRAIN_CLASS_JSON, head.TEST_CLASS_JSON or head.TRAIN_CLASS_JSON
@@ -81,19 +82,19 @@ class CATSeg(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the model."""
         return self.pixel_mean.device
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The class names of the current mode: trained on, or answered with."""
+        """Class names of the current mode: those trained on, or those predicted in evaluation."""
         return self._train_classes if self.training else self._test_classes
 
     def set_vocabulary(self, names: Sequence[str]) -> None:
-        """Answer with these classes in evaluation from now on.
+        """Set the classes to predict in evaluation.
 
         Raises:
-            UserError: if there is none, or they make the same prompts because these are cut.
+            UserError: `names` is empty, or different names give the same prompt after truncation.
         """
         if not names:
             raise UserError("the vocabulary is empty; give at least one class name")
@@ -101,7 +102,7 @@ class CATSeg(nn.Module):
         self._test_classes = tuple(names)
 
     def clip_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters of CLIP and of its adapter, trained or not."""
+        """Return all parameters of CLIP and its adapter, trainable or not."""
         return self.sem_seg_head.encoder.parameters()
 
     def load_state_dict(
@@ -110,39 +111,41 @@ class CATSeg(nn.Module):
         """Load our own checkpoint, or a published one of any of the four systems.
 
         Args:
-            strict: everything has to fit, as to resume a training. Otherwise everything that
-                changes an answer does; what serves training alone (HPA) may be missing, extra or of
-                another size.
+            strict: require every entry to match, as when resuming training. If False, only the
+                entries that affect predictions must match; those used in training alone (HPA) may
+                be missing, unexpected or of a different size.
 
         Returns:
-            As `cat_seg.checkpoint.fitting.load_converted`.
+            The result of `cat_seg.checkpoint.fitting.load_converted`.
 
         Raises:
-            UserError: for a checkpoint of another model, an entry that is missing or has no place
-                here, a shape that does not fit, and a value that is not finite. Nothing is loaded.
+            UserError: the checkpoint belongs to a different model, an entry is missing or
+                unexpected, a shape does not match, or a value is not finite. Nothing is loaded.
         """
         return load_converted(self, super().load_state_dict, state_dict, assign, strict)
 
     def start_from(self, state_dict: Mapping[str, Tensor]) -> Start:
-        """Load what fits of a checkpoint of any of the systems with the same CLIP, to train on.
+        """Initialize training from the matching entries of any system's checkpoint.
+
+        The checkpoint must have the same CLIP.
 
         Raises:
-            UserError: for a checkpoint of another CLIP or of no such system, and for a value that
+            UserError: the checkpoint has a different CLIP or is not of a known system, or a value
                 is not finite. Nothing is loaded.
         """
         return start_converted(self, super().load_state_dict, state_dict)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Train or segment.
+        """Compute losses in training mode, segment images in evaluation mode.
 
         Args:
-            batched_inputs: one dict an image: "image", uint8 or float (3, H, W), RGB in 0..255;
-                in training "sem_seg", class indices (H, W); in evaluation optionally "height"
-                and "width", the size of the answer (the image's own by default).
+            batched_inputs: one dict per image. "image": uint8 or float (3, H, W), RGB in 0..255.
+                Training: "sem_seg", class indices (H, W). Evaluation: optional "height" and
+                "width" of the output (default: the image's own size).
 
         Returns:
-            In training the losses, weighted, by name. In evaluation one dict an image:
-            "sem_seg", probabilities (T, height, width) of the vocabulary's classes.
+            In training, the weighted losses by name. In evaluation, one dict per image with
+            "sem_seg": probabilities (T, height, width) of the T classes in the vocabulary.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -156,37 +159,41 @@ class CATSeg(nn.Module):
 
     @contextmanager
     def accumulated_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
-        """Within this, `parts` of one training batch are forwarded one by one.
+        """Prepare to forward the `parts` of one training batch one by one within this context.
 
-        What they have in common is computed here: the text features, and what a loss computes
-        from the whole batch, so that the mean of the parts' losses is the loss of the batch.
-        CATSeg's own losses are means already.
+        Shared work is done once on entry: the text features, and any statistic that a loss takes
+        over the whole batch. The mean of the parts' losses is then the loss of the batch.
+        CATSeg's own losses are already means and need no such statistic.
         """
         with self.sem_seg_head.encoder.accumulated_batch(self.vocabulary, len(parts)):
             yield
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
-        """Change the guidance before the aggregation; returns it with losses of its own."""
+        """Modify the guidance before aggregation.
+
+        Returns:
+            The guidance to use, and the weighted losses of this step by name.
+        """
         return guidance, {}
 
     def auxiliary_losses(self, guidance: Guidance, labels: Tensor) -> dict[str, Tensor]:
-        """Further weighted training losses.
+        """Return further weighted training losses by name.
 
         Args:
-            guidance: rectified.
-            labels: class indices (B, H, W), -1 where unlabelled.
+            guidance: the output of `rectify_guidance`.
+            labels: class indices (B, H, W), -1 where unlabeled.
         """
         return {}
 
     def _logits(self, images: Tensor) -> tuple[Tensor, Guidance, dict[str, Tensor]]:
-        """Logits of normalised images (B, 3, H, W), the guidance used and its losses."""
+        """Return logits (B, T, h, w) of normalized images, the guidance used, and its losses."""
         encoder = self.sem_seg_head.encoder
         features, text = encoder.encode(resize(images, encoder.input_size), self.vocabulary)
         guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
         return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
 
     def _training_inputs(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) and labels (B, H, W), padded to one size."""
+        """Return normalized images (B, 3, H, W) and labels (B, H, W), padded to one size."""
         images = [self._normalise(entry["image"]) for entry in batched_inputs]
         labels = [self._mark_unlabelled(entry["sem_seg"]) for entry in batched_inputs]
         common = tuple(max(image.shape[axis] for image in images) for axis in (1, 2))

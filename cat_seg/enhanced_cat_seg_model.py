@@ -1,4 +1,4 @@
-"""EnhancedCATSeg, the meta-architecture of HPS-Seg: CATSeg with AFR and HPA."""
+"""The EnhancedCATSeg meta-architecture of HPS-Seg: CATSeg with AFR and HPA."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from cat_seg.modeling.hyperspherical_innovations import (
 )
 from cat_seg.modeling.processing import resize
 
-HPA_SHARE = 0.1  # of the alignment loss beside the AFR regulariser
+HPA_SHARE = 0.1  # weight of the HPA loss relative to the AFR regularizer
 
 
 @META_ARCH_REGISTRY.register()
 class EnhancedCATSeg(CATSeg):
-    """HPS-Seg: the guidance is rectified by AFR, and in training aligned by HPA.
+    """HPS-Seg: CATSeg whose res3 guidance is rectified by AFR and, in training, aligned by HPA.
+
+    The total loss is BCE + loss_weight * (AFR regularizer + 0.1 * HPA loss).
 
     Args:
-        hpa: hyperspherical prototype alignment, or None.
-        afr: adaptive feature rectification, or None.
-        loss_weight: of both auxiliary losses in the total.
-        cat_seg: CATSeg's arguments.
+        hpa: hyperspherical prototype alignment, or None to leave it out.
+        afr: adaptive feature rectification, or None to leave it out.
+        loss_weight: weight of both auxiliary losses in the total.
+        cat_seg: arguments of `CATSeg`.
     """
 
     @configurable
@@ -50,7 +52,7 @@ class EnhancedCATSeg(CATSeg):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from a config."""
+        """Return the constructor arguments for a config."""
         arguments = super().from_config(cfg)
         node = cfg.MODEL.HYPERSPHERICAL
         channels = arguments["sem_seg_head"].encoder.embed_dim
@@ -70,7 +72,10 @@ class EnhancedCATSeg(CATSeg):
 
     @contextmanager
     def accumulated_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
-        """HPA's prototypes follow the whole batch: the image tower encodes it for that first."""
+        """Also update HPA's prototypes from the whole batch.
+
+        This takes one extra image encoding per part, without gradients.
+        """
         with ExitStack() as whole:
             whole.enter_context(super().accumulated_batch(parts))
             if self.hpa is not None:
@@ -78,7 +83,7 @@ class EnhancedCATSeg(CATSeg):
             yield
 
     def _class_sums(self, parts: Sequence[list[dict[str, Any]]]) -> Tensor:
-        """HPA's `class_sums` of all parts together."""
+        """Return HPA's `class_sums` over all parts."""
         head = self.sem_seg_head
         sums = []
         with torch.no_grad():
@@ -90,14 +95,14 @@ class EnhancedCATSeg(CATSeg):
         return torch.stack(sums).sum(dim=0)
 
     def rectify_guidance(self, guidance: Guidance) -> tuple[Guidance, dict[str, Tensor]]:
-        """Rectify res3; the cost volume keeps the plain features."""
+        """Rectify res3 by AFR; the cost volume keeps the unrectified features."""
         if self.afr is None:
             return guidance, {}
         rectified, regulariser = self.afr(guidance.res3)
         return guidance._replace(res3=rectified), {"loss_afr": self.loss_weight * regulariser}
 
     def auxiliary_losses(self, guidance: Guidance, labels: Tensor) -> dict[str, Tensor]:
-        """Alignment of the rectified res3 with the class prototypes."""
+        """Return the alignment loss between the rectified res3 and the class prototypes."""
         if self.hpa is None:
             return {}
         alignment = self.hpa(guidance.res3, labels)

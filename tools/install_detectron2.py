@@ -1,9 +1,9 @@
 """Install detectron2 as a pip-managed package, without a compiler and without GitHub.
 
-detectron2 has no release on PyPI. The wheel of labgym 3.1.2, which is there, carries the Python
-files of detectron2 at upstream commit 864913f0 (2024-01-08) under `LabGym.detectron2`. This tool
-takes those files alone, gives them their own name back and installs them as a wheel. A detectron2
-that is there already stays as it is. docs/install.md has the reasons and the other ways.
+detectron2 has no release on PyPI, but the PyPI wheel of labgym 3.1.2 contains its Python files at
+upstream commit 864913f0 (2024-01-08) as `LabGym.detectron2`. This tool extracts only those files,
+restores their original package name and installs them as a wheel. An existing detectron2 is left
+unchanged. docs/install.md explains why and lists the alternatives.
 
 Usage: python tools/install_detectron2.py
 """
@@ -25,7 +25,7 @@ DONOR = "labgym==3.1.2"
 DONOR_SHA256 = "a2900cff8a3fb508e1975f19b5f9abd9f261966db87b0c332697fb4138c1cb2b"
 DONOR_PACKAGE = "LabGym/detectron2/"
 VERSION = "0.6+labgym.3.1.2"
-# What detectron2 imports as it starts. OpenCV too, but two distributions provide that.
+# Packages that detectron2 imports. It needs OpenCV as well, but two distributions provide that.
 REQUIRES = (
     "cloudpickle",
     "fvcore",
@@ -45,7 +45,7 @@ REQUIRES = (
 ROOT = Path(__file__).resolve().parent.parent
 LICENSE = ROOT / "tools" / "detectron2_license.txt"
 
-# Prints version and folder, nothing where there is no detectron2; a broken one raises.
+# Prints version and folder, or nothing if detectron2 is not installed. A broken one raises.
 PROBE = """
 from importlib.util import find_spec
 found = find_spec("detectron2")
@@ -53,7 +53,7 @@ if found is not None and found.origin is not None:
     import detectron2
     print(detectron2.__version__, "in", *detectron2.__path__)
 """
-# Prints why the detectron2 that is there is too old, or an empty line.
+# Prints why the installed detectron2 is too old, or an empty line.
 CHECK = """
 import runpy, sys
 problem = runpy.run_path(sys.argv[1])["detectron2_problem"]()
@@ -66,14 +66,14 @@ import detectron2.projects.deeplab, detectron2.projects.point_rend
 
 
 class InstallError(RuntimeError):
-    """detectron2 cannot be installed; the message is one line that says why and what to do."""
+    """Failure to install detectron2; the one-line message says why and what to do."""
 
 
 def find_detectron2() -> str | None:
-    """The version and folder of the detectron2 that this Python imports, None without one.
+    """Return version and folder of the detectron2 that this Python imports, or None.
 
     Raises:
-        InstallError: there is one, but it cannot be imported.
+        InstallError: detectron2 is installed but cannot be imported.
     """
     result = _python("-c", PROBE)
     if result.returncode != 0:
@@ -85,10 +85,10 @@ def find_detectron2() -> str | None:
 
 
 def check() -> None:
-    """Make sure that the detectron2 that is installed is recent enough.
+    """Check that the installed detectron2 is recent enough.
 
     Raises:
-        InstallError: it is too old, or it cannot be imported.
+        InstallError: it is too old or cannot be imported.
     """
     result = _python("-W", "ignore", "-c", CHECK, str(ROOT / "cat_seg/utils/compatibility.py"))
     if result.returncode != 0:
@@ -101,14 +101,14 @@ def check() -> None:
 
 
 def download(folder: Path) -> Path:
-    """Let pip download the donor's wheel into a folder and check its SHA-256.
+    """Download the donor wheel into a folder with pip, and check its SHA-256.
 
     Raises:
-        InstallError: no such file, no network, or a file with another hash.
+        InstallError: the file does not exist, the network is unavailable, or the hash differs.
     """
     requirement = folder / "donor.txt"
     requirement.write_text(f"{DONOR} --hash=sha256:{DONOR_SHA256}\n", encoding="utf-8")
-    # The donor as a whole is for Python < 3.11; the part taken from it is not.
+    # The donor requires Python < 3.11, but the files taken from it do not.
     options = "--no-deps --only-binary :all: --ignore-requires-python --require-hashes"
     limits = "--retries 2 --timeout 15"
     result = _python(
@@ -129,15 +129,15 @@ def download(folder: Path) -> Path:
 
 
 def rename(source: str) -> str:
-    """Give the modules in a Python source their upstream names: `LabGym.detectron2` no more."""
+    """Replace `LabGym.detectron2` by the upstream name `detectron2` in Python source."""
     return re.sub(r"\bLabGym\.detectron2\b", "detectron2", source)
 
 
 def build_wheel(donor: Path) -> Path:
-    """Write a wheel of the donor's detectron2, under its own name, beside the donor's wheel.
+    """Write the donor's detectron2 as a wheel of its own, next to the donor wheel.
 
     Raises:
-        InstallError: the donor is no wheel with a detectron2 in it, or renaming is incomplete.
+        InstallError: the donor is not a wheel that contains detectron2, or renaming is incomplete.
     """
     try:
         with zipfile.ZipFile(donor) as archive:
@@ -174,12 +174,12 @@ def build_wheel(donor: Path) -> Path:
 
 
 def install(folder: Path) -> None:
-    """Let pip install the wheel of detectron2 that is in a folder, and nothing else with it.
+    """Install the detectron2 wheel in a folder with pip, without dependencies.
 
     Raises:
-        InstallError: pip refused.
+        InstallError: pip failed.
     """
-    # By name, not by path: pip would list the temporary file as the package's source.
+    # By name, not by path: pip would record the temporary file as the package's source.
     options = "--no-deps --no-input --no-index --find-links"
     result = _python(*f"-m pip install {options}".split(), str(folder), f"detectron2=={VERSION}")
     if result.returncode != 0:
@@ -187,10 +187,10 @@ def install(folder: Path) -> None:
 
 
 def verify() -> None:
-    """Import the parts of detectron2 that the project uses in a fresh interpreter.
+    """Import the parts of detectron2 that the project uses, in a fresh interpreter.
 
     Raises:
-        InstallError: one of them does not import.
+        InstallError: one of them cannot be imported.
     """
     result = _python("-W", "ignore", "-c", VERIFY)
     if result.returncode != 0:
@@ -201,7 +201,7 @@ def verify() -> None:
 
 
 def main() -> None:
-    """Install detectron2 unless there is one, and say which one there is."""
+    """Install detectron2 unless it is already installed, and print its version."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -227,7 +227,7 @@ def main() -> None:
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # The folder is one where no detectron2 lies about that Python would import from there.
+    # Run in an empty folder, so that Python cannot import a detectron2 from the current one.
     with tempfile.TemporaryDirectory() as elsewhere:
         return subprocess.run(
             [sys.executable, *arguments], cwd=elsewhere, capture_output=True, text=True, check=False

@@ -1,7 +1,8 @@
-"""Running a step over parts of its input.
+"""Run a step over parts of its input.
 
-What a step needs in between is several times its input. In parts it stays in the processor's
-cache; and where it is recomputed in the backward pass, it exists for one part at a time.
+The intermediate results of a step are several times larger than its input. Processed in parts,
+they stay in the CPU cache. If they are also recomputed in the backward pass, they exist for only
+one part at a time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# Elements of the input that a part has at most. A CPU is fastest where a part's intermediate
-# results fit its cache, a GPU where a part fills it.
+# Maximum input elements per part. A CPU is fastest when a part's intermediate results fit in its
+# cache, a GPU when a part is large enough to occupy it fully.
 PART_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 
 
@@ -24,12 +25,12 @@ def chunked(
     """Return step(x), computed part by part along a dimension that the step does not mix.
 
     Args:
-        step: maps x (..., n, ...) to (..., n, ...), n standing at `dim`, for any n.
-        x: of any shape.
-        dim: dimension to divide.
-        recompute: keep nothing but the input for the backward pass.
+        step: maps (..., n, ...) to (..., n, ...) for any size n of dimension `dim`.
+        x: input of any shape.
+        dim: dimension to split.
+        recompute: save only the input for the backward pass.
     """
-    # A compiled graph repeats the step for every part: of few it is compiled in less time.
+    # torch.compile unrolls the loop over parts, so fewer and larger parts compile faster.
     in_cache = x.device.type == "cpu" and not torch.compiler.is_compiling()
     limit = PART_ELEMENTS["cpu" if in_cache else "cuda"]
     size = max(1, limit * x.shape[dim] // x.numel())
@@ -48,7 +49,7 @@ def chunked(
 
 
 def recomputed(step: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """Return step(*inputs); the backward pass computes it again instead of keeping it."""
+    """Return step(*inputs); the backward pass recomputes its intermediate results."""
     if not torch.is_grad_enabled():
         return step(*inputs)
     return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -1,4 +1,4 @@
-"""What the head needs of a vision-language model, and the registry of such models."""
+"""Interface between the head and a vision-language model, and the registry of such models."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ Functions from a whole config to an `Encoder`, by the value of MODEL.SEM_SEG_HEA
 
 
 class ImageFeatures(NamedTuple):
-    """What an encoder sees in B images on an (H, W) grid of patches.
+    """Features of B images on an (H, W) grid of patches.
 
-    dense: (B, HW, C), or (B, 1 + HW, C) with a CLS token first, in the joint image-text space, not
-        normalized.
-    middle: two maps (B, middle_dim, H, W) from about one third and two thirds of the depth.
+    Attributes:
+        dense: (B, HW, C), or (B, 1 + HW, C) with a CLS token first, in the joint image-text
+            space, not normalized.
+        middle: two maps (B, middle_dim, H, W), from about one third and two thirds of the depth.
     """
 
     dense: Tensor
     middle: list[Tensor]
 
     def dense_map(self) -> Tensor:
-        """The patches' dense features as a map (B, C, H, W)."""
+        """Return the dense features of the patches as a map (B, C, H, W)."""
         height, width = self.middle[0].shape[-2:]
         patches = self.dense[:, -height * width :].transpose(1, 2)
         return patches.unflatten(2, (height, width))
 
 
 class Encoder(Protocol):
-    """A vision-language model with dense image features; an nn.Module.
+    """An nn.Module that encodes images densely and class names into one joint space.
 
-    It owns its tokenizer, its prompts, and whatever fine-tunes it. Nothing else in the project
-    knows which model it is.
+    It owns its tokenizer, prompts and fine-tuning. Nothing else in the project depends on which
+    model it is.
 
-    input_size: (height, width) of an input image, in pixels.
-    embed_dim: channels C of the joint image-text space.
-    middle_dim: channels of the intermediate maps.
-    templates: prompts P of a class name.
+    Attributes:
+        input_size: (height, width) of an input image, in pixels.
+        embed_dim: channels C of the joint image-text space.
+        middle_dim: channels of the intermediate maps.
+        templates: number P of prompts per class name.
     """
 
     @property
@@ -71,27 +73,27 @@ class Encoder(Protocol):
         ...
 
     def encode_text(self, names: Sequence[str]) -> Tensor:
-        """L2-normalized features (T, P, C) of T class names."""
+        """Return L2-normalized features (T, P, C) of T class names."""
         ...
 
     def embed_text(self, names: Sequence[str]) -> Tensor:
-        """Features (T, P, C) of T class names before normalization."""
+        """Return features (T, P, C) of T class names before normalization."""
         ...
 
     def accumulated_batch(self, names: Sequence[str], parts: int) -> AbstractContextManager[None]:
-        """Within this, `parts` training steps share one encoding of the class names."""
+        """Return a context in which `parts` training steps share one encoding of `names`."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """All parameters, trained or not; their learning rate is scaled by CLIP_MULTIPLIER."""
+        """Return all parameters, trainable or not; CLIP_MULTIPLIER scales their learning rate."""
         ...
 
 
 def build_encoder(cfg: CfgNode) -> Encoder:
-    """Build the encoder that MODEL.SEM_SEG_HEAD.ENCODER names.
+    """Build the encoder named by MODEL.SEM_SEG_HEAD.ENCODER.
 
     Raises:
-        UserError: there is no such encoder, or it refuses a value of the config.
+        UserError: there is no such encoder, or it rejects a value in the config.
     """
     name = cfg.MODEL.SEM_SEG_HEAD.ENCODER
     if name not in ENCODER_REGISTRY:

@@ -1,4 +1,4 @@
-"""CATSegHead: an encoder and the aggregator, behind detectron2's head registry."""
+"""CATSegHead: an encoder and the aggregator, registered as a detectron2 head."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from cat_seg.modeling.encoder import Encoder, ImageFeatures, build_encoder
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class CATSegHead(nn.Module):
-    """Encodes images and class names, and aggregates their similarity.
+    """Encoder of images and class names, with the aggregator of their similarity.
 
     Args:
         encoder: CLIP, or another vision-language model; see `cat_seg.modeling.encoder`.
-        aggregator: from the cost volume to logits.
-        upsample1, upsample2: bring the encoder's middle maps to twice and four times the grid.
-        max_classes: classes that go on to the aggregator at most.
-        geodesic: geodesic similarity in the cost volume in place of the cosine.
+        aggregator: maps the cost volume to logits.
+        upsample1, upsample2: upsample the encoder's two middle maps to 2x and 4x the grid.
+        max_classes: maximum number of classes passed to the aggregator.
+        geodesic: use geodesic similarity instead of cosine in the cost volume.
     """
 
     @configurable
@@ -50,7 +50,7 @@ class CATSegHead(nn.Module):
         geodesic: bool,
     ) -> None:
         super().__init__()
-        self.clip = encoder  # the name in checkpoints
+        self.clip = encoder  # named as in checkpoints
         self.aggregator = aggregator
         self.upsample1 = upsample1
         self.upsample2 = upsample2
@@ -66,7 +66,10 @@ class CATSegHead(nn.Module):
     def from_config(
         cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec] | None = None
     ) -> dict[str, Any]:
-        """Build the parts from a config. The encoder is the backbone: no input shape."""
+        """Return the constructor arguments for a config.
+
+        `input_shape` is unused: the encoder takes the place of a backbone.
+        """
         head = cfg.MODEL.SEM_SEG_HEAD
         check_head(head)
         encoder = build_encoder(cfg)
@@ -82,20 +85,20 @@ class CATSegHead(nn.Module):
         }
 
     def guidance(self, features: ImageFeatures) -> Guidance:
-        """The three levels of appearance guidance."""
+        """Return the three levels of appearance guidance."""
         first, second = features.middle
         return Guidance(features.dense_map(), self.upsample1(first), self.upsample2(second))
 
     def forward(self, features: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
-        """Logits (B, T, 4H, 4W).
+        """Return logits (B, T, 4H, 4W).
 
         Args:
             features: dense image features (B, C, H, W).
-            text: L2-normalised text features (T, P, C).
-            guidance: what guides the aggregation.
+            text: L2-normalized text features (T, P, C).
+            guidance: appearance guidance of the aggregation.
         """
         cost = cost_volume(features, text, self.geodesic)
-        # One feature a class: the mean direction of its prompts.
+        # One text feature per class: the normalized mean over its P prompts.
         mean = text[:, 0] if text.shape[1] == 1 else F.normalize(text.mean(dim=1), dim=-1)
         classes = len(mean)
         mean = mean.expand(len(cost), -1, -1)

@@ -11,25 +11,28 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-COSINE_LIMIT = 1 - 1e-7  # arccos has no finite gradient at 1
+COSINE_LIMIT = 1 - 1e-7  # the gradient of arccos is infinite at +-1
 
 
 def angle(cosine: Tensor) -> Tensor:
-    """Angle in radians of a cosine, finite gradients included."""
+    """Return the angle (radians) of a cosine, which is clamped to keep the gradient finite."""
     return cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT).arccos()
 
 
 def geodesic_similarity(cosine: Tensor) -> Tensor:
-    """1 - angle / pi of a cosine: 1 for equal directions, 0 for opposite ones."""
+    """Return 1 - angle / pi of a cosine: 1 for equal directions, 0 for opposite ones."""
     return 1 - angle(cosine) / math.pi
 
 
 class AdaptiveFeatureRectification(nn.Module):
-    """AFR: channel and spatial gates, mixed in by the estimated certainty.
+    """AFR: channel and spatial gates, blended in according to the estimated certainty.
+
+    Output: (1 - mix) * x + mix * x * gate, with gate = channel gate * spatial gate and
+    mix = sigmoid(mix_weight) * (1 - uncertainty).
 
     Args:
-        channels: C of the features.
-        reduction: r, the gates' hidden layers have C / r channels.
+        channels: channels C of the features.
+        reduction: r; the hidden layers have C / r channels.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -58,7 +61,7 @@ class AdaptiveFeatureRectification(nn.Module):
         """Rectify features (B, C, H, W).
 
         Returns:
-            The rectified features (B, C, H, W), and the regulariser of the gates, a scalar.
+            The rectified features (B, C, H, W), and the regularizer of the gates, a scalar.
         """
         spatial = self.spatial_gate(features)
         gate = self.channel_gate(features)[:, :, None, None] * spatial
@@ -69,23 +72,24 @@ class AdaptiveFeatureRectification(nn.Module):
 
     @staticmethod
     def _regulariser(gate: Tensor, spatial: Tensor) -> Tensor:
-        """Keeps the gates near one half, and the spatial gate smooth."""
+        """Return the penalty that keeps the gates near 0.5 and the spatial gate smooth."""
         steps = sum(spatial.diff(dim=axis).abs().mean() for axis in (2, 3))
         return 0.1 * (gate - 0.5).abs().mean() + 0.01 * steps
 
 
 class HypersphericalPrototypeAlignment(nn.Module):
-    """HPA: pulls features towards their class's prototype on the unit hypersphere.
+    """HPA: a loss that pulls features toward the prototype of their class on the unit hypersphere.
 
-    Prototypes follow the class means of the global batch with momentum, without gradient, and
-    are therefore the same on every rank.
+    Prototypes are moving averages, without gradient, of the class means of the global batch.
+    They are therefore the same on every rank.
 
     Args:
-        classes: T, the classes trained on.
-        channels: C of the features.
-        momentum: share of a known prototype that an update keeps.
-        temperature: of the separation loss.
-        separation_weight: of the separation loss; at 0 the temperatures do not train.
+        classes: number T of training classes.
+        channels: channels C of the features.
+        momentum: weight of the old prototype in an update.
+        temperature: temperature of the separation loss.
+        separation_weight: weight of the separation loss; at 0 the per-class temperatures do not
+            train.
     """
 
     def __init__(
@@ -109,17 +113,17 @@ class HypersphericalPrototypeAlignment(nn.Module):
         self.log_temperatures = nn.Parameter(torch.zeros(classes), separation_weight > 0)
         self.register_buffer("prototypes", torch.zeros(classes, channels))
         self.register_buffer("prototype_initialized", torch.zeros(classes, dtype=torch.bool))
-        self._share: Tensor | None = None  # of one feature in a joint batch's loss
+        self._share: Tensor | None = None  # weight of one feature in an accumulated batch's loss
 
     @contextmanager
     def accumulated_batch(self, sums: Tensor, parts: int) -> Iterator[None]:
         """Update the prototypes once for a batch whose parts are then forwarded one by one.
 
-        Within this, the mean of the parts' losses is the loss of the batch.
+        Within this context, the mean of the parts' losses is the loss of the batch.
 
         Args:
-            sums: `class_sums` of all parts together.
-            parts: their number.
+            sums: the sum of `class_sums` over all parts, (T, C + 1).
+            parts: number of parts.
         """
         self._share = parts * self._update_prototypes(sums)
         try:
@@ -129,11 +133,11 @@ class HypersphericalPrototypeAlignment(nn.Module):
 
     @torch.no_grad()
     def class_sums(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Sums (T, C) of the aligned features by class, and their numbers, as (T, C + 1).
+        """Return per-class sums (T, C) and counts (T, 1) of aligned features, as (T, C + 1).
 
         Args:
             features: (B, C, H, W).
-            labels: class indices (B, h, w); what is outside 0..T-1 counts as unlabelled.
+            labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self._sums(*self._labelled(features.float(), labels))
@@ -143,12 +147,12 @@ class HypersphericalPrototypeAlignment(nn.Module):
 
         Args:
             features: (B, C, H, W).
-            labels: class indices (B, h, w); what is outside 0..T-1 counts as unlabelled.
+            labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
 
         Returns:
-            Mean geodesic distance (radians) of every labelled feature of the global batch to its
-            class's prototype, plus the weighted separation loss. On one of several ranks it is
-            scaled so that the mean over the ranks is that of the global batch.
+            Mean geodesic distance (radians) between each labeled feature and the prototype of its
+            class, plus the weighted separation loss. With several ranks, each returns its own
+            features' part, scaled so that the mean over ranks is the loss of the global batch.
         """
         with torch.autocast(features.device.type, enabled=False):
             aligned, targets = self._labelled(features.float(), labels)
@@ -162,12 +166,12 @@ class HypersphericalPrototypeAlignment(nn.Module):
             return loss * share
 
     def align(self, features: Tensor) -> Tensor:
-        """Unit features (N, C) from features (N, C) of any norm."""
+        """Return aligned unit features (N, C) of features (N, C) of any norm."""
         unit = F.normalize(features, dim=1)
         return F.normalize(unit + 0.1 * F.normalize(self.alignment_proj(unit), dim=1), dim=1)
 
     def _labelled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The labelled positions' aligned features (N, C) and classes (N,)."""
+        """Return the aligned features (N, C) and classes (N,) of the labeled positions."""
         grid = features.shape[-2:]
         targets = F.interpolate(labels[:, None].float(), size=grid, mode="nearest")
         targets = targets.long().flatten()
@@ -180,7 +184,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
 
     @torch.no_grad()
     def _update_prototypes(self, sums: Tensor) -> Tensor:
-        """Move the prototypes of the classes present; returns a feature's share in the loss."""
+        """Update the prototypes of the classes present; return one feature's weight in the loss."""
         if _world_size() > 1:
             dist.all_reduce(sums)
         means, counts = F.normalize(sums[:, :-1], dim=1), sums[:, -1]
@@ -193,7 +197,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
         return _world_size() / counts.sum().clamp(min=1)
 
     def _separation(self, aligned: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross-entropy of every feature over all known prototypes."""
+        """Return the summed cross-entropy of all features over the initialized prototypes."""
         known = self.prototype_initialized
         similarity = geodesic_similarity(aligned @ self.prototypes.T.clone())
         logits = similarity / (self.temperature * F.softplus(self.log_temperatures))

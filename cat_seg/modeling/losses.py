@@ -9,19 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 16  # classes whose full-size logits exist at a time
+CHUNK = 16  # number of classes whose full-size logits exist at the same time
 
 
 def sem_seg_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of every class, averaged over every pixel and class.
+    """Return the binary cross-entropy averaged over all pixels and classes.
 
-    Pixels whose label is outside 0..T-1 (the ignored ones) stay in the average with an all-zero
-    target (CAT-Seg). No one-hot target is built: cross-entropy with target z is
-    softplus(x) - z x. The gradient is computed with the loss, so that logits of the labels' size
-    exist for a few classes at a time only.
+    As in CAT-Seg, ignored pixels (label outside 0..T-1) stay in the average with an all-zero
+    target.
+
+    To save memory, no one-hot target is built: the cross-entropy of logit x and target z is
+    softplus(x) - z x. The gradient is computed in the forward pass, so full-size logits exist for
+    only a few classes at a time.
 
     Args:
-        logits: (B, T, h, w), upsampled bilinearly to the labels' size.
+        logits: (B, T, h, w); upsampled bilinearly to the label size.
         labels: class indices (B, H, W).
     """
     return _UpsampledCrossEntropy.apply(logits, labels)
@@ -47,7 +49,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
-        # In half precision only once scaled: a loss scale keeps it from vanishing.
+        # Cast to half precision after scaling: the loss scale prevents underflow.
         return (gradient * scale).to(ctx.dtype), None
 
 

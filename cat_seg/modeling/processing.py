@@ -1,4 +1,4 @@
-"""From images of any size to CLIP's input, and from logits back to the image."""
+"""Resizing and padding of images for CLIP, and mapping of logits back to the image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cat_seg.modeling.chunking import chunked
 
-WINDOW = 384  # pixels, side of a window and of the whole image beside the windows
-OVERLAP = 0.333
-CANVAS = 640  # pixels, side of the square that the windows tile
+WINDOW = 384  # pixels; side of a window, and of the whole image once resized for its own pass
+OVERLAP = 0.333  # fraction of a window; the stride is int(384 * (1 - 0.333)) = 256 pixels
+CANVAS = 640  # pixels; side of the square image covered by the windows
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -23,13 +23,13 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pad(image: Tensor, size: tuple[int, int], value: float = 0.0) -> Tensor:
-    """Pad an image or label map (..., H, W) at the right and the bottom to `size`."""
+    """Pad an image or label map (..., H, W) on the right and bottom to `size`."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, size[1] - width, 0, size[0] - height), value=value)
 
 
 def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
-    """`size` rounded up to multiples of `divisibility`; 0 or less leaves it."""
+    """Round `size` up to multiples of `divisibility`; 0 or less leaves it unchanged."""
     if divisibility <= 0:
         return size
     return tuple(-(-side // divisibility) * divisibility for side in size)
@@ -38,22 +38,22 @@ def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
 def restore(
     logits: Tensor, padded: tuple[int, int], image: tuple[int, int], output: tuple[int, int]
 ) -> Tensor:
-    """Probabilities at the size asked for, from the logits over a padded image.
+    """Convert the logits of a padded image to probabilities at the output size.
 
     Args:
-        logits: (T, h, w), over the padded image.
-        padded, image, output: (height, width) of the padded image, of the image in it, and of
+        logits: (T, h, w), covering the padded image.
+        padded, image, output: (height, width) of the padded image, the image without padding, and
             the result.
 
     Returns:
-        (T, *output).
+        Probabilities (T, *output).
     """
 
     def classes(part: Tensor) -> Tensor:
         probabilities = part.sigmoid()
         if padded == image:
             return sem_seg_postprocess(probabilities, part.shape[-2:], *output)
-        # The padding is cut off where it is whole pixels.
+        # Crop at the padded image's resolution, where the padding is a whole number of pixels.
         return sem_seg_postprocess(resize(probabilities[None], padded)[0], image, *output)
 
     return chunked(classes, logits, dim=0)
@@ -64,11 +64,13 @@ def sliding_window(
     predict: Callable[[Tensor], Tensor],
     output: tuple[int, int] = (CANVAS, CANVAS),
 ) -> Tensor:
-    """CAT-Seg's evaluation protocol: overlapping windows and the whole image, averaged.
+    """Segment an image by CAT-Seg's evaluation protocol.
+
+    Overlapping windows are averaged, and their mean is averaged with the whole image's prediction.
 
     Args:
         image: (C, H, W).
-        predict: from a batch (B, C, 384, 384) to logits (B, T, h, w).
+        predict: maps a batch (B, C, 384, 384) to logits (B, T, h, w).
         output: (height, width) of the result.
 
     Returns:

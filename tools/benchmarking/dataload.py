@@ -1,4 +1,4 @@
-"""The training loader's time per batch, and the memory of its workers."""
+"""Measure the training loader's time per batch and the memory of its workers."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tools.benchmarking.timing import spread
 
 NAME = "benchmark_dataload"
 IMAGES = 64
-SIZE = (480, 640)  # height, width; COCO's usual one
-REGION = 32  # pixels, side of the squares of one label and one colour
-QUALITY = 95  # of the JPEGs
+SIZE = (480, 640)  # height, width; typical of COCO
+REGION = 32  # pixels; side of each square of one label and one color
+QUALITY = 95  # JPEG quality
 
 
 def run_loader(options: Options, note: Callable[[str], None]) -> dict[str, Any]:
-    """Draw batches of the training loader, `--step` seconds apart.
+    """Take batches from the training loader, `--step` seconds apart.
 
     Returns:
-        `work`, `time` (seconds that a batch was waited for) and `memory` (of the largest worker),
-        for the report and JSON.
+        `work`, `time` (seconds of waiting per batch) and `memory` (of the largest worker), for the
+        report and JSON.
 
     Raises:
-        UserError: a bad config.
+        UserError: the config is invalid.
     """
     with TemporaryDirectory() as folder:
         cfg = build_config(options, Path(folder))
@@ -54,7 +54,7 @@ def _run(cfg: CfgNode, options: Options, note: Callable[[str], None]) -> dict[st
     workers = cfg.DATALOADER.NUM_WORKERS
     round_size = max(workers, 1)
     batches = iter(build_train_loader(cfg, seed=0))
-    # What the workers have prepared before the first is asked for would seem to take no time.
+    # Skip batches that the workers prefetched: they would seem to take no time.
     for _ in range(options.warmup + 3 * workers):
         next(batches)
     waits = []
@@ -65,12 +65,12 @@ def _run(cfg: CfgNode, options: Options, note: Callable[[str], None]) -> dict[st
         waits.append(time.perf_counter() - start)
         if (index + 1) % round_size == 0:
             note(f"{index + 1} batches")
-    memory = []  # apart from the times: while it is read, workers work on
+    memory = []  # measured separately, because workers keep prefetching while it is read
     for _ in range(options.runs):
         memory.append(largest_child())
         for _ in range(round_size):
             next(batches)
-    # Workers deliver in turns: a round of all is the shortest steady stretch.
+    # Workers deliver in turn, so one round over all workers is the shortest steady period.
     rounds = np.reshape(waits, (options.runs, round_size)).mean(axis=1)
     return {
         "work": {"batch": options.batch, "workers": workers, "step_seconds": options.step},
@@ -85,7 +85,7 @@ def _run(cfg: CfgNode, options: Options, note: Callable[[str], None]) -> dict[st
 
 
 def write_images(folder: Path, classes: int, ignored: int) -> None:
-    """Write IMAGES noisy JPEGs to folder/i, and label maps of squares (PNG) to folder/l."""
+    """Write IMAGES noisy JPEGs to folder/i, and PNG label maps made of squares to folder/l."""
     random = np.random.default_rng(0)
     for part in ("i", "l"):
         (folder / part).mkdir()
@@ -105,7 +105,7 @@ def _enlarged(squares: np.ndarray) -> np.ndarray:
 
 
 def largest_child() -> int:
-    """Bytes of the largest child process, its share of shared pages; 0 where there is none."""
+    """Return the proportional set size (PSS) of the largest child process in bytes, 0 if none."""
     return max((_proportional(child.pid) for child in multiprocessing.active_children()), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Training steps in several processes at once: efficiency, and what they send each other."""
+"""Measure training steps in several processes: efficiency and communication volume."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MIB = 2**20
 
 
 def run_ddp(options: Options, note: Callable[[str], None]) -> dict[str, Any]:
-    """Measure the step of one process, then of --processes, each with --batch images.
+    """Measure the step of one process, then of --processes at once, each with --batch images.
 
     Returns:
-        `work` (with the efficiency, and the MiB of gradients that a process reduces in a step),
-        `time` of the slowest process, and `memory`, for the report and JSON.
+        `work` (including the efficiency and the MiB of gradients that a process reduces per step),
+        `time` and `memory` of the slowest process, for the report and JSON.
 
     Raises:
-        UserError: a bad config.
+        UserError: the config is invalid.
     """
     alone, together = (_measure(options, number, note) for number in (1, options.processes))
     slowest = max(together, key=lambda rank: rank["seconds"]["median"])
@@ -65,7 +65,7 @@ def _measure(options: Options, number: int, note: Callable[[str], None]) -> list
 
 
 def _process(rank: int, number: int, options: Options, folder: str) -> None:
-    """Measure in one of so many processes; writes <rank>.json to the folder."""
+    """Measure in one of `number` processes, and write <rank>.json to the folder."""
     own = Path(folder) / f"classes_{rank}"
     own.mkdir()
     cfg = build_config(options, own)
@@ -115,7 +115,7 @@ def _process(rank: int, number: int, options: Options, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def _counted(sent: list[int], bucket):  # DDP refuses annotations that are text
-    """DDP's own average of gradients, with the bytes of each bucket noted."""
+def _counted(sent: list[int], bucket):  # DDP rejects annotations that are strings
+    """Average gradients as DDP does by default, and record the bytes of each bucket."""
     sent.append(bucket.buffer().nbytes)
     return allreduce_hook(None, bucket)

@@ -1,4 +1,4 @@
-"""One measurement of a model's step: time, memory, operations, stages."""
+"""Measure one step of a model: time, memory, operations and stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools.benchmarking.stages import Part, Trace, observed
 from tools.benchmarking.timing import Unit, describe_unit, measure, progress, summarise, timed
 from tools.benchmarking.workloads import Workload, machine_settings
 
-STAGE_RUNS = 3  # with hooks; the middle one is reported
+STAGE_RUNS = 3  # runs with hooks; the median one is reported
 
 Note = Callable[[str], None]
 
@@ -24,13 +24,14 @@ def run_model(options: Options, note: Note) -> dict[str, Any]:
     """Measure a train, eval, slide or text step.
 
     Args:
-        note: told what goes on.
+        options: the command line.
+        note: called with progress messages.
 
     Returns:
         `work`, `time`, `unit`, `memory` and `stages`, for the report and JSON.
 
     Raises:
-        UserError: a bad config.
+        UserError: the config is invalid.
     """
     with TemporaryDirectory() as folder:
         cfg = build_config(options, Path(folder))
@@ -77,7 +78,7 @@ def _by_stage(workload: Workload, unit: Unit, runs: int, note: Note) -> dict[str
 
 
 def by_stage(seconds: dict[Part, float], flops: dict[Part, float]) -> dict[str, Any]:
-    """Seconds and operations by phase: `rows`, one for every stage, and their `sum`."""
+    """Return seconds and operations by phase: `rows`, one per stage, and their `sum`."""
     rows: dict[str, dict[str, Any]] = {}
     total: dict[str, Any] = {"stage": "sum", "seconds": {}, "flops": {}}
     for key, parts in (("seconds", seconds), ("flops", flops)):

@@ -1,4 +1,4 @@
-"""A process from its start to its first result; tools.benchmarking.start runs it."""
+"""Process measured from its start to its first result; run by tools.benchmarking.start."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tools.benchmarking.memory import resident
 
 
 def main(config: str, height: str, width: str, started: str) -> None:
-    """Print the seconds of every phase, and the peak of resident memory, as JSON.
+    """Print the seconds of every phase and the peak resident memory as JSON.
 
     Args:
         config: a config file with MODEL.WEIGHTS.
-        height, width: of the image.
-        started: time.time() when the process was asked for.
+        height, width: size of the image in pixels.
+        started: time.time() just before the process was started.
     """
     stamps = {"": float(started), "import": time.time()}
     cfg = load_config(config)

@@ -1,4 +1,4 @@
-"""Counting floating-point operations; a multiplication and an addition are two."""
+"""Count floating-point operations; a multiply-add counts as two."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ Shape = Sequence[int]
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts matrix products, convolutions, attention and linear systems while it is entered.
+    """Counter of the FLOPs of matrix products, convolutions, attention and linear solves.
 
-    Element-wise work, norms and reductions count nothing: memory bounds them, not the machine's
-    arithmetic. The formulas are those of PyTorch's FlopCounterMode, which itself also follows the
-    modules, and fails where one gets a parameter as its input without gradients.
+    Element-wise operations, norms and reductions are not counted, because they are bound by memory
+    rather than arithmetic. The formulas are those of PyTorch's FlopCounterMode. That class is not
+    used because it also tracks modules, and fails if a module receives a parameter as input
+    without gradients.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class FlopCounter(TorchDispatchMode):
 
 
 def product_flops(side: int) -> int:
-    """Operations of the product of two square matrices."""
+    """Return the operations of a product of two square matrices."""
     return 2 * side**3
 
 
@@ -72,7 +73,7 @@ def _attention_backward(
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-# What PyTorch, of some release, has no formula for.
+# Operations for which some PyTorch releases have no formula.
 _FORMULAS: dict[Any, Callable[..., int]] = {
     aten._linalg_solve_ex: _solve,
     aten.linalg_lu_solve: _lu_solve,

@@ -1,4 +1,4 @@
-"""Peak memory of a part of a program."""
+"""Measure the peak memory of a section of a program."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _RESET_PEAK = "5"  # see proc_pid_clear_refs(5)
 
 
 class PeakMemory:
-    """Peak memory from `start` on.
+    """Peak memory since `start`.
 
-    CUDA: what PyTorch allocated and reserved. CPU: resident memory of this process (VmHWM), whose
-    peak Linux lets a process reset; where it does not, the peak is that since the process began,
-    and `since` says so.
+    CUDA: memory allocated and reserved by PyTorch. CPU: peak resident memory of this process
+    (VmHWM), which Linux lets a process reset. If resetting fails, the peak is that since the
+    process began, and `since` is "process".
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,7 +27,7 @@ class PeakMemory:
         self._before = 0
 
     def start(self) -> None:
-        """Forget earlier peaks."""
+        """Reset the peak."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
@@ -39,7 +39,7 @@ class PeakMemory:
         self._before = resident("VmRSS")
 
     def read(self) -> dict[str, int | str]:
-        """Bytes: `peak`, and `before`, what was in use at `start`; on CUDA `reserved`, too."""
+        """Return bytes: `peak`, `before` (in use at `start`) and, on CUDA, `reserved`."""
         if self._device.type == "cuda":
             return {
                 "kind": "CUDA allocated",
@@ -52,8 +52,8 @@ class PeakMemory:
 
 
 def resident(field: str, status: Path = _STATUS) -> int:
-    """Resident memory in bytes: now ("VmRSS") or at its peak ("VmHWM")."""
-    if not status.exists():  # no Linux: only the peak is known
+    """Return resident memory in bytes: current ("VmRSS") or peak ("VmHWM")."""
+    if not status.exists():  # not Linux: only the peak is available
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     for line in status.read_text().splitlines():
         name, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""The command line of the benchmark, and the config that it stands for."""
+"""The benchmark's command line, and the config built from it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SWEEPS = {
     "size": (384, 512, 640, 768, 896, 1024),
 }
 AMP = {"off": None, "bf16": "bfloat16", "fp16": "float16"}  # SOLVER.AMP.DTYPE
-IMAGE_SIZES = {"slide": (480, 640)}  # of the modes whose images are not CLIP's input
+IMAGE_SIZES = {"slide": (480, 640)}  # modes whose default image size is not CLIP's input size
 INFERENCE = ("eval", "slide", "start")
 _NOT_SHARED = {"stages", "output", "sweep", "points", "compare", "opts"}
-_SWITCHES = {"tf32"}  # whose default is the config's
+_SWITCHES = {"tf32"}  # on/off options whose default comes from the config
 _MOST_SHIPPED = "ade847"
 
 EPILOG = """\
@@ -48,7 +48,7 @@ eval, slide: the size of the answer)."""
 
 @dataclass(frozen=True)
 class Options:
-    """The command line; see `parse`."""
+    """Parsed command line; see `parse`."""
 
     config_file: str
     mode: str
@@ -76,7 +76,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     """Parse and check the command line.
 
     Raises:
-        UserError: an argument that makes no sense, alone or beside another.
+        UserError: an argument is invalid, alone or in combination with another.
     """
     given = vars(_parser().parse_args(argv))
     given["stages"] = not given.pop("no_stages")
@@ -94,7 +94,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 
 
 def arguments(options: Options) -> list[str]:
-    """The options of a measurement as command line: what the points of a sweep share."""
+    """Return the command-line arguments that all points of a sweep share."""
     given: list[str] = []
     for field in fields(options):
         value = getattr(options, field.name)
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(key: str, given: Sequence[str]) -> tuple[tuple[int, ...], Sequence[str]]:
-    """The numbers that an option begins with; KEY VALUE pairs may follow it."""
+    """Split an option's values into leading numbers and the KEY VALUE pairs after them."""
     numbers = tuple(map(int, takewhile(str.isdecimal, given)))
     if not numbers:
         raise UserError(f"--{key.replace('_', '-')} {given[0]}: give whole numbers")
@@ -228,13 +228,14 @@ def _check(options: Options) -> None:
 
 
 def build_config(options: Options, folder: Path) -> CfgNode:
-    """The config to measure.
+    """Build the config to measure.
 
     Args:
-        folder: where a list of --classes goes; it has to stay while the model is built.
+        options: the command line.
+        folder: folder for the class list of --classes; it must exist until the model is built.
 
     Raises:
-        UserError: a bad config, or a device that is not here.
+        UserError: the config is invalid, or the device is not available.
     """
     changes = ["MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", "random", "MODEL.DEVICE", options.device]
     if options.mode in INFERENCE:
@@ -258,7 +259,7 @@ def build_config(options: Options, folder: Path) -> CfgNode:
 
 
 def uses_tf32(options: Options) -> bool:
-    """Whether float32 products are rounded to TF32: on CUDA alone, by --tf32 or the config."""
+    """Return whether float32 products use TF32: only on CUDA, as set by --tf32 or the config."""
     if not options.device.startswith("cuda"):
         return False
     if options.tf32 is not None:
@@ -267,7 +268,7 @@ def uses_tf32(options: Options) -> bool:
 
 
 def class_names(number: int, path: str) -> list[str]:
-    """So many class names: of `path`, of the longest shipped vocabulary, or made up."""
+    """Return `number` class names from `path`, the longest shipped vocabulary, or made up."""
     for source in (path, shipped_path(_MOST_SHIPPED)):
         names = load_vocabulary(source)
         if number <= len(names):

@@ -1,4 +1,4 @@
-"""Results as tables on the terminal and as JSON."""
+"""Benchmark results as terminal tables and as JSON."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tools.benchmarking.stages import OTHER
 from tools.benchmarking.workloads import BACKWARD, FORWARD
 
 GIB = 2**30
-COUNTED = (FORWARD, BACKWARD)  # what stages are measured in
+COUNTED = (FORWARD, BACKWARD)  # the phases that are broken down by stage
 FORMAT = "github"
-LEAST_FLOOR = 0.005  # units, below which a ratio says nothing
+LEAST_FLOOR = 0.005  # units; ratios to a smaller floor are meaningless
 Result = Mapping[str, Any]
 
 
 def environment(options: Options) -> dict[str, Any]:
-    """What a figure depends on beside the code and the options."""
+    """Return what results depend on besides the options: hardware, versions and the commit."""
     on_gpu = options.device.startswith("cuda")
     return {
         "torch": torch.__version__,
@@ -41,7 +41,7 @@ def environment(options: Options) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's name, or its architecture where it has none."""
+    """Return the processor's name, or its architecture if it has none."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -49,12 +49,12 @@ def cpu_name() -> str:
 
 
 def described(options: Options) -> dict[str, Any]:
-    """The options as JSON takes them."""
+    """Return the options as JSON-serializable values."""
     return {key: str(v) if isinstance(v, Path) else v for key, v in asdict(options).items()}
 
 
 def write(content: Any, path: Path) -> None:
-    """Write JSON, complete or not at all.
+    """Write JSON atomically.
 
     Raises:
         UserError: `path` cannot be written.
@@ -68,7 +68,7 @@ def write(content: Any, path: Path) -> None:
 
 
 def read(path: str | Path) -> Any:
-    """Read JSON that `write` wrote.
+    """Read JSON written by `write`.
 
     Raises:
         UserError: `path` cannot be read.
@@ -80,7 +80,7 @@ def read(path: str | Path) -> Any:
 
 
 def text(result: Result) -> str:
-    """All tables of one result."""
+    """Format all tables of one result."""
     options, machine = result["options"], result["environment"]
     where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
     work = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in result["work"].items())
@@ -135,10 +135,10 @@ def _quartiles(values: Mapping[str, float]) -> str:
 
 
 def _stages(result: Result) -> str:
-    """Seconds and operations by stage; the rows sum to the whole of one run with hooks."""
+    """Tabulate seconds and operations by stage; the rows sum to one whole run with hooks."""
     second, side = result["stages"]["unit"], result["unit"]["flops"]
     found = result["stages"]["rows"]
-    found = sorted(found, key=lambda row: row["stage"] == OTHER)  # last, the others as they ran
+    found = sorted(found, key=lambda row: row["stage"] == OTHER)  # "other" last, the rest in order
     whole = _both(result["stages"]["sum"]["seconds"])
     rows = []
     for row in [*found, result["stages"]["sum"]]:
@@ -159,7 +159,7 @@ def _both(parts: Mapping[str, float]) -> float:
 
 
 def comparison(before: Result, after: Result) -> str:
-    """Time, units, memory and stages of two results beside each other."""
+    """Tabulate time, units, memory and stages of two results side by side."""
     found = [_figures(result) for result in (before, after)]
     rows = []
     for name in dict.fromkeys([*found[0], *found[1]]):

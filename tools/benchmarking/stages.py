@@ -1,4 +1,4 @@
-"""Where a step spends its time or its arithmetic: by stage of the model, forward and backward."""
+"""Break down the time or arithmetic of a step by model stage, forward and backward."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 OTHER = "other"
 
-# The stages of a model: name and path of the modules, the first that fits counts. A stage has what
-# its modules do less what other stages inside of them do; {} is what the path's * stands for.
+# The stages of a model: stage name and module path; the first matching path counts. A stage
+# excludes the stages nested inside its modules. {} is replaced by what matches * in the path.
 MODULES = (
     ("adapters", "sem_seg_head.clip.adapter"),
     ("text tower", "sem_seg_head.clip.text"),
@@ -34,7 +34,7 @@ MODULES = (
     ("aggregator, rest", "sem_seg_head.aggregator"),
     ("HPA", "hpa"),
 )
-# Further stages are functions: name, module, and the name that the module calls it by.
+# Stages that are functions: stage name, module, and the function's name in that module.
 FUNCTIONS = (
     ("loss", "cat_seg.cat_seg_model", "sem_seg_loss"),
     ("windows", "cat_seg.cat_seg_model", "sliding_window"),
@@ -43,18 +43,18 @@ FUNCTIONS = (
 
 
 class Part(NamedTuple):
-    """One share of a step."""
+    """One part of a step: a stage within a phase."""
 
     phase: str
     stage: str
 
 
 class Trace:
-    """A clock read wherever a step goes from one phase or stage to another.
+    """Clock readings at every change of phase or stage within a step.
 
     Args:
-        read: reads the clock: seconds, CUDA events, operations counted so far.
-        difference: what lies between two readings.
+        read: reads the clock, which gives seconds, CUDA events or operations counted so far.
+        difference: amount between two readings.
     """
 
     def __init__(self, read: Callable[[], Any], difference: Callable[[Any, Any], float]) -> None:
@@ -65,12 +65,12 @@ class Trace:
         self._marks: list[tuple[Part | None, Any]] = []
 
     def begin(self, phase: str) -> None:
-        """Enter a phase, outside of every stage."""
+        """Enter a phase, outside any stage."""
         self._phase, self.stage = phase, OTHER
         self._marks.append((Part(phase, OTHER), self._read()))
 
     def enter(self, stage: str) -> str:
-        """Enter a stage; returns the one that was left."""
+        """Enter a stage and return the previous one."""
         left = self.stage
         if stage != left:
             self.stage = stage
@@ -78,11 +78,11 @@ class Trace:
         return left
 
     def end(self) -> None:
-        """Leave the last phase."""
+        """End the last phase."""
         self._marks.append((None, self._read()))
 
     def spent(self) -> dict[Part, float]:
-        """What each part took; the sum is what lies between the first `begin` and `end`."""
+        """Return the amount per part; they sum to the amount from the first `begin` to `end`."""
         total: dict[Part, float] = defaultdict(float)
         for (part, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
             if part is not None:
@@ -92,10 +92,10 @@ class Trace:
 
 @contextmanager
 def observed(model: nn.Module, trace: Trace) -> Iterator[None]:
-    """Tell `trace` which stage runs while the block lasts, in the backward pass, too.
+    """Report to `trace` which stage runs, in forward and backward passes within this context.
 
-    Nodes of the autograd graph belong to the stage that made them. A stage that is computed again
-    within the backward pass (activation checkpointing) counts there.
+    Nodes of the autograd graph belong to the stage that created them. Recomputation in the backward
+    pass (activation checkpointing) counts as backward.
     """
     nodes = _Nodes(trace)
     with ExitStack() as undo:
@@ -115,7 +115,7 @@ def observed(model: nn.Module, trace: Trace) -> Iterator[None]:
 
 
 def stage_of(module_name: str) -> str | None:
-    """The stage of a module of that name, None where it is none."""
+    """Return the stage of the module of that name, or None if it is not a stage."""
     for stage, path in MODULES:
         match = re.fullmatch(re.escape(path).replace(r"\*", "([^.]*)"), module_name)
         if match:
@@ -124,14 +124,14 @@ def stage_of(module_name: str) -> str | None:
 
 
 class _Nodes:
-    """The nodes of the autograd graph whose stage is known; each reports when it is run."""
+    """Autograd nodes whose stage is known; each reports its stage when it runs."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._known: set[Any] = set()
 
     def claim(self, values: Any, stage: str) -> None:
-        """Give `stage` all unclaimed nodes that the tensors in `values` come from."""
+        """Assign to `stage` all unclaimed nodes that produced the tensors in `values`."""
         found = [tensor.grad_fn for tensor in _tensors(values)]
         while found:
             node = found.pop()
@@ -142,7 +142,7 @@ class _Nodes:
             found.extend(source for source, _ in node.next_functions)
 
     def release(self) -> None:
-        """Forget the graph, which otherwise would stay: its hooks know this object."""
+        """Drop the graph, which would otherwise stay alive: its hooks refer to this object."""
         self._known.clear()
 
     def _run(self, stage: str) -> None:
@@ -161,7 +161,7 @@ def _hook(module: nn.Module, stage: str, trace: Trace, nodes: _Nodes) -> Iterato
         trace.enter(left.pop())
 
     yield module.register_forward_pre_hook(before, with_kwargs=True)
-    # Checkpointing ends a computation by an exception once it has what it lacked.
+    # always_call: checkpointing stops a recomputation by an exception once it has all it needs.
     yield module.register_forward_hook(after, always_call=True)
 
 

@@ -1,4 +1,4 @@
-"""The time to the first result of a fresh process."""
+"""Measure the time to the first result of a fresh process."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ COMMAND = (sys.executable, "-m", "tools.benchmarking.first_result")
 
 
 def run_start(options: Options, note: Callable[[str], None]) -> dict[str, Any]:
-    """Write a checkpoint, and let fresh processes load it and segment one image each.
+    """Write a checkpoint, and measure fresh processes that load it and segment one image each.
 
     Returns:
-        `work`, `time` with its phases, `unit` and `memory`, for the report and JSON.
+        `work`, `time` by phase, `unit` and `memory`, for the report and JSON.
 
     Raises:
-        UserError: a bad config, or a process that failed.
+        UserError: the config is invalid, or a process failed.
     """
     with TemporaryDirectory() as folder:
         cfg = build_config(options, Path(folder))

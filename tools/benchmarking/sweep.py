@@ -1,4 +1,4 @@
-"""One mode at several values, each in a process of its own; curves of time and memory."""
+"""Measure one mode at several values, each in its own process, and plot time and memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tools.benchmarking import report
 from tools.benchmarking.options import SWEEPS, Options, arguments
 
 TOOL = REPO_ROOT / "tools" / "benchmark.py"
-# What one of the swept things is, and how many a result has.
+# Name of the swept quantity's unit, and how many of them a result has.
 PER = {
     "classes": ("class that goes on", lambda work: work["aggregated"]),
     "batch": ("image", lambda work: work["batch"]),
@@ -34,10 +34,10 @@ Points = Mapping[str, Mapping[str, Any]]
 
 
 def run_sweep(options: Options) -> None:
-    """Measure every point that --output lacks; write it after each, then draw the picture.
+    """Measure every point missing from --output, writing it after each, then draw the plot.
 
     Raises:
-        UserError: --output is of another sweep, or a point failed (those before it are kept).
+        UserError: --output belongs to another sweep, or a point failed (earlier ones are kept).
     """
     wanted = sorted(options.points or SWEEPS[options.sweep])
     content = {
@@ -63,7 +63,7 @@ def run_sweep(options: Options) -> None:
 
 
 def measure_point(options: Options, value: int) -> dict[str, Any]:
-    """The result at one value, of a process of its own, so that its peak of memory is its own."""
+    """Measure one value in its own process, so that its peak memory is not affected by others."""
     flag = {"classes": "--classes", "batch": "--batch", "size": "--image-size"}[options.sweep]
     with TemporaryDirectory() as folder:
         output = Path(folder) / "point.json"
@@ -77,9 +77,9 @@ def measure_point(options: Options, value: int) -> dict[str, Any]:
 
 
 def curves(kind: str, points: Points) -> list[dict[str, float]]:
-    """Units and GiB of every point, whole and per swept thing.
+    """Return units and GiB of every point, in total and per swept quantity.
 
-    "GiB" is what the steps took beside the model, "peak GiB" is all.
+    "GiB" is the memory that the steps took on top of the model; "peak GiB" is the total.
     """
     rows = []
     for value, result in points.items():
@@ -93,7 +93,7 @@ def curves(kind: str, points: Points) -> list[dict[str, float]]:
 
 
 def table(kind: str, points: Points) -> str:
-    """The curves as a table."""
+    """Format the curves as a table."""
     each = PER[kind][0]
     names = {"units each": f"units per {each}", "GiB each": f"GiB per {each}", "value": AXES[kind]}
     rows = [{names.get(key, key): v for key, v in row.items()} for row in curves(kind, points)]
@@ -101,7 +101,7 @@ def table(kind: str, points: Points) -> str:
 
 
 def draw(kind: str, points: Points, title: str) -> Figure:
-    """Time above, memory below; the whole on the left, per swept thing on the right."""
+    """Plot time (top) and memory (bottom), in total (left) and per swept quantity (right)."""
     rows = curves(kind, points)
     each = PER[kind][0]
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
@@ -125,7 +125,7 @@ def draw(kind: str, points: Points, title: str) -> Figure:
 
 
 def title(points: Points) -> str:
-    """What was measured, and where."""
+    """Describe what was measured, and on which machine."""
     result = next(iter(points.values()))
     options, unit = result["options"], result["unit"]
     machine = result["environment"]["gpu"] or result["environment"]["cpu"]

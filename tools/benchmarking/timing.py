@@ -1,4 +1,4 @@
-"""Times of a step beside the machine's matrix-multiply rate, taken in turns."""
+"""Time a step alternately with a matrix product, the unit of the machine's speed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tools.benchmarking.stages import Part, Trace
 
 # Side of the square matrices whose product is the unit of time.
 UNIT_SIDES = {"cpu": 2048, "cuda": 8192}
-PRODUCTS = 3  # the middle one of so many is the rate of the moment
-APART = "optimiser"  # the phase that the total leaves out
+PRODUCTS = 3  # products per measurement of the unit; the median counts
+APART = "optimiser"  # phase that is excluded from the total
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall time, and the CPU time of all threads of the process."""
+    """Wall time, and CPU time of all threads of the process."""
 
     wall: float
     cpu: float
@@ -29,19 +29,19 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Run:
-    """One step: what its parts took, in seconds, all of its CPU time, and a unit around then."""
+    """One step: seconds by part, total CPU seconds, and the unit measured around it."""
 
     parts: dict[Part, float]
     cpu: float
     unit: Seconds
 
     def phase(self, name: str) -> float:
-        """Seconds spent in a phase."""
+        """Return the seconds spent in a phase."""
         return sum(spent for part, spent in self.parts.items() if part.phase == name)
 
     @property
     def total(self) -> float:
-        """Seconds spent in all phases but the optimiser's."""
+        """Seconds spent in all phases except the optimizer's."""
         return sum(spent for part, spent in self.parts.items() if part.phase != APART)
 
 
@@ -49,12 +49,12 @@ Once = Callable[[], tuple[dict[Part, float], float]]
 
 
 class Unit:
-    """The product of two square matrices, the machine's measure of arithmetic.
+    """Product of two square matrices, the unit of time.
 
     Args:
-        device: where it is computed.
-        dtype: of the matrices.
-        side: of the matrices; by default UNIT_SIDES's of the device.
+        device: device of the product.
+        dtype: data type of the matrices.
+        side: side of the matrices; by default the device's entry in UNIT_SIDES.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, side: int | None = None) -> None:
@@ -74,14 +74,14 @@ class Unit:
         self._once = timed(multiply, device)
 
     def measure(self) -> Seconds:
-        """Seconds of one product now."""
+        """Measure the current seconds of one product."""
         taken = [self._once() for _ in range(PRODUCTS)]
         walls = [sum(parts.values()) for parts, _ in taken]
         return Seconds(statistics.median(walls), statistics.median(cpu for _, cpu in taken))
 
 
 def timed(step: Callable[[Trace], None], device: torch.device) -> Once:
-    """Time a step that tells a trace its phases: a function that gives its parts and CPU time."""
+    """Wrap a step that reports phases to a trace; calling the result returns parts and CPU time."""
 
     def once() -> tuple[dict[Part, float], float]:
         trace = trace_of(device)
@@ -94,7 +94,7 @@ def timed(step: Callable[[Trace], None], device: torch.device) -> Once:
 
 
 def trace_of(device: torch.device) -> Trace:
-    """A trace in seconds: of the device where it is CUDA, else of the clock on the wall."""
+    """Return a trace in seconds: by CUDA events on a CUDA device, otherwise by the wall clock."""
     if device.type != "cuda":
         return Trace(time.perf_counter, lambda start, stop: stop - start)
 
@@ -111,11 +111,13 @@ def trace_of(device: torch.device) -> Trace:
 
 
 def measure(once: Once, unit: Unit, runs: int, note: Callable[[Run], None]) -> list[Run]:
-    """Take a step `runs` times, with a unit measured before and after each.
+    """Run a step `runs` times, measuring the unit before and after each run.
 
     Args:
-        once: takes the step; gives its parts and its CPU time.
-        note: called after every run, with it.
+        once: runs the step and returns its parts and CPU time.
+        unit: the unit to measure.
+        runs: number of runs.
+        note: called with each finished run.
     """
     taken: list[Run] = []
     before = unit.measure()
@@ -130,7 +132,7 @@ def measure(once: Once, unit: Unit, runs: int, note: Callable[[Run], None]) -> l
 
 
 def progress(note: Callable[[str], None], what: str, runs: int) -> Callable[[Run], None]:
-    """Count runs, one line each."""
+    """Return a callback that reports each finished run in one line."""
     done: list[Run] = []
 
     def after(run: Run) -> None:
@@ -142,7 +144,7 @@ def progress(note: Callable[[str], None], what: str, runs: int) -> Callable[[Run
 
 
 def summarise(taken: list[Run], unit: Unit) -> dict[str, Any]:
-    """Seconds and units of all runs, on a CPU also of its time alone, and seconds by phase."""
+    """Summarize seconds and units of all runs, CPU-time units on a CPU, and seconds by phase."""
     summary: dict[str, Any] = {
         "seconds": spread([run.total for run in taken]),
         "units": spread([run.total / run.unit.wall for run in taken]),
@@ -155,7 +157,7 @@ def summarise(taken: list[Run], unit: Unit) -> dict[str, Any]:
 
 
 def describe_unit(taken: list[Run], unit: Unit) -> dict[str, Any]:
-    """The unit's size, and its seconds while the step was measured."""
+    """Return the unit's size, and its seconds during the measurement."""
     return {
         "side": unit.side,
         "dtype": str(unit.dtype).removeprefix("torch."),
@@ -165,7 +167,7 @@ def describe_unit(taken: list[Run], unit: Unit) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
-    """Median and quartiles, and the values themselves."""
+    """Return the median, the quartiles and the values themselves."""
     lower, middle, upper = (
         statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
     )

@@ -1,4 +1,4 @@
-"""The steps of a model that are measured."""
+"""The model steps that the benchmark measures."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tools.benchmarking.stages import Trace
 from tools.benchmarking.timing import APART
 
 FORWARD, BACKWARD = "forward", "backward"
-BLOCK = 16  # pixels, side of the squares of one label
+BLOCK = 16  # pixels; side of each square of one label
 
 
 class Workload:
-    """A model with inputs; called, it takes one step and tells the trace its phases."""
+    """Model with inputs; calling it runs one step and reports its phases to the trace."""
 
     def __init__(self, cfg: CfgNode, options: Options) -> None:
-        """Build model and inputs.
+        """Build the model and its inputs.
 
         Raises:
-            UserError: a config or weights that cannot be used.
+            UserError: the config or the weights cannot be used.
         """
-        images_per_process(cfg, processes=1)  # refuses micro-batches that do not fill the batch
+        images_per_process(cfg, processes=1)  # rejects micro-batches that do not fill the batch
         torch.manual_seed(0)
         self.mode = options.mode
         self._trains = options.mode in ("train", "ddp")
@@ -61,7 +61,7 @@ class Workload:
             self._optimiser = Trainer.build_optimizer(cfg, self.model)
 
     def __call__(self, trace: Trace) -> None:
-        """Take one step."""
+        """Run one step."""
         if self._trains:
             self._train(trace)
         elif self.mode == "text":
@@ -73,7 +73,7 @@ class Workload:
 
     def _train(self, trace: Trace) -> None:
         self._optimiser.zero_grad()
-        trace.begin(FORWARD)  # of what the micro-batches share
+        trace.begin(FORWARD)  # work that the micro-batches share
         steps = self._accumulation
         for part in micro_batches(self.model, self.inputs, steps, self._autocast):
             trace.begin(FORWARD)
@@ -98,7 +98,7 @@ class Workload:
 def random_batch(
     number: int, size: Sequence[int], classes: int, ignored: int
 ) -> list[dict[str, Tensor]]:
-    """Noise images, uint8 (3, *size), with blocks of random labels, a tenth of them ignored."""
+    """Return uint8 noise images (3, *size) with blocks of random labels, 10% of them ignored."""
     generator = torch.Generator().manual_seed(0)
     height, width = size
     blocks = (-(-height // BLOCK), -(-width // BLOCK))
@@ -115,7 +115,7 @@ def random_batch(
 
 @contextmanager
 def machine_settings(options: Options, cfg: CfgNode) -> Iterator[None]:
-    """Threads and the precision of float32 on CUDA as asked for, as they were afterwards."""
+    """Set the requested threads and CUDA float32 precision, and restore them afterward."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     cudnn = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     torch.set_num_threads(options.threads or threads)

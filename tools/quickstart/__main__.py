@@ -1,4 +1,4 @@
-"""Train, evaluate and draw HPS-Seg in miniature, on drawn data: python -m tools.quickstart."""
+"""Train, evaluate and visualize a small HPS-Seg on synthetic data: python -m tools.quickstart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None, settings: Settings | None = None) -> None:
-    """Run the quickstart and say what came out and where it is."""
+    """Run the quickstart, and print the results and the files written."""
     args = parse_args(argv)
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: give 0 or more")

@@ -1,4 +1,4 @@
-"""The quickstart's classes, as datasets/quickstart*.json list them."""
+"""The quickstart's classes, read from datasets/quickstart*.json."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tools.quickstart.drawing import GROUNDS
 
 @dataclass(frozen=True)
 class Classes:
-    """Class names in label order, and which of them are what.
+    """Class names in label order, and their division into groups.
 
     Attributes:
-        names: all classes; label values are indices into it.
-        grounds: indices of the grounds, all of them seen.
-        seen_shapes: indices of the shapes that the segmentation is trained on.
-        unseen_shapes: indices of those that only CLIP's captions name.
+        names: all class names; label values are indices into it.
+        grounds: indices of the grounds, all of which are seen.
+        seen_shapes: indices of the shapes used to train segmentation.
+        unseen_shapes: indices of the shapes that appear only in CLIP's pretraining captions.
     """
 
     names: tuple[str, ...]
@@ -31,12 +31,12 @@ class Classes:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """Names of the classes that training never meets."""
+        """Names of the classes that segmentation training never sees."""
         return tuple(self.names[i] for i in self.unseen_shapes)
 
 
 def load_classes() -> Classes:
-    """Read the shipped lists; the seen classes are the first of all classes."""
+    """Read the shipped class lists, in which the seen classes come first."""
     names = load_vocabulary(shipped_path("quickstart"))
     seen = len(load_vocabulary(shipped_path("quickstart_seen")))
     shapes = [i for i, name in enumerate(names) if name not in GROUNDS]

@@ -1,4 +1,4 @@
-"""Writes the quickstart's scenes to disk, laid out as `cat_seg.data` registers them."""
+"""Write the quickstart's scenes to disk, in the layout that `cat_seg.data` registers."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from tools.quickstart.classes import Classes
 from tools.quickstart.drawing import Shape, draw_scene
 
 SPLITS = ("train", "val_seen", "val_unseen")
-SHAPES = (2, 4)  # fewest and most of a scene
-RADIUS = (0.14, 0.26)  # of a shape, relative to the picture's side
-TRIES = 30  # to find a shape a place of its own
+SHAPES = (2, 4)  # minimum and maximum number per scene
+RADIUS = (0.14, 0.26)  # range of a shape's radius, relative to the image side
+TRIES = 30  # attempts to place a shape apart from the others
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """Scenes of each split and their side in pixels."""
+    """Number of scenes per split, and their side in pixels."""
 
     train_scenes: int = 1600
     val_scenes: int = 120
     size: int = 128
 
     def scenes(self, split: str) -> int:
-        """Number of scenes of a split."""
+        """Return the number of scenes in a split."""
         return self.train_scenes if split == "train" else self.val_scenes
 
 
 def write_dataset(folder: Path, classes: Classes, settings: DatasetSettings, seed: int) -> None:
     """Draw all splits into FOLDER/images/SPLIT/ and FOLDER/annotations/SPLIT/, as PNGs.
 
-    Scene i of a split depends on (seed, split, i) alone. Training and seen-class scenes hold seen
-    classes; in the unseen-class split the first shape of each scene is of an unseen class and the
-    others are of any.
+    Scene i of a split depends only on (seed, split, i). Training and seen-class scenes contain only
+    seen classes. In the unseen-class split, the first shape of each scene has an unseen class and
+    the others have any class.
     """
     total = sum(settings.scenes(split) for split in SPLITS)
     with bar(total=total, desc="draw scenes", unit="scene") as progress:
@@ -58,7 +58,7 @@ def write_dataset(folder: Path, classes: Classes, settings: DatasetSettings, see
 def random_scene(
     rng: Generator, classes: Classes, split: str, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A scene of a split: RGB uint8 (size, size, 3) and class indices uint8 (size, size)."""
+    """Draw a scene of a split: RGB uint8 (size, size, 3), class indices uint8 (size, size)."""
     count = int(rng.integers(SHAPES[0], SHAPES[1] + 1))
     if split == "val_unseen":
         shapes = rng.choice(classes.seen_shapes + classes.unseen_shapes, count)
@@ -70,7 +70,7 @@ def random_scene(
 
 
 def _place(rng: Generator, classes: Sequence[int], size: int) -> list[Shape]:
-    """Give each shape a radius and a centre, apart from the others where a place is found."""
+    """Choose a radius and a center for each shape, apart from the others if possible."""
     placed: list[Shape] = []
     for index in classes:
         for _ in range(TRIES):

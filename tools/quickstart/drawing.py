@@ -1,6 +1,6 @@
-"""Draws the quickstart's pictures: shapes of a colour and a texture on a textured ground.
+"""Draw the quickstart's images: shapes with a color and a texture on a textured ground.
 
-Everything is drawn from a `numpy.random.Generator` alone, so a seed fixes every pixel.
+All randomness comes from a `numpy.random.Generator`, so a seed fixes every pixel.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (140, 50, 170),
     "black": (30, 30, 30),
 }
-PALE = np.array([245.0, 242.0, 235.0])  # second colour of every texture
+PALE = np.array([245.0, 242.0, 235.0])  # second color of every texture
 TEXTURE_PERIOD = (8.0, 12.0)  # pixels
 
 
 def _grid(height: int, width: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates in axes turned by `angle` radians: two arrays (height, width)."""
+    """Return pixel coordinates in axes rotated by `angle` radians, two arrays (height, width)."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 
 def _texture_waves(rng: Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two crossed waves in -1..1 of a random direction, period and phase."""
+    """Return two perpendicular waves in -1..1 with random direction, period and phases."""
     frequency = 2 * np.pi / rng.uniform(*TEXTURE_PERIOD)
     u, v = _grid(height, width, rng.uniform(0, np.pi))
     phase_u, phase_v = rng.uniform(0, 2 * np.pi, 2)
@@ -57,7 +57,7 @@ def _dotted(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def _noise(rng: Generator, height: int, width: int, blur: tuple[float, float]) -> np.ndarray:
-    """Unit-variance noise (height, width), blurred by sigma (x, y) pixels."""
+    """Return unit-variance noise (height, width), blurred with sigma (x, y) in pixels."""
     noise = rng.standard_normal((height, width), dtype=np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=blur[0], sigmaY=blur[1])
     return noise / (noise.std() + 1e-6)
@@ -92,7 +92,7 @@ def _brick(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 class Shape(NamedTuple):
-    """A shape to draw: its class index, its centre and its mean radius in pixels."""
+    """A shape to draw: class index, and center and mean radius in pixels."""
 
     index: int
     x: float
@@ -111,10 +111,10 @@ GROUNDS: dict[str, Draw] = {"grass": _grass, "sand": _sand, "water": _water, "br
 
 
 def draw_class(rng: Generator, name: str, height: int, width: int) -> np.ndarray:
-    """A canvas of one class.
+    """Draw a canvas of one class.
 
     Args:
-        name: a ground ("grass") or a shape's name that holds one colour and one texture, in any
+        name: a ground ("grass"), or a shape's name that contains one color and one texture, in any
             order ("red striped shape").
 
     Returns:
@@ -130,7 +130,7 @@ def draw_class(rng: Generator, name: str, height: int, width: int) -> np.ndarray
 
 
 def _outline(rng: Generator, shape: Shape) -> np.ndarray:
-    """A random closed outline: integer points (N, 1, 2) as OpenCV takes them."""
+    """Return a random closed outline, as integer points (N, 1, 2) in OpenCV's format."""
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     waves = np.arange(2, 6)
     amplitudes = rng.normal(0, 0.12, waves.size) / np.sqrt(waves / 2)
@@ -148,12 +148,13 @@ def draw_scene(
     shapes: Sequence[Shape],
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A ground with shapes on it, later ones over earlier ones, under uneven light.
+    """Draw shapes on a ground, later ones over earlier ones, with uneven lighting.
 
     Args:
-        classes: all class names; `ground` and the shapes' classes are indices into it.
-        shapes: what stands on the ground; parts outside the picture are cut off.
-        size: side of the picture in pixels.
+        classes: all class names.
+        ground: class index of the ground.
+        shapes: shapes to draw; parts outside the image are clipped.
+        size: side of the image in pixels.
 
     Returns:
         RGB image uint8 (size, size, 3) and its class indices uint8 (size, size).

@@ -1,4 +1,4 @@
-"""The quickstart's pictures: training curves, and images beside truth and prediction."""
+"""The quickstart's figures: training curves, and images next to ground truth and predictions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LOSSES = {
 
 
 def write_curves(path: Path, runs: Mapping[str, Path]) -> None:
-    """Draw the losses of some runs over the iterations.
+    """Plot the losses of some runs over the iterations.
 
     Args:
         path: the PNG to write.
-        runs: title of each run and its metrics.json.
+        runs: maps each run's title to its metrics.json.
     """
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -45,13 +45,13 @@ def write_curves(path: Path, runs: Mapping[str, Path]) -> None:
 
 
 def draw_losses(axes: Axes, metrics: Path) -> None:
-    """Add one line for each loss in a metrics.json to `axes`."""
+    """Plot one line per loss in a metrics.json on `axes`."""
     entries = [(i, e) for i, e in read_metrics(metrics).items() if "total_loss" in e]
     for key, label in LOSSES.items():
         points = [(i, e[key]) for i, e in entries if key in e]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, linewidth=1.8)
-    if not axes.lines:  # detectron2 writes a loss that is the only one as the total alone
+    if not axes.lines:  # detectron2 writes a single loss only as the total
         points = [(i, e["total_loss"]) for i, e in entries]
         axes.plot(*zip(*points, strict=True), label=LOSSES["loss_sem_seg"], linewidth=1.8)
 
@@ -63,11 +63,11 @@ def write_sheet(
     predictions: Sequence[Path],
     names: Sequence[str],
 ) -> None:
-    """Draw one row per image: the image, its ground truth, the prediction; with a legend.
+    """Draw one row per image (image, ground truth, prediction), and a legend.
 
     Args:
         path: the PNG to write.
-        images, truths, predictions: PNGs, the last two of class indices.
+        images, truths, predictions: PNG files; the last two hold class indices.
         names: class names in index order.
     """
     sheet = contact_sheet(
@@ -78,7 +78,7 @@ def write_sheet(
         ],
         names,
         ["image", "ground truth", "prediction"],
-        alpha=1.0,  # textures shining through would look like other colours
+        alpha=1.0,  # opaque, because blended textures would look like other colors
         panel_size=PANEL,
     )
     with atomic_write(path) as file:

@@ -1,4 +1,4 @@
-"""The quickstart from drawing to pictures, stage by stage."""
+"""The stages of the quickstart, from drawing the dataset to the final figures."""
 
 from __future__ import annotations
 
@@ -35,15 +35,17 @@ DRAWING = (
     REPO_ROOT / "datasets" / "quickstart_seen.json",
 )
 MODEL = (REPO_ROOT / "cat_seg", REPO_ROOT / "train_net.py", CONFIG.with_name("config.yaml"), CONFIG)
-DRAWN = 3  # validation images of each split that are drawn
+DRAWN = 3  # validation images per split that are shown
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes of everything.
+    """Settings of the whole quickstart.
 
     Attributes:
-        options: KEY VALUE pairs over configs/quickstart.yaml, for all systems.
+        dataset: settings of the drawn dataset.
+        pretrain: settings of CLIP's pretraining.
+        options: KEY VALUE pairs that override configs/quickstart.yaml, for all systems.
     """
 
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
@@ -52,13 +54,16 @@ class Settings:
 
 
 def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "oft") -> str:
-    """Run every stage that is not finished in `folder`, and report.
+    """Run every stage that is not yet finished in `folder`, and write the report.
 
     Args:
-        adapter: a key of FULL, what fine-tunes CLIP in the full model.
+        folder: the output folder.
+        seed: seed of all stages.
+        settings: settings of the stages.
+        adapter: a key of FULL; the adapter that fine-tunes CLIP in the full model.
 
     Returns:
-        The table with what else was measured, as table.md holds it.
+        The text of table.md: the results table and CLIP's accuracy.
 
     Raises:
         UserError: the folder cannot be used, or a process failed.
@@ -128,7 +133,7 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
 
 
 def _draw(place: Workplace, systems: Sequence[System], classes: Classes) -> None:
-    """Overlays of both validation splits, the contact sheet of them, and the curves."""
+    """Write overlays of both validation splits, their contact sheet, and the loss curves."""
     images, truths = [], []
     for split in SPLITS[1:]:
         data = place.datasets / "quickstart"

@@ -1,4 +1,4 @@
-"""Pre-trains the quickstart's CLIP on drawn crops and captions of all classes."""
+"""Pretrain the quickstart's CLIP on drawn crops and captions of all classes."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ from tools.quickstart.classes import Classes
 from tools.quickstart.drawing import Shape, draw_scene
 
 CAPTIONS: tuple[Callable[[str], str], ...] = (
-    *TEMPLATES["single"],  # what the segmentation asks with
+    *TEMPLATES["single"],  # the template that segmentation uses
     "a photo of a {}".format,
     "a {}".format,
     "there is a {}".format,
     "a picture of a {} on the ground".format,
 )
-# Of a crop's shape, relative to the crop's side. Close crops make patches show what captions name,
-# which the dense features need.
+# Range of the shape's radius, relative to the crop side. In close crops most patches show the
+# captioned class, which the dense features need.
 RADIUS = (0.45, 0.75)
-MARGIN = 16  # pixels by which a crop's window moves around
+MARGIN = 16  # pixels; range of the random window offset
 MEAN = 255 * torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
 STD = 255 * torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """How long and on what CLIP is trained.
+    """Data and schedule of CLIP's pretraining.
 
     Attributes:
-        steps: optimiser steps.
-        batch: crops a step.
-        crops: drawn crops of each class; windows and flips make more of them.
-        test_crops: further ones of each class, to measure with.
-        learning_rate: its peak, after `warmup` steps; 1e-3 and more stay at chance.
+        steps: optimizer steps.
+        batch: crops per step.
+        crops: training crops drawn per class; random windows and flips augment them.
+        test_crops: test crops drawn per class.
+        learning_rate: peak learning rate; with 1e-3 or more, training stays at chance.
+        warmup: warm-up steps.
     """
 
     steps: int = 1000
@@ -63,16 +64,18 @@ def pretrain(
     Args:
         config: the open_clip model config.
         weights: the file to write.
-        classes: all of them get captions, the unseen ones too.
+        classes: the classes; all of them get captions, including the unseen ones.
+        settings: data and schedule.
+        seed: seed of weights and data.
 
     Returns:
-        "loss", the mean over the last tenth of the steps; "seen" and "unseen", the shares of test
-        crops that CLIP names right among all classes.
+        "loss": mean over the last tenth of the steps. "seen" and "unseen": accuracy of CLIP on test
+        crops of these classes, classified among all classes.
     """
     torch.manual_seed(seed)
     architecture = json.loads(config.read_text())
     model = open_clip.CLIP(**architecture)
-    # Random token embeddings differ as they are; to train 49408 rows would take most of the time.
+    # Random token embeddings are distinct enough; training 49408 rows would take most of the time.
     model.token_embedding.requires_grad_(False)
     size = architecture["vision_cfg"]["image_size"]
     rng = np.random.default_rng([seed, len(classes.names)])
@@ -88,7 +91,7 @@ def pretrain(
         for _ in range(settings.steps):
             chosen = torch.randint(len(crops), (settings.batch,))
             images = _random_window(crops[chosen], size)
-            tokens = captions[torch.randint(len(captions), ())]  # one template a batch
+            tokens = captions[torch.randint(len(captions), ())]  # one template per batch
             loss = contrastive_loss(model, images, tokens, labels[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -115,11 +118,12 @@ def pretrain(
 def contrastive_loss(
     model: open_clip.CLIP, images: Tensor, tokens: Tensor, labels: Tensor
 ) -> Tensor:
-    """CLIP's symmetric cross-entropy, where all images of a class share one caption.
+    """Return CLIP's symmetric cross-entropy, with one caption shared by all images of a class.
 
     Args:
+        model: the CLIP.
         images: uint8 (B, 3, S, S).
-        tokens: a caption of every class (T, context length).
+        tokens: one caption per class (T, context length).
         labels: class indices (B,).
     """
     present, row = labels.unique(return_inverse=True)
@@ -132,7 +136,7 @@ def contrastive_loss(
 
 @torch.no_grad()
 def name_crops(model: open_clip.CLIP, images: Tensor, tokens: Tensor) -> Tensor:
-    """The class (B,) whose caption (T, context length) is nearest to each crop (B, 3, S, S)."""
+    """Return the class (B,) whose caption (T, context length) is nearest each crop (B, 3, S, S)."""
     text = model.encode_text(tokens, normalize=True)
     return torch.cat(
         [(encode_images(model, part) @ text.T).argmax(dim=1) for part in images.split(64)]
@@ -140,14 +144,14 @@ def name_crops(model: open_clip.CLIP, images: Tensor, tokens: Tensor) -> Tensor:
 
 
 def encode_images(model: open_clip.CLIP, images: Tensor) -> Tensor:
-    """L2-normalised features (B, C) of uint8 images (B, 3, S, S)."""
+    """Return L2-normalized features (B, C) of uint8 images (B, 3, S, S)."""
     return model.encode_image((images - MEAN) / STD, normalize=True)
 
 
 def _draw_crops(
     rng: np.random.Generator, classes: Classes, count: int, size: int, margin: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Draw `count` crops of each class: a shape on a random ground, or a ground alone.
+    """Draw `count` crops per class: a shape on a random ground, or only a ground.
 
     Returns:
         Images uint8 (N, 3, size + margin, size + margin) and class indices (N,).
@@ -166,7 +170,7 @@ def _draw_crops(
 
 
 def _random_window(crops: Tensor, size: int) -> Tensor:
-    """One window and one flip for the whole batch; the next batch has others."""
+    """Apply one random window and one random flip to the whole batch."""
     top, left = torch.randint(crops.shape[-1] - size + 1, (2,)).tolist()
     window = crops[:, :, top : top + size, left : left + size]
     return window.flip(-1) if torch.rand(()) < 0.5 else window
@@ -175,7 +179,7 @@ def _random_window(crops: Tensor, size: int) -> Tensor:
 def _optimizer(
     model: torch.nn.Module, settings: PretrainSettings
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with linear warm-up, then a cosine to 0; only matrices decay."""
+    """Build AdamW and a cosine schedule to 0 with linear warm-up; only matrices decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.05},

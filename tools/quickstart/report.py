@@ -1,4 +1,4 @@
-"""The quickstart's table: what was measured, read back from the evaluations' files."""
+"""The quickstart's results table, read from the evaluation files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ SPLIT_SEEN, SPLIT_UNSEEN = "quickstart_val_seen", "quickstart_val_unseen"
 
 @dataclass(frozen=True)
 class Row:
-    """mIoU of one system, 0 to 1, all class names given.
+    """mIoU (0 to 1) of one system, with all class names as vocabulary.
 
-    seen: mean over the classes trained on, on quickstart_val_seen.
-    unseen: mean over the classes not trained on, on quickstart_val_unseen.
+    Attributes:
+        title: title of the system.
+        seen: mean over the classes trained on, on quickstart_val_seen.
+        unseen: mean over the classes not trained on, on quickstart_val_unseen.
     """
 
     title: str
@@ -38,10 +40,12 @@ def read_row(place: Workplace, system: System, classes: Classes) -> Row:
 
 
 def mean_iou(results: Path, names: Sequence[str]) -> float:
-    """Mean IoU, 0 to 1, of some classes in a results.json; classes without a label do not count.
+    """Return the mean IoU (0 to 1) of some classes in a results.json.
+
+    Classes that occur in no label map are left out.
 
     Raises:
-        KeyError: a class that was not evaluated.
+        KeyError: a class was not evaluated.
     """
     metrics = json.loads(results.read_text())["sem_seg"]
     values = [metrics[f"IoU-{name}"] for name in names]
@@ -49,7 +53,7 @@ def mean_iou(results: Path, names: Sequence[str]) -> float:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table that also reads well in a terminal."""
+    """Format the rows as a Markdown table that also reads well in a terminal."""
     width = max(len(row.title) for row in rows)
     lines = [
         f"| {'':{width}} | mIoU seen | mIoU unseen |",
@@ -69,8 +73,11 @@ def write_report(
     """Write FOLDER/table.md and FOLDER/table.json.
 
     Args:
-        clip: what `tools.quickstart.pretrain.pretrain` measured.
-        seconds: how long each stage took.
+        folder: the folder to write to.
+        rows: results, one row per system.
+        clip: the result of `tools.quickstart.pretrain.pretrain`.
+        seconds: duration of each stage.
+        seed: seed of the run.
 
     Returns:
         The text of table.md.

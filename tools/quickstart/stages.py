@@ -1,4 +1,4 @@
-"""Stages whose results are kept until something that they depend on changes."""
+"""Stages whose results are kept until something they depend on changes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Stage:
     """A step of the quickstart that writes files.
 
     Attributes:
-        name: unique; also names the record of the stage on disk.
+        name: unique name, also used for the stage's record on disk.
         work: writes the outputs.
-        outputs: files and folders that belong to the stage alone.
-        settings: what the outputs depend on, as JSON can hold it.
-        sources: files and folders (their *.py) whose content the outputs depend on.
-        after: names of the stages whose outputs it reads.
-        resumes: `work` goes on with outputs that it left unfinished; otherwise they are removed.
+        outputs: files and folders that only this stage writes.
+        settings: JSON-serializable values that the outputs depend on.
+        sources: files, and folders with *.py files, whose content the outputs depend on.
+        after: names of the stages whose outputs this stage reads.
+        resumes: whether `work` resumes from unfinished outputs; otherwise they are removed first.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Stage:
 
 
 class StageRunner:
-    """Runs stages one after the other and remembers in a folder which ones are finished."""
+    """Runner of stages that records in a folder which ones are finished."""
 
     def __init__(self, folder: Path) -> None:
         """Keep records in `folder`."""
@@ -47,9 +47,9 @@ class StageRunner:
         self._fingerprints: dict[str, str] = {}
 
     def run(self, stage: Stage) -> None:
-        """Do a stage unless it is finished with the same settings, sources and earlier stages.
+        """Run a stage unless it is finished with the same settings, sources and earlier stages.
 
-        A stage that ends by an exception, Ctrl-C included, counts as unfinished.
+        A stage that ends with an exception, including Ctrl-C, counts as unfinished.
         """
         fingerprint = self._fingerprint(stage)
         record = self._read(stage.name)
@@ -75,7 +75,7 @@ class StageRunner:
             self._write(stage.name, fingerprint, seconds, finished)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds that each stage run by this runner took, whenever that was."""
+        """Return the seconds of each stage, including those kept from earlier runs."""
         return {name: self._read(name)["seconds"] for name in self._fingerprints}
 
     def _fingerprint(self, stage: Stage) -> str:

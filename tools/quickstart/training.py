@@ -1,4 +1,4 @@
-"""Runs train_net.py and demo.py in processes of their own, and shows how far they are."""
+"""Run train_net.py and demo.py in separate processes, and show their progress."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cat_seg.utils.paths import REPO_ROOT
 from cat_seg.utils.progress import bar, move
 
 CONFIG = REPO_ROOT / "configs" / "quickstart.yaml"
-POLL = 0.5  # seconds between two looks at a process
+POLL = 0.5  # seconds between checks of a process
 FROZEN = ("MODEL.META_ARCHITECTURE", "CATSeg", "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE", "frozen")
 
 
 @dataclass(frozen=True)
 class System:
-    """One line of the table.
+    """One system to compare, a row of the table.
 
     Attributes:
-        name: of its folder and its stage.
-        title: in tables and pictures.
-        options: KEY VALUE pairs over configs/quickstart.yaml.
-        trained: False evaluates the start weights.
+        name: name of its folder and its stage.
+        title: title in tables and figures.
+        options: KEY VALUE pairs that override configs/quickstart.yaml.
+        trained: whether to train it; if False, the initial weights are evaluated.
     """
 
     name: str
@@ -40,7 +40,7 @@ BASELINES = (
     System("untrained", "CLIP, untrained head", FROZEN, trained=False),
     System("frozen", "frozen CLIP, trained head", FROZEN),
 )
-# The full model by the adapter that fine-tunes CLIP in it.
+# The full model, by the adapter that fine-tunes its CLIP.
 FULL = {
     "oft": System("full", "HPS-Seg: OFT + HPA + AFR"),
     "hyperbolic": System(
@@ -54,7 +54,7 @@ SYSTEMS = (*BASELINES, *FULL.values())
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where processes find their data: the output folder of the quickstart and the seed."""
+    """Inputs that all processes share: the quickstart's output folder, seed and config options."""
 
     folder: Path
     seed: int
@@ -62,27 +62,29 @@ class Workplace:
 
     @property
     def datasets(self) -> Path:
-        """What DETECTRON2_DATASETS points to."""
+        """Folder for DETECTRON2_DATASETS."""
         return self.folder / "datasets"
 
     @property
     def clip_weights(self) -> Path:
-        """The pre-trained CLIP."""
+        """File of the pretrained CLIP."""
         return self.folder / "clip.pt"
 
     def checkpoint(self, system: System) -> Path:
-        """Where training leaves the final weights of a system."""
+        """Return the file of a system's final weights."""
         return self.folder / system.name / "model_final.pth"
 
     def results(self, system: System, dataset: str) -> Path:
-        """Where evaluation leaves its metrics."""
+        """Return the file of a system's metrics on a dataset."""
         return self.folder / system.name / "inference" / dataset / "results.json"
 
 
 def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
-    """Run train_net.py on a system; goes on where an earlier run was stopped.
+    """Run train_net.py on a system, resuming an interrupted run.
 
     Args:
+        place: inputs that all processes share.
+        system: the system to train and evaluate.
         steps: training iterations, for the progress bar.
     """
     output = place.folder / system.name
@@ -98,7 +100,7 @@ def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
     ]
     metrics_file = output / "metrics.json"
     total = steps if system.trained else 0
-    # Without steps there is no share to show.
+    # Without training steps, there is no fraction to show.
     layout = {} if total else {"bar_format": "{desc}: {elapsed}{postfix}"}
     start = _steps_done(metrics_file, total)
     with bar(total=total, initial=start, desc=system.title, unit="step", **layout) as progress:
@@ -111,7 +113,7 @@ def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
 
 
 def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: Path) -> None:
-    """Draw images with demo/demo.py: overlays and label maps in `output`."""
+    """Segment images with demo/demo.py, which writes overlays and label maps to `output`."""
     command = [
         str(REPO_ROOT / "demo" / "demo.py"),
         *("--config-file", str(CONFIG), "--vocabulary", "quickstart", "--save-masks"),
@@ -124,21 +126,21 @@ def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: 
 
 
 def _steps_done(path: Path, total: int) -> int:
-    """Training iterations done; the line of the final evaluation counts as one more."""
+    """Return the training iterations done, at most `total`: the final evaluation adds a line."""
     metrics = read_metrics(path) if path.exists() else {}
     return min(max(metrics) + 1, total) if metrics else 0
 
 
 def _run(command: Sequence[str], place: Workplace, log: Path, look: Callable[[], None]) -> None:
-    """Run a Python script to its end, its output in `log`; stop it where this process stops.
+    """Run a Python script with its output in `log`; terminate it if this process is interrupted.
 
     Raises:
-        UserError: it failed; names the log and its last line.
+        UserError: the script failed; the message has the log's path and last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"DETECTRON2_DATASETS": str(place.datasets)}
     with open(log, "w") as file:
-        # A session of its own: Ctrl-C comes here alone, and is passed on once.
+        # A separate session: Ctrl-C reaches only this process, which then terminates the script.
         process = subprocess.Popen(
             [sys.executable, *command],
             stdout=file,

@@ -1,4 +1,4 @@
-"""Cost volume, its spatial and class aggregation, and the decoder."""
+"""The cost volume, its spatial and class aggregation, and the decoder."""
 
 from cat_seg.modeling.aggregator.aggregator import AggregationLayer, Aggregator, Guidance
 from cat_seg.modeling.aggregator.class_aggregation import ClassAggregation

@@ -1,4 +1,4 @@
-"""Cost aggregation: from the cost volume to a logit map per class."""
+"""Cost aggregation: from the cost volume to one logit map per class."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from cat_seg.modeling.chunking import chunked
 
 
 class Guidance(NamedTuple):
-    """Image features that guide the aggregation, B images.
+    """Appearance guidance: image features of B images that guide the aggregation.
 
-    res3: (B, C, H, W) dense CLIP features; res4: (B, C4, 2H, 2W) and res5: (B, C5, 4H, 4W), from
-    the middle of the image tower.
+    Attributes:
+        res3: (B, C, H, W) dense CLIP features.
+        res4: (B, C4, 2H, 2W), upsampled from about one third of the image tower's depth.
+        res5: (B, C5, 4H, 4W), upsampled from about two thirds of it.
     """
 
     res3: Tensor
@@ -27,7 +29,7 @@ class Guidance(NamedTuple):
 
 
 class AggregationLayer(nn.Module):
-    """Spatial, then class aggregation."""
+    """Spatial aggregation followed by class aggregation."""
 
     def __init__(self, spatial: SpatialAggregation, classes: ClassAggregation) -> None:
         super().__init__()
@@ -35,7 +37,16 @@ class AggregationLayer(nn.Module):
         self.classes = classes
 
     def forward(self, x: Tensor, image_guidance: Tensor, text_guidance: Tensor) -> Tensor:
-        """Map x (B, T, H, W, C) under guidance (B, H, W, C') and (B, T, C'')."""
+        """Aggregate x, guided by images and class names.
+
+        Args:
+            x: cost embedding (B, T, H, W, C).
+            image_guidance: projected appearance guidance (B, H, W, C').
+            text_guidance: projected text features (B, T, C'').
+
+        Returns:
+            (B, T, H, W, C).
+        """
         return self.classes(self.spatial(x, image_guidance), text_guidance)
 
 
@@ -44,16 +55,16 @@ class Aggregator(nn.Module):
 
     Args:
         layers: the aggregation layers, in order.
-        channels: of the cost embedding.
-        templates: prompt templates, the channels of the cost volume.
-        clip_channels: of CLIP's joint space.
-        text_channels: of the projected text guidance.
-        image_channels: of the projected res3 guidance.
-        decoder_channels: after each of the two decoder stages.
-        guidance_channels: of res4 and res5.
-        projected_channels: of res4 and res5, projected.
-        output_bias: start value of the output's bias, None for the layer's own.
-        recompute: keep only the decoder's input for the backward pass.
+        channels: channels of the cost embedding.
+        templates: number P of prompt templates, the input channels of the cost embedding.
+        clip_channels: channels of CLIP's joint image-text space.
+        text_channels: channels of the projected text guidance.
+        image_channels: channels of the projected res3.
+        decoder_channels: output channels of the two decoder stages.
+        guidance_channels: channels of res4 and res5.
+        projected_channels: channels of res4 and res5 after projection.
+        output_bias: initial bias of the output convolution; None for PyTorch's default.
+        recompute: save only the decoder's input for the backward pass and recompute the rest.
     """
 
     def __init__(
@@ -89,19 +100,19 @@ class Aggregator(nn.Module):
             nn.init.constant_(self.head.bias, output_bias)
 
     def forward(self, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
-        """Aggregate.
+        """Aggregate the cost volume and decode it to logits.
 
         Args:
             cost: cost volume (B, T, P, H, W) over T classes and P templates.
-            text: L2-normalised text features (B, T, C).
-            guidance: see Guidance.
+            text: L2-normalized text features (B, T, C).
+            guidance: see `Guidance`.
 
         Returns:
             Logits (B, T, 4H, 4W).
         """
         if torch.is_grad_enabled():
             return self._aggregate(cost, text, guidance)
-        # Images are independent; one at a time needs least memory.
+        # Images are independent, and one at a time takes the least memory.
         images = zip(cost.split(1), text.split(1), *(g.split(1) for g in guidance), strict=True)
         return torch.cat([self._aggregate(c, t, Guidance(*levels)) for c, t, *levels in images])
 

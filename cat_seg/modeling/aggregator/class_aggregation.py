@@ -1,4 +1,4 @@
-"""Class aggregation: linear attention over the classes at every position."""
+"""Class aggregation: linear attention over the classes at each position."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cat_seg.modeling.aggregator.guided import GuidedAttention
 from cat_seg.modeling.chunking import chunked
 
-EPSILON = 1e-6
+EPSILON = 1e-6  # added to the denominator of the attention
 
 
 class LinearAttention(GuidedAttention):
@@ -21,15 +21,17 @@ class LinearAttention(GuidedAttention):
     def forward(
         self, x: Tensor, guidance: Tensor, padding: Tensor, padding_guidance: Tensor, padded: int
     ) -> Tensor:
-        """Attend over T classes and `padded` equal padding tokens.
+        """Attend over T classes and `padded` identical padding tokens.
 
-        Equal tokens need computing once: their part of the sums is one token's times their
-        number.
+        The padding tokens are identical, so one is computed and its contribution to the sums is
+        multiplied by their number.
 
         Args:
-            x: (B, T, H, W, C).
-            guidance: (B, T, C').
-            padding: (C,), one padding token; padding_guidance (C').
+            x: tokens (B, T, H, W, C).
+            guidance: projected text guidance (B, T, C').
+            padding: one padding token (C,).
+            padding_guidance: guidance of the padding token (C',).
+            padded: number of padding tokens.
 
         Returns:
             (B, T, H, W, C).
@@ -48,7 +50,7 @@ class LinearAttention(GuidedAttention):
         return mixed.permute(0, 4, 1, 2, 3, 5).flatten(-2)
 
     def _heads(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Positive queries and keys, and values of x (..., N, C), each (..., heads, N, d)."""
+        """Return positive queries and keys, and values, of x (..., N, C) as (..., heads, N, d)."""
         projections = self.project(x, guide)
         split = projections.unflatten(-1, (3, self.heads, -1)).movedim((-3, -2), (0, -3))
         q, k = F.elu(split[:2]) + 1
@@ -58,17 +60,19 @@ class LinearAttention(GuidedAttention):
 class ClassAggregation(nn.Module):
     """Attention over the classes of pooled cost maps, guided by the text features.
 
-    Source: CAT-Seg, arXiv 2303.11797. Up to `padded_length` classes the class axis is padded with
-    one learned token.
+    Source: CAT-Seg, arXiv 2303.11797. The class axis is padded to `padded_length` with copies of
+    one learned token, which has a learned guidance vector.
 
     Args:
-        channels: of the cost embedding.
-        guidance_channels: of the projected text guidance.
-        heads: attention heads.
-        pooling: (height, width) of the average pooling.
+        channels: channels of the cost embedding.
+        guidance_channels: channels of the projected text guidance.
+        heads: number of attention heads.
+        pooling: (height, width) of the average pooling; [2, 2] in training and [1, 1] in
+            evaluation, as published.
         padded_length: length of the class axis with padding.
-        train_padding: whether training meets fewer classes than that, so that the token trains.
-        recompute: keep only the input for the backward pass.
+        train_padding: whether there are fewer training classes than `padded_length`, so that the
+            padding receives gradients.
+        recompute: save only the pooled input for the backward pass and recompute the rest.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class ClassAggregation(nn.Module):
         self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_channels), train_padding)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Map x (B, T, H, W, C) under guidance (B, T, C'); T may not exceed padded_length."""
+        """Aggregate x (B, T, H, W, C) with text guidance (B, T, C'); T is at most padded_length."""
         pooled = self._resample(x, lambda maps: F.avg_pool2d(maps, self.pooling))
         mixed = chunked(lambda rows: self._mix(rows, guidance), pooled, 2, self.recompute)
         return self._resample(mixed, lambda maps: self._to_size(maps, x.shape[2:4])).add_(x)

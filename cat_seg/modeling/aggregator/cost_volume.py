@@ -8,29 +8,30 @@ from torch import Tensor
 
 from cat_seg.modeling.hyperspherical_innovations import geodesic_similarity
 
-UNSELECTED = -100.0  # logit of a class that did not go on to the aggregator
+UNSELECTED = -100.0  # logit of classes that are not passed to the aggregator
 
 
 def cost_volume(features: Tensor, text: Tensor, geodesic: bool = False) -> Tensor:
-    """Similarity of every patch with every prompt.
+    """Return the similarity of every patch to every prompt.
 
     Args:
-        features: dense image features (B, C, H, W), any norm.
-        text: L2-normalised text features (T, P, C).
-        geodesic: 1 - angle / pi in place of the cosine.
+        features: dense image features (B, C, H, W) of any norm.
+        text: L2-normalized text features (T, P, C).
+        geodesic: use 1 - angle / pi instead of the cosine.
 
     Returns:
-        (B, T, P, H, W).
+        Cost volume (B, T, P, H, W).
     """
     cost = torch.einsum("bchw,tpc->btphw", F.normalize(features, dim=1), text)
     return geodesic_similarity(cost) if geodesic else cost
 
 
 def select_classes(cost: Tensor, most: int) -> Tensor:
-    """Each image's `most` classes with the highest similarity anywhere in any template.
+    """Select the `most` classes of each image by their highest similarity.
 
     Args:
-        cost: (B, T, P, H, W).
+        cost: cost volume (B, T, P, H, W); the maximum is over positions and templates.
+        most: number of classes to select, at most T.
 
     Returns:
         Class indices (B, most), ascending.
@@ -40,6 +41,10 @@ def select_classes(cost: Tensor, most: int) -> Tensor:
 
 
 def scatter_logits(logits: Tensor, selected: Tensor, classes: int) -> Tensor:
-    """Put logits (B, S, H, W) of selected classes (B, S) back among all `classes`."""
+    """Scatter logits (B, S, H, W) of selected classes (B, S) to all classes, -100 elsewhere.
+
+    Returns:
+        Logits (B, classes, H, W).
+    """
     full = logits.new_full((len(logits), classes, *logits.shape[2:]), UNSELECTED)
     return full.scatter(1, selected[:, :, None, None].expand_as(logits), logits)

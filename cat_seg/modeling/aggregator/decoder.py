@@ -1,4 +1,4 @@
-"""The upsampling decoder over each class's map."""
+"""The upsampling decoder, applied to each class map."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ CHANNELS_PER_GROUP = 16
 
 
 class DecoderStage(nn.Module):
-    """Doubles the resolution, then two 3x3 convolutions, the first also over guidance.
+    """2x upsampling, concatenation with guidance, and two 3x3 convolutions.
 
     Args:
-        channels: of the maps coming in.
-        guidance_channels: of the projected guidance at the doubled resolution.
-        out_channels: of the maps going out.
+        channels: input channels; also those of the upsampled maps and the guidance together.
+        guidance_channels: channels of the projected guidance, at the doubled resolution.
+        out_channels: output channels.
     """
 
     def __init__(self, channels: int, guidance_channels: int, out_channels: int) -> None:
@@ -28,15 +28,15 @@ class DecoderStage(nn.Module):
         self.norm2 = nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
 
     def prepare(self, guidance: Tensor) -> tuple[Tensor, Tensor]:
-        """What all maps of an image have in common under guidance (B, C', 2H, 2W).
+        """Compute what all class maps of an image share, from guidance (B, C', 2H, 2W).
 
-        Nothing stands between the transposed convolution and the first convolution, so that they
-        are one, which takes half the arithmetic. What comes from the bias of the one and from the
-        guidance is the same for all maps of an image: neither the upsampled maps nor the
-        concatenation exist.
+        `up` and `conv1` follow each other without an activation, so they are merged into one
+        transposed convolution, which halves the arithmetic. The contributions of the guidance and
+        of the bias of `up` are the same for all class maps of an image, so they are computed once.
+        Neither the upsampled maps nor the concatenation are ever materialized.
 
         Returns:
-            The kernel of the joint transposed convolution, and its bias (B, 1, out, 2H, 2W).
+            Kernel (C, out, 4, 4) and bias (B, 1, out, 2H, 2W) of the merged transposed convolution.
         """
         upsampled = self.up.out_channels
         bias = self.up.bias[:, None, None].expand(len(guidance), -1, *guidance.shape[-2:])
@@ -45,7 +45,7 @@ class DecoderStage(nn.Module):
         return kernel, shared[:, None]
 
     def forward(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """Map x (B * T, C, H, W) to (B * T, out, 2H, 2W), with what `prepare` returned."""
+        """Map x (B * T, C, H, W) to (B * T, out, 2H, 2W), given the results of `prepare`."""
         x = F.conv_transpose2d(x, kernel, stride=2, padding=1)
         x = x.unflatten(0, (len(bias), -1)).add_(bias).flatten(0, 1)
         x = F.relu(self.norm1(x), inplace=True)

@@ -1,4 +1,4 @@
-"""Spatial aggregation: windowed attention within each class's cost map."""
+"""Spatial aggregation: window attention within each class's cost map."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ class WindowAttention(GuidedAttention):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, guide: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend.
+        """Attend within each window.
 
         Args:
             x: (B, T, windows, tokens, C).
-            guide: (B, 1, windows, tokens, 3 C), of `guide`.
-            mask: (windows, 1, tokens, tokens) to add to the logits, or None.
+            guide: (B, 1, windows, tokens, 3 C), the result of `guide`.
+            mask: (windows, 1, tokens, tokens), added to the attention logits, or None.
+
+        Returns:
+            (B, T, windows, tokens, C).
         """
         projections = self.project(x, guide).flatten(0, 2)
         q, k, v = projections.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -40,13 +43,16 @@ class WindowAttention(GuidedAttention):
 
 
 class SwinBlock(nn.Module):
-    """Swin transformer block without relative position bias.
+    """Swin Transformer block without relative position bias.
 
     Args:
+        channels: channels C of the maps.
+        guidance_channels: channels C' of the appearance guidance.
+        heads: number of attention heads.
         grid: (H, W) of the maps.
-        window: side of the windows; must divide the grid.
+        window: side of the windows in tokens; must divide H and W.
         shift: cyclic shift of the windows in tokens, 0 for none.
-        recompute_mlp: keep only the MLP's input for the backward pass.
+        recompute_mlp: save only the MLP's input for the backward pass and recompute the rest.
     """
 
     def __init__(
@@ -73,11 +79,15 @@ class SwinBlock(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def guide(self, guidance: Tensor) -> Tensor:
-        """What guidance (B, 1, HW, C') adds to the projections in this block's windows."""
+        """Return what guidance (B, 1, HW, C') adds to the projections, cut into windows.
+
+        Returns:
+            (B, 1, windows, tokens, 3 C).
+        """
         return self.attn.guide(self._cut(guidance))
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        """Map x (B, T, HW, C) under `guide` of this block."""
+        """Map x (B, T, HW, C) to the same shape; `guide` is the result of this block's `guide`."""
         mixed = self.attn(self._cut(self.norm1(x)), guide, self.mask)
         x = x + _Reorder.apply(mixed.flatten(2, 3), self.inverse, self.order)
         return x + (recomputed(self._mlp, x) if self.recompute_mlp else self._mlp(x))
@@ -86,7 +96,7 @@ class SwinBlock(nn.Module):
         return self.mlp(self.norm2(x))
 
     def _cut(self, x: Tensor) -> Tensor:
-        """(B, T, HW, C) into (B, T, windows, tokens of a window, C)."""
+        """Cut maps (B, T, HW, C) into windows (B, T, windows, tokens, C)."""
         return _Reorder.apply(x, self.order, self.inverse).unflatten(2, self.windows)
 
 
@@ -94,12 +104,14 @@ class SpatialAggregation(nn.Module):
     """Two Swin blocks, the second shifted by half a window (CAT-Seg, arXiv 2303.11797).
 
     Args:
-        channels: of the cost embedding.
-        guidance_channels: of the projected appearance guidance.
-        heads: attention heads.
+        channels: channels of the cost embedding.
+        guidance_channels: channels of the projected appearance guidance.
+        heads: number of attention heads.
         grid: (H, W) of the maps.
-        window: side of the windows; a grid no larger than it is one window, not shifted.
-        recompute: keep only the input for the backward pass.
+        window: side of the windows in tokens. If it is at least the shorter side of the grid, it
+            is reduced to that side and the second block is not shifted.
+        recompute: save only the input for the backward pass and recompute the rest. If False, only
+            the MLPs are recomputed.
     """
 
     def __init__(
@@ -122,7 +134,7 @@ class SpatialAggregation(nn.Module):
         )
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Map x (B, T, H, W, C) under guidance (B, H, W, C')."""
+        """Aggregate x (B, T, H, W, C) with appearance guidance (B, H, W, C')."""
         guidance = self.guidance_norm(guidance).flatten(1, 2)[:, None]
         guides = [block.guide(guidance) for block in self.blocks]
 
@@ -136,7 +148,7 @@ class SpatialAggregation(nn.Module):
 
 
 class _Reorder(torch.autograd.Function):
-    """x[:, :, order], whose gradient is a gather too and not a sum into rows."""
+    """x[:, :, order] for a permutation; its gradient is a gather as well, not a scatter-add."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -150,21 +162,21 @@ class _Reorder(torch.autograd.Function):
 
 
 def window_order(grid: tuple[int, int], window: int, shift: int) -> Tensor:
-    """Index on the grid of every token of every cyclically shifted window, (windows, tokens)."""
+    """Return the flat grid index of every token of every shifted window, (windows, tokens)."""
     index = torch.arange(grid[0] * grid[1]).view(grid).roll((-shift, -shift), dims=(0, 1))
     return cut_windows(index, window)
 
 
 def cut_windows(x: Tensor, window: int) -> Tensor:
-    """(H, W) into (windows, tokens of a window), row by row."""
+    """Cut a map (H, W) into windows (windows, tokens), both in row-major order."""
     return rearrange(x, "(rows h) (columns w) -> (rows columns) (h w)", h=window, w=window)
 
 
 def region_mask(grid: tuple[int, int], window: int, shift: int) -> Tensor:
-    """Mask that keeps tokens apart which only the cyclic shift made neighbours.
+    """Return the mask that separates tokens which are neighbors only through the cyclic shift.
 
     Returns:
-        (windows, 1, tokens, tokens): 0 within a region, -100 between regions.
+        (windows, 1, tokens, tokens): 0 within an image region, -100 between regions.
     """
 
     def bands(size: int) -> Tensor:

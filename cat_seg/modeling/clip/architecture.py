@@ -13,14 +13,14 @@ from cat_seg.errors import UserError
 from cat_seg.utils.paths import resolve
 
 KEY = "MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED"
-TOKENS = 49408  # of CLIP's byte-pair encoding
-# Settings of open_clip's towers that change nothing here, whatever their value.
+TOKENS = 49408  # vocabulary size of CLIP's byte-pair encoding
+# open_clip tower settings that have no effect here, whatever their value.
 _NEUTRAL = {"timm_drop_path", "patch_dropout", "output_tokens", "hf_tokenizer_name"}
 
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """One transformer: `width` channels, `layers` blocks of `heads` heads."""
+    """Size of one transformer: `width` channels, `layers` blocks with `heads` heads each."""
 
     width: int
     layers: int
@@ -45,14 +45,14 @@ class Architecture:
 
     @classmethod
     def from_name(cls, name: str) -> Architecture:
-        """Read an architecture.
+        """Read the architecture from open_clip's config of a model.
 
         Args:
             name: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name, or the
                 path of an open_clip model config (.json).
 
         Raises:
-            UserError: if there is no such model, or its towers are not plain transformers.
+            UserError: there is no such model, or its towers are not plain transformers.
         """
         open_clip_name, config = _read_config(name)
         _check_plain(name, config)
@@ -79,12 +79,12 @@ def _tower(config: dict[str, Any], width: int, heads: int) -> TowerSpec:
 
 
 def _read_config(name: str) -> tuple[str, dict[str, Any]]:
-    """open_clip's name of a model and its config."""
+    """Return open_clip's name of a model, and its config."""
     if name.endswith(".json"):
         path = resolve(name)
         return path.stem, _read_file(path)
     known = name
-    if "/" in name:  # OpenAI's spelling; its models have QuickGELU
+    if "/" in name:  # OpenAI's spelling; OpenAI's models use QuickGELU
         known = name.replace("/", "-").replace("@", "-").removesuffix("px") + "-quickgelu"
     if known not in open_clip.list_models():
         raise UserError(
@@ -108,7 +108,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _check_plain(name: str, config: dict[str, Any]) -> None:
-    """Refuse towers with features that the dense encoders do not have."""
+    """Reject towers with features that the dense encoders do not implement."""
     plain = {
         "vision_cfg": open_clip.model.CLIPVisionCfg(),
         "text_cfg": open_clip.model.CLIPTextCfg(),

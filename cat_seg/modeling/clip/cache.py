@@ -1,4 +1,4 @@
-"""A memory for results that are functions of parameters."""
+"""Cache for results computed from parameters."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ R = TypeVar("R")
 
 
 class ParameterCache(Generic[R]):
-    """Keeps the last result until a parameter that it came from, or the request, changes.
+    """Cache of the last result, valid until the request or a parameter it depends on changes.
 
-    Nothing is kept where autograd would need the computation.
+    Nothing is cached when autograd needs the computation.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the kept result."""
+        """Drop the cached result."""
         self._key: Hashable | None = None
         self._result: R | None = None
 
     def get(self, request: Hashable, parameters: Iterable[Tensor], compute: Callable[[], R]) -> R:
-        """Return compute(), or its kept result if neither request nor parameters have changed.
+        """Return compute(), or the cached result if neither request nor parameters have changed.
 
         Args:
-            request: what else than the parameters the result depends on.
-            parameters: every tensor that compute() reads; each change in place is noticed
-                through the tensor's version counter, each replacement through its address.
+            request: everything other than the parameters that the result depends on.
+            parameters: every tensor that compute() reads. In-place changes are detected through
+                the tensor's version counter, replacements through its address.
+            compute: computes the result.
         """
         parameters = list(parameters)
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):

@@ -1,4 +1,4 @@
-"""CLIP as the segmentation models use it: both towers under one adapter."""
+"""CLIP as the segmentation models use it: two towers and one adapter."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cat_seg.modeling.encoder import ImageFeatures
 
 
 class CLIP(nn.Module):
-    """Image and text encoder into one space; a `cat_seg.modeling.encoder.Encoder`.
+    """CLIP's image and text encoders; implements `cat_seg.modeling.encoder.Encoder`.
 
     Args:
         text, image: the towers.
-        adapter: turns their attention weights into the effective ones.
-        prompts: how class names become prompts.
+        adapter: maps the towers' own attention weights to the effective ones.
+        prompts: turns class names into prompts.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CLIP(nn.Module):
         self._joint_text: SharedTensor | None = None
 
     def train(self, mode: bool = True) -> CLIP:
-        """Switch mode, and forget what was kept (version counters miss changes of `.data`)."""
+        """Set the mode and clear the caches, whose version counters miss changes of `.data`."""
         self._weights.clear()
         self._text_features.clear()
         return super().train(mode)
@@ -61,28 +61,28 @@ class CLIP(nn.Module):
 
     @property
     def templates(self) -> int:
-        """Prompts P of a class name."""
+        """Number P of prompts per class name."""
         return len(self.prompts)
 
     def check_names(self, names: Sequence[str], source: str) -> None:
-        """See `cat_seg.modeling.clip.prompts.Prompts.check`."""
+        """Check class names; see `cat_seg.modeling.clip.prompts.Prompts.check`."""
         self.prompts.check(names, source)
 
     def attention_weights(self) -> TowerWeights:
-        """The effective attention weights; computed once while no parameter changes."""
-        if self.training:  # the next step changes them
+        """Return the effective attention weights; evaluation caches them until they change."""
+        if self.training:  # the next optimizer step changes them, so caching is useless
             return self._adapted_weights()
         return self._weights.get(None, self.parameters(), self._adapted_weights)
 
     def encode(self, images: Tensor, names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
-        """Encode images and class names under one evaluation of the adapter.
+        """Encode images and class names, computing the adapted weights only once.
 
         Args:
-            images: normalized, (B, 3, *input_size).
+            images: normalized images (B, 3, *input_size).
             names: T class names.
 
         Returns:
-            As `encode_image` and `encode_text`.
+            The results of `encode_image` and `encode_text`.
         """
         weights = self.attention_weights()
         return self.image(images, weights.image), self._text(names, weights)
@@ -92,18 +92,18 @@ class CLIP(nn.Module):
         return self.image(images, self.attention_weights().image)
 
     def encode_text(self, names: Sequence[str]) -> Tensor:
-        """L2-normalized features (T, P, C) of T class names in P templates.
+        """Return L2-normalized features (T, P, C) of T class names in P templates.
 
-        They are computed once while neither the names nor a parameter changes.
+        They are cached until the names or a parameter change, unless gradients are needed.
         """
         return self._text(names, self.attention_weights())
 
     @contextmanager
     def accumulated_batch(self, names: Sequence[str], parts: int) -> Iterator[None]:
-        """Within this, so many training steps share one encoding of T class names.
+        """Share one encoding of T class names among `parts` training steps within this context.
 
-        Each encodes its images and back-propagates on its own; the last back-propagates through
-        the text tower for all of them.
+        Each step encodes its own images and runs its own backward pass. The backward pass of the
+        last step goes through the text tower on behalf of all of them.
         """
         self._joint_text = SharedTensor(self.encode_text(names), parts)
         try:
@@ -112,7 +112,7 @@ class CLIP(nn.Module):
             self._joint_text = None
 
     def embed_text(self, names: Sequence[str]) -> Tensor:
-        """Features (T, P, C) of T class names in P templates before normalization; not cached."""
+        """Return unnormalized features (T, P, C) of T class names in P templates; not cached."""
         return self._embed(names, self.attention_weights())
 
     def _adapted_weights(self) -> TowerWeights:

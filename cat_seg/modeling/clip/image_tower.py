@@ -1,4 +1,4 @@
-"""CLIP's image tower, returning a feature for every patch."""
+"""CLIP's image tower with dense output: one feature per patch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from cat_seg.modeling.encoder import ImageFeatures
 
 
 class ImageTower(nn.Module):
-    """Vision transformer whose last block keeps only every token's value path.
+    """Vision transformer whose last block replaces attention by each token's value path.
 
     Args:
-        architecture: the CLIP that the weights belong to.
-        grid: (H, W), the patches of an input image; the positional embedding is resized to it.
+        architecture: architecture of the CLIP that the weights come from.
+        grid: (H, W), number of patches of an input image. The positional embedding is resized to
+            it bicubically.
     """
 
     def __init__(self, architecture: Architecture, grid: tuple[int, int]) -> None:
@@ -29,6 +30,7 @@ class ImageTower(nn.Module):
         self.embed_dim = architecture.embed_dim
         self.patch_size = architecture.patch_size
         self.pretrained_grid = architecture.pretrained_grid
+        # Blocks whose output becomes guidance: indices 3 and 7 of 12 (ViT-B), 7 and 15 of 24 (L).
         self.taps = (spec.layers // 3 - 1, 2 * spec.layers // 3 - 1)
         self.conv1 = nn.Conv2d(
             3, spec.width, kernel_size=self.patch_size, stride=self.patch_size, bias=False
@@ -48,7 +50,15 @@ class ImageTower(nn.Module):
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
 
     def forward(self, images: Tensor, weights: Sequence[AttentionWeights]) -> ImageFeatures:
-        """Encode normalised images (B, 3, *input_size)."""
+        """Encode normalized images.
+
+        Args:
+            images: (B, 3, *input_size).
+            weights: effective attention weights, one entry per block.
+
+        Returns:
+            Dense features (B, 1 + HW, C), CLS first, and two middle maps (B, width, H, W).
+        """
         patches = self.conv1(images).flatten(2).transpose(1, 2)
         cls = self.class_embedding.expand(len(patches), 1, -1)
         x = self.ln_pre(torch.cat([cls, patches], dim=1) + self._positions())

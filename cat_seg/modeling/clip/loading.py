@@ -1,4 +1,4 @@
-"""Building CLIP and giving it its start weights."""
+"""Build CLIP and load its initial weights."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ def build_clip(
     """Build CLIP for a segmentation model.
 
     Args:
-        name: see Architecture.from_name.
-        weights: "openai", "random", a local file, or None where a checkpoint with all of CLIP is
-            about to be loaded (the parameters are then zero until it is).
+        name: see `Architecture.from_name`.
+        weights: "openai", "random", a local file, or None if a checkpoint with all of CLIP will
+            be loaded later (until then the towers' parameters are zero).
         fine_tuning: a key of FINE_TUNINGS.
         prompt_ensemble: a key of TEMPLATES.
-        grid: (H, W), the patches of an input image.
-        model: the MODEL section of the config, which adapters read; None for the defaults.
+        grid: (H, W), number of patches of an input image.
+        model: MODEL section of the config, read by adapters; None for the defaults.
 
     Raises:
-        UserError: for an unknown name, and for weights that are missing or do not fit.
+        UserError: a name is unknown, or the weights are missing or do not fit.
     """
     architecture = Architecture.from_name(name)
     tuning = FineTuning.from_name(fine_tuning)
     prompts = Prompts(prompt_ensemble, architecture.context_length)
-    with torch.device("meta"):  # the towers' own start values are never used
+    with torch.device("meta"):  # skips the default initialization, which is never used
         text, image = TextTower(architecture), ImageTower(architecture, grid)
     clip = CLIP(_zeros(text), _zeros(image), tuning.build_adapter(architecture, model), prompts)
     tuning.mark_trainable(clip.text, clip.image)
@@ -114,10 +114,10 @@ def _download(architecture: Architecture) -> Path:
         )
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    hub.setLevel(logging.ERROR)  # it warns of each of its many attempts
+    hub.setLevel(logging.ERROR)  # it logs a warning for each of many retries
     try:
         return Path(open_clip.download_pretrained(config))
-    except Exception as error:  # whatever a hub client raises without a network
+    except Exception as error:  # the exception type depends on the hub client
         raise UserError(
             f"{KEY}: cannot download OpenAI's weights of {name} ({type(error).__name__}); where"
             f" there is a network, fetch {HUB_FILE} of https://huggingface.co/{config['hf_hub'].rstrip('/')},"
@@ -128,7 +128,7 @@ def _download(architecture: Architecture) -> Path:
 
 
 def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, model: str) -> None:
-    """Copy a CLIP's entries, of whatever format, into the towers."""
+    """Copy the entries of a CLIP in any supported format into the towers."""
     if not is_clip(tensors):
         raise UserError(f"{KEY}: {weights} {_what_else(tensors)}")
     complaint = f"{KEY}: {weights} does not fit {model}"
@@ -158,7 +158,7 @@ def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, model: str) -> N
 
 
 def _what_else(names: Iterable[str]) -> str:
-    """What a file is that is no CLIP, from the names of its entries."""
+    """Describe a file that is not a CLIP, judging by the names of its entries."""
     names = list(names)
     example = f"it holds {names[0]}"
     found = format_of(names)

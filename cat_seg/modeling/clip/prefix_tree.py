@@ -1,4 +1,4 @@
-"""Prompts as a tree of their prefixes, so that what they have in common is encoded once."""
+"""Prompts as a prefix tree, so that shared prefixes are encoded only once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from torch import Tensor
 
 
 class PrefixTree(NamedTuple):
-    """N prompts of at most L tokens, up to their end-of-text tokens.
+    """Prefix tree of N prompts, each of at most L tokens up to its end-of-text token.
 
-    Under causal attention a token's state depends on the tokens up to it alone. Prompts that begin
-    alike ("A photo of a ...") have those states in common, and what stands after the end-of-text
-    token cannot change its state: a node stands for all prompts that are equal up to its token.
+    Under causal attention, the state of a token depends only on the tokens up to it. Prompts with
+    a common prefix ("A photo of a ...") therefore share the states of that prefix, and tokens
+    after the end-of-text token can be dropped. One node represents one distinct prefix.
 
-    tokens, positions: (nodes,) token id of each node, and its place in the prompt.
-    paths: (N, L) the nodes of each prompt in order, node 0 behind the end.
-    slots: (nodes,) for each node one place in `paths`, counted row by row.
-    ends: (N,) the node of each prompt's end-of-text token.
-    reached: (N, L) which places are not behind the end.
+    Attributes:
+        tokens: (nodes,) token id of each node.
+        positions: (nodes,) position of each node in its prompts.
+        paths: (N, L) nodes of each prompt in order; node 0 after the end-of-text token.
+        slots: (nodes,) flat row-major index of one occurrence of each node in `paths`.
+        ends: (N,) node of each prompt's end-of-text token.
+        reached: (N, L) bool, True up to and including the end-of-text token.
     """
 
     tokens: Tensor
@@ -30,15 +32,15 @@ class PrefixTree(NamedTuple):
     reached: Tensor
 
     def to(self, device: torch.device) -> PrefixTree:
-        """The tree with all tensors on a device."""
+        """Return the tree with all tensors moved to a device."""
         return PrefixTree(*(tensor.to(device) for tensor in self))
 
 
 def prefix_tree(tokens: Tensor) -> PrefixTree:
-    """Build the tree of prompts.
+    """Build the prefix tree of N prompts.
 
     Args:
-        tokens: (N, context length) ids; the end-of-text token has the highest id.
+        tokens: token ids (N, context length), in which end-of-text has the highest id.
     """
     tokens = tokens.cpu()
     ends = tokens.argmax(dim=1)

@@ -1,4 +1,4 @@
-"""Class names that CLIP cannot tell apart, or does not read to the end."""
+"""Detect class names that CLIP cannot tell apart, or that are too long for it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ MOST_LISTED, LONGEST_SHOWN = 12, 40
 
 
 class PromptReport:
-    """What becomes of class names in prompts.
+    """Class names whose prompts are identical or truncated.
 
-    same: groups of indices whose names are equal to the tokenizer, in index order.
-    cut: indices of names that do not fit the context length in every template.
+    Attributes:
+        same: groups of indices whose names have the same tokens, in index order.
+        cut: indices of names that exceed the context length in at least one template.
 
     Raises:
-        UserError: names that differ make the same prompts because these are cut.
+        UserError: different names give the same prompt after truncation.
     """
 
     def __init__(self, prompts: Prompts, names: Sequence[str], source: str) -> None:
@@ -38,13 +39,13 @@ class PromptReport:
             groups[tuple(prompts.encode(word))].append(index)
         self.same = [group for group in groups.values() if len(group) > 1]
         longest = max(prompts.templates, key=lambda template: len(prompts.encode(template("x"))))
-        room = prompts.context_length - 2  # without start and end of text
+        room = prompts.context_length - 2  # the start and end tokens take two places
         self.cut = [i for i, word in enumerate(words) if len(prompts.encode(longest(word))) > room]
         distinct = {group[0] for group in groups.values()}
         self._refuse_same_after_cut(prompts, [index for index in self.cut if index in distinct])
 
     def warn(self) -> None:
-        """Log one line for names that are the same, and one for names that are cut."""
+        """Log one warning for identical names and one for truncated names."""
         if self.same:
             groups = [self._list(group, " = ", most=4) for group in self.same]
             logger.warning(

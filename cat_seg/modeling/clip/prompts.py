@@ -1,4 +1,4 @@
-"""From class names to token ids."""
+"""Conversion of class names to prompts and token ids."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cat_seg.errors import UserError
 from cat_seg.modeling.clip.prefix_tree import PrefixTree, prefix_tree
 from cat_seg.modeling.clip.prompt_check import PromptReport
 
-# Lists of names that are remembered.
+# Maximum number of name lists in each cache.
 MOST_LISTS = 32
 
 _SCENE = "A photo of a {} in the scene".format
-# In CAT-Seg's order: each template has its own input channel in the cost embedding.
+# CAT-Seg's order matters: each template has its own input channel in the cost embedding.
 TEMPLATES = {
     "single": (_SCENE,),
     "imagenet_select": (*SIMPLE_IMAGENET_TEMPLATES, _SCENE),
@@ -30,14 +30,14 @@ TEMPLATES = {
 
 
 class Prompts:
-    """Tokenised prompts: every class name in every template.
+    """Tokenized prompts of every class name in every template.
 
     Args:
-        ensemble: the value of MODEL.PROMPT_ENSEMBLE_TYPE.
-        context_length: tokens of a prompt, padding included.
+        ensemble: value of MODEL.PROMPT_ENSEMBLE_TYPE.
+        context_length: tokens per prompt, including padding.
 
     Raises:
-        UserError: if there is no such ensemble.
+        UserError: there is no such ensemble.
     """
 
     def __init__(self, ensemble: str, context_length: int) -> None:
@@ -55,26 +55,26 @@ class Prompts:
         return len(self.templates)
 
     def tokenize(self, names: Sequence[str]) -> Tensor:
-        """Token ids (T, P, context length); of a name "a, b, c" only the first synonym is used."""
+        """Return token ids (T, P, context length); only the first synonym of "a, b, c" is used."""
         words = [first_synonym(name) for name in names]
         prompts = [template(word) for word in words for template in self.templates]
         return self._tokenizer(prompts).unflatten(0, (len(words), len(self.templates)))
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text of any length, without the start and end of text."""
+        """Return the token ids of a text of any length, without start and end tokens."""
         return self._tokenizer.encode(text)
 
     def check(self, names: Sequence[str], source: str) -> None:
-        """Warn of class names that CLIP cannot tell apart or does not read to the end.
+        """Warn about class names that CLIP cannot tell apart or that are truncated.
 
-        The main process logs the warnings, once for each list of names.
+        The main process logs the warnings, once per list of names.
 
         Args:
             names: class names.
-            source: where they come from, for messages.
+            source: origin of the names, for messages.
 
         Raises:
-            UserError: names that differ make the same prompts because these are cut.
+            UserError: different names give the same prompt after truncation.
         """
         names = tuple(names)
         if names in self._checked:
@@ -87,7 +87,7 @@ class Prompts:
             report.warn()
 
     def tree(self, names: Sequence[str]) -> PrefixTree:
-        """The prefix tree of the T * P prompts, class by class; each is built once."""
+        """Return the cached prefix tree of the T * P prompts, ordered by class, then template."""
         names = tuple(names)
         if names not in self._trees:
             if len(self._trees) >= MOST_LISTS:
@@ -104,9 +104,10 @@ def _tokenizer(context_length: int) -> open_clip.SimpleTokenizer:
 
 
 def _clean(text: str) -> str:
-    """Clean a text as CLIP's tokenizer does, and keep its special tokens in it ordinary text.
+    """Clean a text as CLIP's tokenizer does, but treat its special tokens as ordinary text.
 
-    The tokenizer always splits between "<" and a letter, so the space changes nothing else.
+    A space after "<" keeps "<start_of_text>" and "<end_of_text>" from being read as special tokens.
+    It has no other effect, because the tokenizer always splits between "<" and a letter.
     """
     return re.sub("<(?=(?:start|end)_of_text>)", "< ", _open_clip_clean(text))
 

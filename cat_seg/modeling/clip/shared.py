@@ -1,4 +1,4 @@
-"""A tensor that the micro-batches of a step have in common."""
+"""A tensor shared by the micro-batches of a training step."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 class SharedTensor:
-    """Computed once, used by each of several forward and backward passes in turn.
+    """Tensor computed once and used by several forward and backward passes in turn.
 
-    The backward pass of every use but the last ends at a copy that sums up the gradients; that of
-    the last goes on through the computation, with the gradients of all.
+    All uses but the last get a detached copy, which accumulates their gradients. The backward pass
+    of the last use adds these to its own gradient and continues through the original computation.
     """
 
     def __init__(self, tensor: Tensor, uses: int) -> None:
-        """Share `tensor` so many times, at least once."""
+        """Share `tensor` among `uses` passes, at least one."""
         self._tensor = tensor
         self._left = uses
-        # At least float32, so that a sum of many gradients keeps what each adds.
+        # Accumulate in at least float32, so that small gradients are not rounded away.
         dtype = torch.promote_types(tensor.dtype, torch.float32)
         self._copy = tensor.detach().to(dtype, copy=True).requires_grad_(tensor.requires_grad)
 
@@ -25,7 +25,7 @@ class SharedTensor:
         """Return the tensor for the next use.
 
         Raises:
-            RuntimeError: after the last use.
+            RuntimeError: the last use has already been taken.
         """
         if not self._left:
             raise RuntimeError("a shared tensor was taken more often than it is shared")
@@ -38,6 +38,6 @@ class SharedTensor:
         return last
 
     def _add_gradients(self, gradient: Tensor) -> Tensor:
-        if self._copy.grad is None:  # a single use
+        if self._copy.grad is None:  # this is the only use
             return gradient
         return (gradient + self._copy.grad).to(gradient.dtype)

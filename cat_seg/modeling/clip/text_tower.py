@@ -13,7 +13,7 @@ from cat_seg.modeling.clip.transformer import AttentionWeights, Transformer
 
 
 class TextTower(nn.Module):
-    """Causal text transformer; the feature is that of the end-of-text token."""
+    """Causal text transformer; the feature of a prompt is that of its end-of-text token."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -29,11 +29,12 @@ class TextTower(nn.Module):
         """Encode prompts.
 
         Args:
-            prompts: the tree of N prompts, or their token ids (N, context length), of which the
-                end-of-text token has the highest.
+            prompts: the prefix tree of N prompts, or their token ids (N, context length), in
+                which end-of-text has the highest id.
+            weights: effective attention weights, one entry per block.
 
         Returns:
-            Features (N, C) in the joint image-text space, not normalised.
+            Features (N, C) in the joint image-text space, not normalized.
         """
         tree = prompts if isinstance(prompts, PrefixTree) else prefix_tree(prompts)
         tree = tree.to(self.positional_embedding.device)

@@ -1,4 +1,4 @@
-"""The transformer block of both CLIP towers, with its attention weights handed in."""
+"""The transformer of both CLIP towers, with attention weights passed in by the caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cat_seg.modeling.clip.prefix_tree import PrefixTree
 
 
 class AttentionWeights(NamedTuple):
-    """The four projection matrices of one attention, each (C, C), rows = outputs."""
+    """Projection matrices of one attention, each (C, C), with output units as rows."""
 
     query: Tensor
     key: Tensor
@@ -23,17 +23,17 @@ class AttentionWeights(NamedTuple):
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), OpenAI CLIP's activation."""
+    """OpenAI CLIP's activation, x * sigmoid(1.702 x)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(1.702 * x) / 1.702
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention whose weights are handed in with every call.
+    """Multi-head self-attention whose weights are passed in with every call.
 
-    The module keeps the pre-trained projections; which weights are in effect (these, or these
-    changed by an adapter) is the caller's business.
+    The module holds the pretrained projections. The caller passes either their weights or weights
+    modified by an adapter; the biases are always the module's own.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -45,12 +45,12 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def weights(self) -> AttentionWeights:
-        """The module's own weights."""
+        """Return the module's own weights."""
         projections = (self.q_proj, self.k_proj, self.v_proj, self.out_proj)
         return AttentionWeights(*(projection.weight for projection in projections))
 
     def forward(self, x: Tensor, weights: AttentionWeights) -> Tensor:
-        """Attend within each sequence of x (B, N, C)."""
+        """Attend within each sequence of x, (B, N, C) to (B, N, C)."""
         q = F.linear(x, weights.query, self.q_proj.bias)
         mixed = F.scaled_dot_product_attention(
             self._split(q), *(self._split(t) for t in self._keys_values(x, weights))
@@ -58,15 +58,16 @@ class SelfAttention(nn.Module):
         return self._out(mixed, weights)
 
     def forward_tree(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
-        """Attend from every node of the tree, x (nodes, C), to the nodes on its path."""
+        """Attend from every node of the tree to the nodes on its path, (nodes, C) to (nodes, C)."""
         q = F.linear(x, weights.query, self.q_proj.bias)
+        # F.embedding gathers rows: first nodes into paths (N, L, C), finally one slot per node.
         on_paths = (F.embedding(tree.paths, t) for t in (q, *self._keys_values(x, weights)))
         mixed = F.scaled_dot_product_attention(*map(self._split, on_paths), is_causal=True)
         mixed = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
         return F.linear(F.embedding(tree.slots, mixed), weights.out, self.out_proj.bias)
 
     def forward_ends(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
-        """Attend from the ends of the N prompts alone, x (nodes, C) to (N, C)."""
+        """Attend only from the end-of-text tokens of the N prompts, (nodes, C) to (N, C)."""
         q = F.linear(F.embedding(tree.ends, x), weights.query, self.q_proj.bias)
         k, v = (self._split(F.embedding(tree.paths, t)) for t in self._keys_values(x, weights))
         mask = tree.reached[:, None, None]
@@ -74,7 +75,7 @@ class SelfAttention(nn.Module):
         return self._out(mixed, weights)[:, 0]
 
     def value_path(self, x: Tensor, weights: AttentionWeights) -> Tensor:
-        """Every token's own value, projected out: attention where each token sees only itself."""
+        """Return out_proj(v_proj(x)): attention in which every token sees only itself."""
         values = F.linear(x, weights.value, self.v_proj.bias)
         return F.linear(values, weights.out, self.out_proj.bias)
 
@@ -90,7 +91,7 @@ class SelfAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block of CLIP."""
+    """CLIP's pre-norm transformer block."""
 
     def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
         super().__init__()
@@ -111,30 +112,32 @@ class TransformerBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
     def forward_tree(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
-        """Map the nodes x (nodes, C) of a prefix tree, under causal attention."""
+        """Map the nodes x of a prefix tree, (nodes, C) to (nodes, C), with causal attention."""
         x = x + self.attn.forward_tree(self.ln_1(x), weights, tree)
         return x + self.mlp(self.ln_2(x))
 
     def forward_ends(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
-        """Map the nodes x (nodes, C) of a prefix tree to the ends of its N prompts, (N, C)."""
+        """Map the nodes x (nodes, C) of a prefix tree to the end tokens of its prompts, (N, C)."""
         ends = F.embedding(tree.ends, x)
         ends = ends + self.attn.forward_ends(self.ln_1(x), weights, tree)
         return ends + self.mlp(self.ln_2(ends))
 
     def forward_dense(self, x: Tensor, weights: AttentionWeights) -> Tensor:
-        """The block with the value path in place of attention, for dense features.
+        """Apply the block with the value path in place of attention, for dense features.
 
-        Every token gets the CLS token's block input as its residual (CAT-Seg, arXiv 2303.11797).
+        The residual of every token is the CLS token's block input instead of its own (CAT-Seg,
+        arXiv 2303.11797).
 
         Args:
-            x: tokens (B, 1+N, C), CLS first.
+            x: tokens (B, 1 + HW, C), CLS first.
+            weights: only the value and output weights are used.
         """
         x = self.attn.value_path(self.ln_1(x), weights) + x[:, :1]
         return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):
-    """A stack of blocks; `weights` of the methods holds one entry per block."""
+    """Stack of transformer blocks. In all methods, `weights` holds one entry per block."""
 
     def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
         super().__init__()
@@ -143,16 +146,16 @@ class Transformer(nn.Module):
         )
 
     def attention_weights(self) -> list[AttentionWeights]:
-        """The pre-trained attention weights, block by block."""
+        """Return the pretrained attention weights, one entry per block."""
         return [block.attn.weights() for block in self.resblocks]
 
     def forward_tree(
         self, x: Tensor, weights: Sequence[AttentionWeights], tree: PrefixTree
     ) -> Tensor:
-        """Run all blocks over the nodes x (nodes, C) of a prefix tree, causally.
+        """Run all blocks over the nodes x (nodes, C) of a prefix tree, with causal attention.
 
         Returns:
-            (N, C), the last tokens of the N prompts; nothing else of the last block is computed.
+            States (N, C) of the end-of-text tokens, the only outputs the last block computes.
         """
         *blocks, last = zip(self.resblocks, weights, strict=True)
         for block, own in blocks:
@@ -163,10 +166,11 @@ class Transformer(nn.Module):
     def forward_dense(
         self, x: Tensor, weights: Sequence[AttentionWeights], taps: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run all blocks over x (B, 1+N, C), the last one densely.
+        """Run all blocks over x (B, 1 + HW, C), the last one in its dense form.
 
         Returns:
-            The dense tokens (B, 1+N, C), and the tokens after each block index in `taps`.
+            The dense tokens (B, 1 + HW, C), and the tokens (B, 1 + HW, C) after each block whose
+            index is in `taps`.
         """
         tapped = []
         *blocks, last = zip(self.resblocks, weights, strict=True)

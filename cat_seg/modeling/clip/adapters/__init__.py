@@ -1,4 +1,4 @@
-"""Ways of fine-tuning CLIP: which of its parameters train, and which adapter changes them."""
+"""Ways to fine-tune CLIP: which of its parameters train, and which adapter modifies its weights."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ def _no_adapter(architecture: Architecture, model: CfgNode) -> Adapter:
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What trains in CLIP.
+    """One way to fine-tune CLIP.
 
     Args:
-        text, image: name prefixes, within a block, of the tower's own parameters that train.
+        text, image: prefixes of parameter names within a block; matching parameters of the tower
+            train.
         adapter: builds the adapter from the CLIP architecture and the MODEL section of the config.
             All parameters of the adapter train.
     """
@@ -57,32 +58,32 @@ class FineTuning:
         """Look up a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE.
 
         Raises:
-            UserError: there is no such fine-tuning.
+            UserError: there is no fine-tuning of that name.
         """
         if name not in FINE_TUNINGS:
             raise UserError(f"{KEY}: '{name}' is none of {', '.join(FINE_TUNINGS)}")
         return FINE_TUNINGS[name]
 
     def build_adapter(self, architecture: Architecture, model: CfgNode | None = None) -> Adapter:
-        """Build the adapter with its start values.
+        """Build the adapter with its initial parameters.
 
         Args:
-            architecture: the CLIP that it adapts.
-            model: the MODEL section of the config; None for the defaults.
+            architecture: architecture of the CLIP to adapt.
+            model: MODEL section of the config; None for the defaults.
         """
         if model is None:
             model = add_cat_seg_config(get_cfg()).MODEL
         return self.adapter(architecture, model)
 
     def mark_trainable(self, text: nn.Module, image: nn.Module) -> None:
-        """Freeze both towers except for what trains and has a gradient."""
+        """Freeze both towers, except for the parameters that train and receive gradients."""
         for tower, prefixes in ((text, self.text), (image, self.image)):
             tower.requires_grad_(False)
             transformer: Transformer = tower.transformer
             for block in transformer.resblocks:
                 for name, parameter in block.named_parameters():
                     parameter.requires_grad_(name.startswith(prefixes))
-        # The dense last image block has no use for queries and keys.
+        # The last image block, in its dense form, uses no queries and keys.
         last = image.transformer.resblocks[-1].attn
         last.q_proj.requires_grad_(False)
         last.k_proj.requires_grad_(False)
@@ -94,7 +95,7 @@ FINE_TUNINGS: dict[str, FineTuning] = {}
 def register_fine_tuning(name: str, fine_tuning: FineTuning) -> None:
     """Make a fine-tuning available as a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE.
 
-    An adapter with settings reads them from a section of its own, MODEL.ADAPTER.<NAME>; see
+    An adapter reads its settings from its own config section, MODEL.ADAPTER.<NAME>; see
     `cat_seg.modeling.clip.adapters.base.read_settings` and docs/extending.md.
 
     Raises:
@@ -118,7 +119,7 @@ def _hyperbolic(architecture: Architecture, model: CfgNode) -> Adapter:
 register_fine_tuning("frozen", FineTuning())
 register_fine_tuning("attention", FineTuning(text=_QV, image=_QV))
 register_fine_tuning("full", FineTuning(text=_EVERYTHING, image=_EVERYTHING))
-# As in H-CLIP's code: all three adapt both towers, so a checkpoint answers alike under each.
+# As in H-CLIP's code, all three adapt both towers, so a checkpoint predicts the same under each.
 register_fine_tuning("oft_both", FineTuning(adapter=_orthogonal))
 register_fine_tuning("oft", FineTuning(image=_ATTENTION, adapter=_orthogonal))
 register_fine_tuning("oft_qv", FineTuning(adapter=_orthogonal))

@@ -1,4 +1,4 @@
-"""What an adapter is: a function from frozen attention weights to effective ones."""
+"""Adapter interface: a function from frozen attention weights to effective ones."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ S = TypeVar("S")
 
 
 class TowerWeights(NamedTuple):
-    """The attention weights of both towers, block by block."""
+    """Attention weights of both towers, one entry per block."""
 
     text: list[AttentionWeights]
     image: list[AttentionWeights]
 
 
 class Adapter(nn.Module):
-    """The identity, and the base of every adapter.
+    """Identity adapter, and base class of all adapters.
 
-    One adapter serves both towers, so that it can share parameters between them; a tower that it
-    does not adapt passes through.
+    One adapter serves both towers, so it can share parameters between them. It returns the weights
+    of a tower that it does not adapt unchanged.
     """
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
@@ -34,17 +34,17 @@ class Adapter(nn.Module):
 
 
 def read_settings(settings: type[S], model: CfgNode, name: str) -> S:
-    """Read an adapter's settings from its section MODEL.ADAPTER.<NAME>.
+    """Read an adapter's settings from its config section, MODEL.ADAPTER.<NAME>.
 
     Args:
-        settings: a dataclass; the key of a field is its name in upper case, and its default is the
-            default of the key.
-        model: the MODEL section of a config.
-        name: of the section, in upper case.
+        settings: a dataclass. Each field is a config key, with its name in upper case and the
+            same default.
+        model: MODEL section of a config.
+        name: name of the section, in upper case.
 
     Raises:
-        UserError: the section has a key without a field, or a value of another type than the
-            field's default.
+        UserError: the section has a key that is not a field, or the type of a value differs from
+            that of the field's default.
     """
     key = f"MODEL.ADAPTER.{name}"
     section = model.ADAPTER.get(name, CfgNode())

@@ -1,4 +1,4 @@
-"""Fine-tuning of CLIP's attention in hyperbolic space."""
+"""HyperCLIP's adapter: fine-tuning of CLIP's attention weights in hyperbolic space."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cat_seg.modeling.clip.transformer import AttentionWeights
 
 @dataclass(frozen=True)
 class HyperbolicSettings:
-    """MODEL.HYPERBOLIC: curvature of each tower's Poincare ball, side of the adapters' blocks.
+    """Values of MODEL.HYPERBOLIC: curvature c of each tower's Poincare ball, and the block size.
 
     Raises:
-        UserError: for a curvature or a block size that is no positive number.
+        UserError: a curvature or the block size is not a positive finite number.
     """
 
     text_curvature: float = 1.0
@@ -40,27 +40,28 @@ class HyperbolicSettings:
 class HyperbolicAdapter(Adapter):
     """HyperCLIP's adapter (Peng et al., CVPR 2025, pp. 4562-4572).
 
-    The rows of every query, key and value weight are taken to the Poincare ball by the
-    exponential map, multiplied by a block-diagonal matrix in Moebius' sense, and taken back. The
-    matrices start at the identity. Output projections are not adapted.
+    Each row w of every query, key and value weight becomes log0(M (x) exp0(w)): the exponential
+    map takes it to the Poincare ball, a block-diagonal matrix M multiplies it in the Moebius sense,
+    and the logarithmic map takes it back. Every M starts at the identity. Output projections are
+    not adapted.
 
     Args:
-        architecture: widths and depths of both towers.
+        architecture: gives the width and depth of both towers.
         settings: curvatures and block size.
 
     Raises:
-        UserError: if a tower's width is not a multiple of the block size.
+        UserError: the width of a tower is not a multiple of the block size.
     """
 
     def __init__(self, architecture: Architecture, settings: HyperbolicSettings) -> None:
         super().__init__()
         self.settings = settings
-        # One tensor a tower: (layers, q/k/v, blocks, side, side).
+        # One parameter per tower: (layers, 3 for q, k, v, width / side, side, side).
         self.text = self._identity(architecture.text, "text", architecture.open_clip_name)
         self.image = self._identity(architecture.image, "image", architecture.open_clip_name)
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
-        """Adapt query, key and value weights of both towers."""
+        """Return both towers' weights with query, key and value adapted."""
         text = self._adapt(frozen.text, self.text, self.settings.text_curvature)
         image = self._adapt(frozen.image, self.image, self.settings.image_curvature)
         return TowerWeights(text, image)

@@ -1,4 +1,4 @@
-"""Orthogonal fine-tuning of CLIP's attention with parameters shared across blocks and towers."""
+"""H-CLIP's adapter: orthogonal fine-tuning (OFT) shared across CLIP's blocks and towers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.transformer import AttentionWeights
 
-SLOT = 128  # channels of one diagonal block
+SLOT = 128  # side of one diagonal block
 
 
 class OrthogonalAdapter(Adapter):
     """H-CLIP's adapter (Peng et al., CVPR 2025, pp. 15009-15020).
 
-    Every attention weight is multiplied by a block-diagonal matrix of 128x128 slots. All slots
-    come from one tensor of generators, (128, 128, rows, slots): rows = 4 (q, k, v, out) per
-    block, slots = those of the text width, then those of the image width. A linear map per block
-    mixes the slots, one linear map shared by all mixes the rows. Text slots are made orthogonal
-    by the Cayley map; image slots are used as they are.
+    Every attention weight is multiplied by a block-diagonal matrix of 128x128 slots: query, key
+    and value weights on the input side (W Q), output weights on the output side (Q W).
+
+    All slots come from one tensor of generators (128, 128, rows, slots). There are 4 rows (q, k,
+    v, out) per block of the deeper tower, and text width / 128 + image width / 128 slots, text
+    first. One linear map per block index mixes the slots; one linear map, shared by all blocks of
+    both towers, mixes the rows. The Cayley map makes the text slots orthogonal; the image slots
+    are used as they are. All slots start at the identity.
 
     Args:
-        architecture: widths and depths of both towers.
+        architecture: gives the width and depth of both towers.
 
     Raises:
-        UserError: if a tower's width is not a multiple of 128.
+        UserError: the width of a tower is not a multiple of 128.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -43,13 +46,13 @@ class OrthogonalAdapter(Adapter):
         slots = self.text_slots + image.width // SLOT
         layers = max(text.layers, image.layers)
         identity = torch.eye(SLOT)[:, :, None, None].expand(-1, -1, 4 * layers, slots).clone()
-        identity[..., : self.text_slots] = 0  # the skew generator of the identity
+        identity[..., : self.text_slots] = 0  # the Cayley map takes 0 to the identity
         self.generators = nn.Parameter(identity)
         self.slot_mixers = nn.Parameter(torch.eye(slots).repeat(layers, 1, 1))
         self.row_mixer = nn.Parameter(torch.eye(4 * layers))
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
-        """Multiply the attention weights of both towers."""
+        """Return both towers' attention weights, multiplied by the slots."""
         with torch.autocast(self.generators.device.type, enabled=False):
             rows = self._mix_rows()
             text_mixers = self.slot_mixers[:, : self.text_slots]
@@ -62,31 +65,31 @@ class OrthogonalAdapter(Adapter):
             )
 
     def _mix_rows(self) -> Tensor:
-        """All generators with the rows mixed, (blocks, 4, slots, 128*128)."""
+        """Return all generators with the rows mixed, (blocks, 4, slots, 128 * 128)."""
         rows = self.generators.permute(2, 3, 0, 1).flatten(1)
         return (self.row_mixer @ rows).unflatten(0, (-1, 4)).unflatten(2, (-1, SLOT * SLOT))
 
     @staticmethod
     def _mix_slots(rows: Tensor, mixers: Tensor, layers: int) -> Tensor:
-        """The slots that `mixers` (blocks, kept, slots) keep, (layers, 4, kept, 128, 128)."""
+        """Mix the slots by `mixers` (blocks, kept, slots), giving (layers, 4, kept, 128, 128)."""
         return (mixers[:layers, None] @ rows[:layers]).unflatten(-1, (SLOT, SLOT))
 
 
 def cayley(matrices: Tensor) -> Tensor:
-    """Orthogonal matrices (I - S)(I + S)^-1 with S the skew part of `matrices` (..., n, n)."""
+    """Return orthogonal matrices (I - S)(I + S)^-1, S = (M - M^T) / 2, for M (..., n, n)."""
     skew = (matrices - matrices.transpose(-1, -2)) / 2
     identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    return torch.linalg.solve(identity + skew, identity - skew)
+    return torch.linalg.solve(identity + skew, identity - skew)  # the two factors commute
 
 
 def _multiply(frozen: AttentionWeights, blocks: Tensor) -> AttentionWeights:
-    """q, k, v on their input side, out on its output side, by blocks (4, slots, 128, 128)."""
+    """Multiply q, k, v on the input side, out on the output side, by (4, slots, 128, 128)."""
     sides = [_times_block_diagonal(w, b) for w, b in zip(frozen[:3], blocks[:3], strict=True)]
     out = _times_block_diagonal(frozen.out.T, blocks[3].transpose(1, 2)).T
     return AttentionWeights(*sides, out)
 
 
 def _times_block_diagonal(weight: Tensor, blocks: Tensor) -> Tensor:
-    """weight (out, in) @ diag(blocks (slots, n, n))."""
+    """Return weight (out, in) @ diag(blocks), with blocks (slots, n, n)."""
     columns = weight.unflatten(1, blocks.shape[:2]).transpose(0, 1)
     return (columns @ blocks).transpose(0, 1).flatten(1)
