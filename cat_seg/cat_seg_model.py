@@ -68,7 +68,7 @@ class CATSeg(nn.Module):
         train_json, test_json = head.TRAIN_CLASS_JSON, head.TEST_CLASS_JSON or head.TRAIN_CLASS_JSON
         classes = {path: load_vocabulary(path) for path in (train_json, test_json)}
         for path, names in classes.items():
-            sem_seg_head.clip.prompts.check(names, path)
+            sem_seg_head.encoder.check_names(names, path)
         return {
             "sem_seg_head": sem_seg_head,
             "train_classes": classes[train_json],
@@ -98,7 +98,7 @@ class CATSeg(nn.Module):
         """
         if not names:
             raise UserError("the vocabulary is empty; give at least one class name")
-        self.sem_seg_head.clip.prompts.check(names, "the vocabulary")
+        self.sem_seg_head.encoder.check_names(names, "the vocabulary")
         self._test_classes = tuple(names)
 
     def clip_parameters(self) -> Iterator[nn.Parameter]:

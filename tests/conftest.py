@@ -6,5 +6,6 @@ import signal
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C through: a shell ignores it in what it starts in the background, for ever."""
+    """Let signals through: a shell and nohup ignore some in what they start in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

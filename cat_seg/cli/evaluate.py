@@ -10,7 +10,6 @@ is not 0, as for a benchmark that failed.
 from __future__ import annotations
 
 import argparse
-import sys
 
 from detectron2.config import get_cfg
 
@@ -20,9 +19,9 @@ from cat_seg.engine.benchmarks import LABELS, run
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.evaluation.protocol import protocol_overrides
 
-EXAMPLE = f"""
+EXAMPLE = """
 example:
-    $ {sys.argv[0]} --config-file configs/vitb_384_oft.yaml --benchmarks A-150 PC-59 \\
+    $ %(prog)s --config-file configs/vitb_384_oft.yaml --benchmarks A-150 PC-59 \\
         MODEL.WEIGHTS output/oft/model_final.pth OUTPUT_DIR output/oft/eval
 """
 

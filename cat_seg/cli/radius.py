@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,9 +34,9 @@ from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import resolve
 
 START = "start"
-EXAMPLE = f"""\
+EXAMPLE = """\
 example:
-  {Path(sys.argv[0]).name} --output radius.png --vocabulary ade150 \\
+  %(prog)s --output radius.png --vocabulary ade150 \\
       --checkpoint CLIP configs/vitb_384.yaml start \\
       --checkpoint H-CLIP configs/vitb_384_oft.yaml output/oft/model_final.pth
 """

@@ -22,9 +22,9 @@ from cat_seg.evaluation.results.read import read_runs
 from cat_seg.evaluation.results.table import summarise
 from cat_seg.utils.files import atomic_write
 
-EXAMPLE = f"""\
+EXAMPLE = """\
 example:
-  {Path(sys.argv[0]).name} output/ablation output/ablation_seed1 --chart results.png
+  %(prog)s output/ablation output/ablation_seed1 --chart results.png
 """
 
 

@@ -31,9 +31,9 @@ LONGEST_NAME = 200
 # Of zlib's levels: higher ones take three times as long on photographs, for 5 % less.
 COMPRESSION = 4
 INTERRUPTED, SOME_SKIPPED = 130, 1
-EXAMPLE = f"""\
+EXAMPLE = """\
 example:
-  {Path(sys.argv[0]).name} --config-file configs/vitb_384.yaml --input photos/ --output pictures \\
+  %(prog)s --config-file configs/vitb_384.yaml --input photos/ --output pictures \\
       --vocabulary "cat, grass, sky" --opts MODEL.WEIGHTS model_base.pth
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from detectron2.config import CfgNode
 
@@ -18,18 +17,18 @@ from cat_seg.engine import (
 )
 from cat_seg.errors import one_line_errors
 
-EXAMPLE = f"""
+EXAMPLE = """
 Examples:
 
 Train on 4 GPUs; the same with --resume goes on after a stop:
-    $ {sys.argv[0]} --config-file configs/vitb_384_enhanced.yaml --num-gpus 4 \\
+    $ %(prog)s --config-file configs/vitb_384_enhanced.yaml --num-gpus 4 \\
         OUTPUT_DIR output/enhanced
 
 Train on the CPU, with another learning rate:
-    $ {sys.argv[0]} --config-file configs/vitb_384_oft.yaml MODEL.DEVICE cpu SOLVER.BASE_LR 0.0001
+    $ %(prog)s --config-file configs/vitb_384_oft.yaml MODEL.DEVICE cpu SOLVER.BASE_LR 0.0001
 
 Evaluate:
-    $ {sys.argv[0]} --config-file configs/vitb_384_oft.yaml --eval-only \\
+    $ %(prog)s --config-file configs/vitb_384_oft.yaml --eval-only \\
         MODEL.WEIGHTS model_final.pth
 """
 

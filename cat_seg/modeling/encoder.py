@@ -64,6 +64,15 @@ class Encoder(Protocol):
     @property
     def templates(self) -> int: ...
 
+    def check_names(self, names: Sequence[str], source: str) -> None:
+        """Warn about names that the tokenizer cannot tell apart; UserError if it cuts them equal.
+
+        Args:
+            names: class names.
+            source: where they come from, for messages.
+        """
+        ...
+
     def encode(self, images: Tensor, names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Encode normalized images (B, 3, *input_size) and T class names in one step."""
         ...

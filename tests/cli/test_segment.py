@@ -92,7 +92,7 @@ def test_files_folders_and_patterns_together(photos, tmp_path, run):
 def test_relative_inputs_also_start_at_the_repository(photos, tmp_path, run, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(paths, "REPO_ROOT", tmp_path)
+    monkeypatch.setattr(paths, "SHIPPED_ROOT", tmp_path)
     assert run("--input", "photos", "--output", "out") == 0
     assert files(tmp_path / "elsewhere" / "out") == ["one.png", "two.png"]
 

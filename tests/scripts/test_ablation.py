@@ -117,7 +117,9 @@ def test_the_ablation_ends_in_a_table_and_goes_on_where_it_was_broken_off(
     assert first.returncode == 0, first.stdout + first.stderr
     table = (root / "results.md").read_text()
     assert first.stdout.endswith(table)
-    assert not [line for line in first.stderr.splitlines() if line.startswith("warning:")]
+    warnings = [line for line in first.stderr.splitlines() if line.startswith("warning:")]
+    # Miniatures of the benchmarks have too few images for a full figure.
+    assert warnings and all("of 1449 images" in line for line in warnings)
     heading, _, *rows = [line.strip("| ").split("|") for line in table.splitlines()[:6]]
     columns = [cell.strip() for cell in heading]
     assert columns == ["method", "backbone", *COLUMNS]
@@ -126,7 +128,7 @@ def test_the_ablation_ends_in_a_table_and_goes_on_where_it_was_broken_off(
         assert (method, backbone) == (name, "tiny")
         assert cells[:4] == ["-"] * 4
         difference = "" if name == "H-CLIP" else r" \([+-]\d+\.\d\)"
-        assert all(re.fullmatch(rf"\d+\.\d{difference}", cell) for cell in cells[4:])
+        assert all(re.fullmatch(rf"\d+\.\d\*{difference}", cell) for cell in cells[4:])
     with Image.open(root / "results.png") as chart:
         assert chart.format == "PNG"
         chart.load()
