@@ -1,4 +1,4 @@
-"""Training and evaluation runs: set-up, processes, the Trainer, checkpoints."""
+"""Training and evaluation runs: setup, processes, the Trainer, checkpoints."""
 
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.configuration.loading import load_config

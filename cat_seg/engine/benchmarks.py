@@ -1,4 +1,4 @@
-"""Evaluation of one set of weights on several benchmarks, with one table of all."""
+"""Evaluation of one set of weights on several benchmarks, summarized in one table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cat_seg.evaluation.run import (
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
 
 METRICS = ("mIoU", "mACC", "pACC")
-MARK = "*"  # of a figure that is not of the whole dataset
+MARK = "*"  # marks a figure that does not cover the whole dataset
 LABELS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The content of a dataset's results file, or a word, missing or failed, and the reason.
+    """The results of one dataset, or why there are none.
 
-    With results, the reason is that of skipped images.
+    Attributes:
+        results: the content of the results file.
+        word: "missing" or "failed" if there are no results.
+        reason: why there are no results; with results, which images were skipped and why.
     """
 
     results: dict[str, Any] | None = None
@@ -47,7 +50,7 @@ class Outcome:
     reason: str = ""
 
     def cells(self) -> list[str]:
-        """The row of the table, without the heading."""
+        """Return the cells of the table row, without the label."""
         if self.results is None:
             return [self.word, *["-"] * (len(METRICS) + 1)]
         short = incompleteness(self.results)
@@ -58,7 +61,7 @@ class Outcome:
 
 
 def table(outcomes: Mapping[str, Outcome]) -> str:
-    """Lay out outcomes by dataset, the metrics in percent."""
+    """Format the outcomes, given by dataset, as a table with metrics in percent."""
     return tabulate(
         [[LABELS.get(dataset, dataset), *found.cells()] for dataset, found in outcomes.items()],
         ["Benchmark", *METRICS, "images", "seconds"],
@@ -69,7 +72,7 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
 
 
 def footnotes(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """Say of each marked figure how many images it is of."""
+    """Say how many images each marked figure covers."""
     return [
         f"{MARK} {LABELS.get(dataset, dataset)}: {short}"
         for dataset, found in outcomes.items()
@@ -78,7 +81,7 @@ def footnotes(outcomes: Mapping[str, Outcome]) -> list[str]:
 
 
 def reasons(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """Say of each outcome without results why there are none, and of others what was skipped."""
+    """Explain each outcome that has no results or skipped images."""
     return [
         f"{LABELS.get(dataset, dataset)} {found.word or 'incomplete'}: {found.reason}"
         for dataset, found in outcomes.items()
@@ -87,7 +90,7 @@ def reasons(outcomes: Mapping[str, Outcome]) -> list[str]:
 
 
 def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, Any] | None) -> Outcome | None:
-    """Return what is known of a dataset before any work; None where it is to be evaluated."""
+    """Return the outcome of a dataset if it is known without evaluating, else None."""
     try:
         images = len(DatasetCatalog.get(dataset))
         record = run_record(cfg, dataset, weights)
@@ -103,7 +106,7 @@ def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, Any] | None) -> Out
 def evaluate_one(
     cfg: CfgNode, model: nn.Module, dataset: str, weights: Mapping[str, Any] | None
 ) -> Outcome:
-    """Evaluate on one dataset in all processes; an error of any kind in any is the outcome."""
+    """Evaluate on one dataset in all processes; an error in any of them becomes the outcome."""
 
     def process() -> SemSegEvaluator:
         evaluator = build_evaluator(cfg, dataset, weights)
@@ -113,7 +116,7 @@ def evaluate_one(
 
     try:
         evaluator = raise_on_every_rank(process)
-        # The ranks meet in this, but what can fail is the writing afterwards, on rank 0.
+        # `evaluate` synchronizes the ranks, but only the writing that follows on rank 0 can fail.
         raise_on_every_rank(evaluator.evaluate)
     except UserError as error:
         logger.error("%s failed: %s", dataset, error)
@@ -128,14 +131,14 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Evaluate in this process; rank 0 prints the table.
 
     Raises:
-        UserError: there are no weights; on rank 0, naming the datasets that failed or of which
-            images were skipped, and those asked for that are missing.
+        UserError: there are no weights. On rank 0 also if datasets failed, skipped images, or were
+            requested but are missing; the message names them.
     """
     cfg = setup(cfg, args)
     check_weights(cfg, cfg.MODEL.WEIGHTS, args.resume)
     weights = shared_weights_record(cfg.MODEL.WEIGHTS)
     found = {name: survey(cfg, name, weights) for name in args.datasets}
-    outcomes = comm.all_gather(found)[0]  # rank 0 has the files
+    outcomes = comm.all_gather(found)[0]  # the files are rank 0's
     todo = [dataset for dataset, outcome in outcomes.items() if outcome is None]
     model = load_model(cfg, cfg.MODEL.WEIGHTS) if todo else None
     for number, dataset in enumerate(todo, 1):

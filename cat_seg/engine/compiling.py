@@ -1,4 +1,4 @@
-"""torch.compile for the parts of a model that gain by it."""
+"""torch.compile for the parts of a model that benefit from it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cat_seg.errors import UserError
 
 
 def compile_aggregator(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile the aggregator of a model, in place: parameters keep their names.
+    """Compile the aggregator of a model in place, so that parameters keep their names.
 
-    It has most of the small element-wise work, which compilation fuses, and is one graph. It is
-    compiled at its first call, which takes minutes, once more when the number of classes or images
-    changes, and then for any number.
+    The aggregator does most of the small element-wise work, which compilation fuses, and it is a
+    single graph. Its first call compiles it, which takes minutes. When the number of classes or
+    images first changes, it is compiled once more, this time for any number.
 
     Args:
-        model: with `sem_seg_head.aggregator`.
-        backend: of torch.compile.
+        model: has `sem_seg_head.aggregator`.
+        backend: the backend of torch.compile.
 
     Raises:
-        UserError: the backend is inductor, and what it compiles with is not installed.
+        UserError: the backend is inductor, and the compiler or headers it needs are missing.
     """
     if backend == "inductor":
         check_compiler(next(model.parameters()).device.type)
@@ -32,13 +32,13 @@ def compile_aggregator(model: nn.Module, backend: str = "inductor") -> None:
 
 
 def check_compiler(device_type: str) -> None:
-    """Refuse to compile where torch.compile would fail at the first step.
+    """Fail early if torch.compile would fail at the first step.
 
     Args:
         device_type: "cuda", where Triton needs a C compiler, or "cpu", where the kernels are C++.
 
     Raises:
-        UserError: no compiler, or no headers of Python.
+        UserError: there is no compiler, or Python's headers are missing.
     """
     variable, names = ("CC", ("gcc", "clang")) if device_type == "cuda" else ("CXX", ("g++",))
     candidates = (os.environ[variable],) if os.environ.get(variable) else names

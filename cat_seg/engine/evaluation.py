@@ -19,15 +19,15 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     """Build the model, load its weights, and evaluate it on DATASETS.TEST.
 
     Args:
-        cfg: a whole config.
-        resume: take the last checkpoint in OUTPUT_DIR, where there is one, for MODEL.WEIGHTS.
+        cfg: the complete config.
+        resume: use the last checkpoint in OUTPUT_DIR, if there is one, instead of MODEL.WEIGHTS.
 
     Returns:
         The results of `Trainer.test`; only rank 0 has them.
 
     Raises:
-        UserError: no dataset, or one that cannot be used, no weights, or weights that do not load;
-            on rank 0, after all datasets are done, images that were skipped.
+        UserError: there is no dataset, a dataset cannot be used, there are no weights, or they do
+            not load. On rank 0, after all datasets are done, also if images were skipped.
     """
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name the datasets to evaluate on")
@@ -51,8 +51,8 @@ def check_weights(cfg: CfgNode, weights: str, resume: bool) -> None:
 
     Args:
         cfg: reads TEST.ALLOW_UNTRAINED and OUTPUT_DIR.
-        weights: the file to load, "" for none.
-        resume: whether the last checkpoint in OUTPUT_DIR was looked for.
+        weights: the file to load, or "" for none.
+        resume: whether OUTPUT_DIR was searched for a checkpoint.
 
     Raises:
         UserError: there are no weights.
@@ -67,10 +67,10 @@ def check_weights(cfg: CfgNode, weights: str, resume: bool) -> None:
 
 
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:
-    """Build the model and load `weights`, a file; "" leaves it as it was initialised.
+    """Build the model and load the file `weights`; "" keeps the initial weights.
 
     Raises:
-        UserError: the config does not make a model, or the weights do not load.
+        UserError: the model cannot be built from the config, or the weights do not load.
     """
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, averaged=cfg.MODEL.WEIGHTS_EMA)
@@ -79,9 +79,9 @@ def load_model(cfg: CfgNode, weights: str) -> nn.Module:
 
 
 def shared_weights_record(weights: str) -> dict[str, Any]:
-    """Return `weights_record(weights)` in every process; rank 0 alone reads the file.
+    """Return `weights_record(weights)` in every process; only rank 0 reads the file.
 
-    Without weights it is {"untrained": True}, which the results then say.
+    Without weights, return {"untrained": True}, which then appears in the results.
     """
     if not weights:
         return {"untrained": True}

@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class MetricHistory(HookBase):
-    """Carry the smoothing windows of the losses over a resume.
+    """Hook that keeps the smoothing windows of the losses across a resume.
 
-    detectron2's writers print medians over the last iterations; a resumed run thus writes the
-    same values as one that never stopped.
+    detectron2's writers print medians over the last iterations. With this hook, a resumed run
+    writes the same values as one that never stopped.
     """
 
     def __init__(self, window: int = 20) -> None:
-        """Keep the last `window` values of each smoothed metric, the window of the writers."""
+        """Keep the last `window` values of each smoothed metric; the writers' window is 20."""
         self._window = window
         self._restored: dict[str, list[tuple[float, int]]] = {}
 
@@ -57,10 +57,10 @@ class MetricHistory(HookBase):
 
 
 class MetricWriter(PeriodicWriter):
-    """detectron2's hook, except that resuming a finished run writes nothing twice."""
+    """detectron2's PeriodicWriter, except that resuming a finished run writes nothing twice."""
 
     def __init__(self, writers: Sequence[EventWriter], file: Path) -> None:
-        """Write with each of `writers`, one of which writes `file`, and close them at the end."""
+        """Use `writers`, one of which writes `file`, and close them at the end."""
         super().__init__(writers)
         self._to_close = writers
         self._file = file
@@ -73,7 +73,7 @@ class MetricWriter(PeriodicWriter):
             writer.close()
 
     def _has_news(self) -> bool:
-        """Whether a metric is not in the file yet: the run was stopped in its last iteration."""
+        """Return whether the file lacks a metric, because the run stopped in its last iteration."""
         written = read_metrics(self._file) if self._file.exists() else {}
         last = self.trainer.max_iter  # a resumed run counts an evaluation after it one further
         return any(
@@ -83,9 +83,9 @@ class MetricWriter(PeriodicWriter):
 
 
 class Evaluation(EvalHook):
-    """detectron2's hook, for which a training that an error ended in its last step has not ended.
+    """EvalHook that skips the final evaluation if training failed on its last iteration.
 
-    To evaluate then would hide the error for hours, or for ever: other ranks do not come to it.
+    Evaluating would hide the error for hours, or forever: other ranks never join the evaluation.
     """
 
     def after_train(self) -> None:
@@ -94,20 +94,20 @@ class Evaluation(EvalHook):
 
 
 class StopOnSignal(HookBase):
-    """On SIGTERM or Ctrl-C: finish the iteration, save a checkpoint, exit with 128 + signal.
+    """Hook that, on SIGTERM or Ctrl-C, finishes the iteration, saves, and exits with 128 + signal.
 
-    Ranks agree, so that all stop after the same iteration. A second Ctrl-C kills at once.
+    All ranks stop after the same iteration. A second Ctrl-C kills at once.
     """
 
     def __init__(self, checkpointer: Checkpointer) -> None:
-        """Save with `checkpointer`, unless it saved this iteration already."""
+        """Save with `checkpointer`, unless it has already saved this iteration."""
         self._checkpointer = checkpointer
         self._iteration: int | None = None  # the last one that ran
         self._received = 0
         self._handlers: dict[int, Any] = {}
 
     def before_train(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses
+        if threading.current_thread() is threading.main_thread():  # only it can set handlers
             for signum in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[signum] = signal.signal(signum, self._receive)
 
@@ -126,10 +126,10 @@ class StopOnSignal(HookBase):
             signal.signal(signum, handler)
 
     def save(self, done: int | None = None) -> None:
-        """Save the iteration that just ended, on every rank, unless that is done.
+        """Save the iteration that just ended, on every rank, unless it is saved already.
 
         Args:
-            done: the last complete iteration; by default the last that began.
+            done: the last complete iteration; by default the last one that started.
         """
         done = self._iteration if done is None else done
         if done is not None and self._checkpointer.saved_iteration != done:
@@ -137,9 +137,9 @@ class StopOnSignal(HookBase):
 
     @contextmanager
     def before_each_call(self, model: nn.Module) -> Iterator[None]:
-        """Within this, a signal ends the process before `model` is called the next time.
+        """In this context, a signal ends the process before the next call of `model`.
 
-        For evaluation, which is long and changes nothing: everything has to be saved before.
+        Meant for evaluation, which is long and changes nothing. Save everything before entering.
         """
         self._exit_if_signalled()
         hook = model.register_forward_pre_hook(lambda *_: self._exit_if_signalled())
@@ -149,7 +149,7 @@ class StopOnSignal(HookBase):
             hook.remove()
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        # Nothing is raised here: that could be lost in a callback, or tear an iteration.
+        # Do not raise here: a callback could swallow the exception, or an iteration be cut short.
         self._received = self._received or signum
         if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Running a function in one process or in several, on GPUs (NCCL) or on the CPU (gloo)."""
+"""Running a function in one or several processes, on GPUs (NCCL) or the CPU (gloo)."""
 
 from __future__ import annotations
 
@@ -30,36 +30,37 @@ from cat_seg.utils.processes import begin_child, signals_held_back, status_of, w
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
-# CUDA does not work in a fork of a process that has used it.
+# CUDA does not work in a forked process if its parent has used CUDA.
 START_METHOD = "spawn"
-# Seconds that rank 0 has to report an error that every rank met.
+# Seconds that other ranks wait for rank 0 to report an error that occurs on every rank.
 FIRST_WORD = 5.0
-# Seconds that ranks have to end by themselves when one has failed; less than FIRST_WORD, so that
+# Seconds for ranks to exit on their own after one has failed. Less than FIRST_WORD, so that only
 # one line is printed.
 SETTLING = 2.0
-# Seconds that a rank has to end after SIGTERM, before it is killed.
+# Seconds for a rank to exit after SIGTERM before it is killed.
 GRACE = 10.0
 
 
 def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     """Run main(cfg, args) in each of --num-gpus x --num-machines processes, on MODEL.DEVICE.
 
-    With MODEL.DEVICE cpu, --num-gpus is the number of processes, and GPUs stay untouched. SIGTERM
-    and Ctrl-C go on to all processes. When one of them fails or dies, the others are ended too.
+    With MODEL.DEVICE cpu, --num-gpus is the number of processes, and GPUs are not used. SIGTERM
+    and Ctrl-C are passed on to all processes. When one of them fails or dies, the others are
+    ended too.
 
     Args:
-        main: a function of a module, so that other processes can import it.
-        cfg: a config of `load_config`.
-        args: of `argument_parser`.
+        main: a module-level function, so that other processes can import it.
+        cfg: the config from `load_config`.
+        args: the arguments parsed by `argument_parser`.
 
     Raises:
-        UserError: what `check_machine` refuses, and with one process what `main` raises.
-        SystemExit: with several processes, the status of the first that did not end with 0; 128 +
-            signal if a signal ended it, or reached this process.
+        UserError: `check_machine` refuses the run, or, with one process, `main` raises it.
+        SystemExit: with several processes, the status of the first that failed, or 128 + signal if
+            a signal killed it or was received by this process.
     """
     check_machine(cfg, args)
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
-        # torch.cuda must not be found: NCCL takes a GPU for every process.
+        # Hide the GPUs: with NCCL, every process would take one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if args.num_gpus * args.num_machines > 1:
         _launch_ranks(main, cfg, args)
@@ -73,7 +74,7 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 
 @contextmanager
 def _naming_output(cfg: CfgNode) -> Iterator[None]:
-    """Let errors of writing name OUTPUT_DIR where they name no file, as on a full disk."""
+    """Add OUTPUT_DIR to an OSError that names no file, as when the disk is full."""
     try:
         yield
     except OSError as error:
@@ -84,7 +85,7 @@ def _naming_output(cfg: CfgNode) -> Iterator[None]:
 
 def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
-        # Each would otherwise start as many threads as there are cores.
+        # Otherwise each process would start as many threads as there are cores.
         threads = max(1, cores() // args.num_gpus)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     url = f"tcp://127.0.0.1:{_free_port()}" if args.dist_url == "auto" else args.dist_url
@@ -93,7 +94,7 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         context.Process(target=_rank_process, args=(number, url, main, cfg, args))
         for number in range(args.num_gpus)
     ]
-    resource_tracker.ensure_running()  # it would let signals in when the first process starts
+    resource_tracker.ensure_running()  # starting it later would unblock the signals
     with _signals_to_children() as received:
         try:
             with signals_held_back():
@@ -106,7 +107,7 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         raise SystemExit(128 + received[0])
     if failed is None:
         return
-    if failed.exitcode > 0:  # it has said why
+    if failed.exitcode > 0:  # it has reported the error itself
         raise SystemExit(failed.exitcode)
     number = -failed.exitcode
     reason = ", most likely because memory ran out" if number == signal.SIGKILL else ""
@@ -124,13 +125,13 @@ def _free_port() -> int:
 
 
 def _wait_for(ranks: Sequence[BaseProcess]) -> BaseProcess | None:
-    """Wait until all have ended with 0, or one has not; returns that one."""
+    """Wait until all ranks have succeeded or one has failed; return the failed one, if any."""
     running = {rank.sentinel: rank for rank in ranks}
     while running:
         ended = [running.pop(sentinel) for sentinel in connection.wait(list(running))]
         for rank in ended:
             rank.join()
-        # Of several at once, the one that was killed is the cause.
+        # If several ended at once, the one killed by a signal is the cause.
         first = min(ended, key=lambda rank: rank.exitcode)
         failed = first if first.exitcode < 0 else next((r for r in ended if r.exitcode), None)
         if failed is not None:
@@ -139,7 +140,7 @@ def _wait_for(ranks: Sequence[BaseProcess]) -> BaseProcess | None:
 
 
 def _end(ranks: Sequence[BaseProcess]) -> None:
-    """End what is left of the ranks: a rank that waits for a dead one may wait forever."""
+    """End the remaining ranks: a rank that waits for a dead one may wait forever."""
     for action, seconds in (
         (lambda rank: None, SETTLING),
         (BaseProcess.terminate, GRACE),
@@ -156,7 +157,7 @@ def _end(ranks: Sequence[BaseProcess]) -> None:
 def _rank_process(
     number: int, url: str, main: Main, cfg: CfgNode, args: argparse.Namespace
 ) -> None:
-    """Be one of the processes of this machine, from joining the others to the exit status."""
+    """Run one of this machine's processes: join the others, call `main`, set the exit status."""
     begin_child(_stop_with_parent)
     status: int | str | None = 1
     try:
@@ -168,14 +169,14 @@ def _rank_process(
     except BaseException:
         traceback.print_exc()
     if status:
-        # NCCL may wait for the other ranks on the usual way out.
+        # In a normal exit, NCCL may wait for the other ranks.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1)
 
 
 def _stop_with_parent() -> None:
-    """When the parent was killed, stop as by SIGTERM, but not for long."""
+    """When the parent has ended, send this process SIGTERM and give it GRACE seconds to stop."""
     wait_for_parent()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
@@ -197,7 +198,7 @@ def _join_others(number: int, url: str, args: argparse.Namespace) -> None:
 
 
 def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
-    # This process was spawned, and would spawn its data workers, each with all imports anew.
+    # A spawned process would spawn its data workers too, and each would repeat all imports.
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     register_custom(cfg)
     try:
@@ -208,8 +209,8 @@ def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         if message is None:
             raise
         if lost_process(error) or not comm.is_main_process():
-            # What was lost has the first word, or else rank 0, which most likely met the same
-            # error. Its end ends this process.
+            # Let the lost process report first, or else rank 0, which most likely has the same
+            # error. When it exits, this process is ended.
             time.sleep(FIRST_WORD)
         fail(message)
     dist.destroy_process_group()
@@ -217,7 +218,10 @@ def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 
 @contextmanager
 def _signals_to_children() -> Iterator[list[int]]:
-    """Pass SIGTERM and Ctrl-C on to child processes as SIGTERM; gives the signals received."""
+    """Pass SIGTERM and Ctrl-C on to child processes as SIGTERM; yield the signals received.
+
+    A second Ctrl-C kills them.
+    """
     received: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:

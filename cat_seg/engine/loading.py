@@ -1,4 +1,4 @@
-"""Data workers that outlive a signal to the process group, but never the loading itself."""
+"""Data workers that survive a signal to the process group, but always end with the loading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from cat_seg.errors import UserError, worker_death
 from cat_seg.utils.processes import begin_child, signals_held_back, wait_for_parent
 
-# Seconds that workers have to end in PyTorch's way, which releases the locks they share.
+# Seconds for workers to exit PyTorch's way, which releases the locks they share.
 GRACE = 5.0
 
 
@@ -31,13 +31,13 @@ class SignalProofLoader:
     """A DataLoader whose workers ignore Ctrl-C and the first SIGTERM.
 
     Both may go to the whole process group, and the running iteration still needs its data. A
-    second SIGTERM, such as PyTorch sends to a worker that does not end, does end it. All workers
-    end with the iteration over the loader: when it is closed, when it raises, when this process
-    exits or is killed.
+    second SIGTERM ends a worker; PyTorch sends one to a worker that does not exit. All workers end
+    with the iteration over the loader: when it is closed or raises, and when this process exits or
+    is killed.
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        """Take over `loader`, which has no worker_init_fn or multiprocessing_context of its own."""
+        """Take over `loader`, which must not set worker_init_fn or multiprocessing_context."""
         self._loader = loader
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class SignalProofLoader:
 
 
 def _begin_worker(ended: Connection, held: Connection, worker_id: int) -> None:
-    held.close()  # so that it is open in the main process alone
+    held.close()  # so that only the main process holds it open
     sys.excepthook = _without_lost_connections
     begin_child(
         partial(_wait_for_end, ended),
@@ -79,7 +79,7 @@ def _begin_worker(ended: Connection, held: Connection, worker_id: int) -> None:
 
 
 def _without_lost_connections(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Stay silent when the main process ends while it fetches a tensor from this one."""
+    """Print no traceback if the main process ends while it fetches a tensor from this one."""
     if not issubclass(kind, EOFError | OSError):
         sys.__excepthook__(kind, error, trace)
 
@@ -90,7 +90,7 @@ def _wait_for_end(ended: Connection) -> None:
 
 
 class _HeldStart:
-    """Part of a process class: signals wait until the process has handlers for them."""
+    """Process mixin that holds signals back until the new process has handlers for them."""
 
     def start(self) -> None:
         with signals_held_back():

@@ -1,4 +1,4 @@
-"""The optimizer, its parameter groups, and the gradient clipping that the config asks for."""
+"""The optimizer, its parameter groups and gradient clipping."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cat_seg.configuration.checks import check_choice
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build AdamW or SGD over the parameters of `model` that train.
+    """Build AdamW or SGD for the trainable parameters of `model`.
 
     Args:
         cfg: reads SOLVER.OPTIMIZER, MOMENTUM (SGD), BASE_LR, CLIP_MULTIPLIER, WEIGHT_DECAY*,
-            BIAS_LR_FACTOR and CLIP_GRADIENTS. A CLIP_GRADIENTS.CLIP_VALUE of 0 clips nothing.
+            BIAS_LR_FACTOR and CLIP_GRADIENTS. A CLIP_GRADIENTS.CLIP_VALUE of 0 turns clipping off.
         model: has `clip_parameters()`, whose learning rate is BASE_LR * CLIP_MULTIPLIER.
 
     Raises:
-        UserError: an unknown SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE.
+        UserError: SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE is unknown.
     """
     clipping = cfg.SOLVER.CLIP_GRADIENTS
     if clipping.ENABLED:
@@ -48,9 +48,9 @@ def _plain_optimizer(cfg: CfgNode, groups: list[dict[str, Any]]) -> torch.optim.
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
-    """Return one group for each pair of learning rate and weight decay, in a fixed order.
+    """Return one group per pair of learning rate and weight decay, in a fixed order.
 
-    Norm layers decay by WEIGHT_DECAY_NORM, nn.Embedding by WEIGHT_DECAY_EMBED, all others by
+    Norm layers use WEIGHT_DECAY_NORM, nn.Embedding uses WEIGHT_DECAY_EMBED, and all others use
     WEIGHT_DECAY.
     """
     solver = cfg.SOLVER
@@ -63,7 +63,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
     embeddings = (m.weight for m in model.modules() if isinstance(m, nn.Embedding))
-    # Entries that come later overwrite the settings of the same parameter.
+    # Later entries override earlier ones for the same parameter.
     params.append({"params": _trainable(embeddings), "weight_decay": solver.WEIGHT_DECAY_EMBED})
     params.append(
         {
@@ -79,7 +79,7 @@ def _trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
 
 
 def _clip_whole_model(optimizer: torch.optim.Optimizer, max_norm: float, norm_type: float) -> None:
-    """Clip the norm of all gradients together before each step, after GradScaler unscaled them."""
+    """Clip the joint norm of all gradients before each step, after GradScaler has unscaled them."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def clip(*_: Any) -> None:

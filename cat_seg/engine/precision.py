@@ -1,4 +1,4 @@
-"""The types that training and evaluation compute in."""
+"""Floating-point precision of training and evaluation."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from detectron2.config import CfgNode
 from cat_seg.errors import UserError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-# CPUs compute well in bfloat16; on GPUs float16 is the published choice, and older ones have no
-# other.
+# CPUs are good at bfloat16. On GPUs, float16 is the published choice and all that older ones have.
 AUTO = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
 
 def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """Return the type that training autocasts to, or None for full precision.
+    """Return the dtype that training autocasts to, or None for full precision.
 
     Args:
         cfg: reads SOLVER.AMP.ENABLED, SOLVER.AMP.DTYPE and MODEL.DEVICE.
 
     Raises:
-        UserError: the type is unknown, or the GPU does not compute in it.
+        UserError: the dtype is unknown, or the GPU does not support it.
     """
     name, device = cfg.SOLVER.AMP.DTYPE, torch.device(cfg.MODEL.DEVICE).type
     if name != "auto" and name not in DTYPES:
@@ -34,10 +33,10 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 
 def set_float32_precision(cfg: CfgNode) -> None:
-    """Let a GPU compute float32 matrix products and convolutions in TF32, or keep it from that.
+    """Allow or forbid TF32 in float32 matrix products and convolutions on a GPU.
 
-    Applies to the whole process. Nothing changes on a CPU, where PyTorch's "high" can mean
-    bfloat16 products instead.
+    The setting applies to the whole process. It changes nothing on a CPU, where PyTorch's "high"
+    can mean bfloat16 products instead.
 
     Args:
         cfg: reads MODEL.TF32 and MODEL.DEVICE.

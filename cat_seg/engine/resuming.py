@@ -1,4 +1,4 @@
-"""What a resumed run takes from its checkpoint's config, and what from the one it is given."""
+"""The config of a resumed run: some keys come from its checkpoint, the others are new."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cat_seg.configuration.loading import leaves
 from cat_seg.configuration.published import is_published
 from cat_seg.errors import UserError
 
-# They are in the optimizer's state, or the random numbers began with them.
+# Keys that a run keeps: they are part of the optimizer's state, or seeded the random numbers.
 KEPT = (
     "SEED",
     "SOLVER.BASE_LR",
@@ -27,12 +27,12 @@ KEPT = (
     "SOLVER.WEIGHT_DECAY_EMBED",
     "SOLVER.WEIGHT_DECAY_NORM",
 )
-# They say where a run is, not what it is.
+# Keys that say where a run takes place, not what it does.
 PLACES = ("MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR", "VERSION")
 
 
 def run_config(cfg: CfgNode) -> dict[str, Any]:
-    """Return what a checkpoint keeps of a config: values by dotted key, in plain types."""
+    """Return the part of a config that a checkpoint stores: plain values by dotted key."""
     return {
         key: _plain(value)
         for key, value in leaves(cfg)
@@ -41,10 +41,10 @@ def run_config(cfg: CfgNode) -> dict[str, Any]:
 
 
 def saved_config(checkpoint: Path) -> dict[str, Any]:
-    """Return the `run_config` in a checkpoint; empty for one that has none, or is damaged."""
+    """Return the `run_config` in a checkpoint; empty if it has none or is damaged."""
     try:
         trainer = read_file(checkpoint).get("trainer")
-    except UserError:  # which loading the checkpoint will raise again
+    except UserError:  # loading the checkpoint will raise it again
         return {}
     saved = trainer.get("config") if isinstance(trainer, dict) else None
     return saved if isinstance(saved, dict) else {}
@@ -52,11 +52,12 @@ def saved_config(checkpoint: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A config to resume with.
+    """The config of a resumed run.
 
-    cfg: the config that the run really has.
-    kept, new: one line each for the keys that stay what they were and for those that change; ""
-        where there are none.
+    Attributes:
+        cfg: the config that takes effect.
+        kept: one line that lists the keys that keep their old values, or "".
+        new: one line that lists the keys that take new values, or "".
     """
 
     cfg: CfgNode
@@ -65,11 +66,11 @@ class Resumed:
 
 
 def resumed_config(cfg: CfgNode, saved: dict[str, Any]) -> Resumed:
-    """Settle what a resumed run has: keys of KEPT stay, all others are what `cfg` says.
+    """Merge two configs for a resumed run: keys in KEPT from `saved`, all others from `cfg`.
 
     Args:
-        cfg: of the command that resumes; it stays as it is.
-        saved: of `saved_config`.
+        cfg: the config of the resuming command; it is not modified.
+        saved: the result of `saved_config`.
     """
     now = run_config(cfg)
     changed = {k: saved[k] for k in sorted(now.keys() & saved.keys()) if now[k] != saved[k]}
@@ -88,7 +89,7 @@ def resumed_config(cfg: CfgNode, saved: dict[str, Any]) -> Resumed:
 
 
 def _plain(value: Any) -> Any:
-    """Lists for tuples, which YAML does not tell apart."""
+    """Turn tuples into lists, because YAML does not distinguish the two."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return {} if isinstance(value, CfgNode) else value

@@ -20,12 +20,12 @@ def build_lr_scheduler(
     """Build the scheduler that SOLVER.LR_SCHEDULER_NAME names.
 
     Args:
-        cfg: reads MAX_ITER, WARMUP_*, and what belongs to the schedule, in SOLVER.
-        optimizer: its learning rates are multiplied.
+        cfg: reads MAX_ITER, WARMUP_* and the schedule's own keys in SOLVER.
+        optimizer: the optimizer whose learning rates are scaled.
 
     Raises:
-        UserError: an unknown SOLVER.LR_SCHEDULER_NAME or SOLVER.WARMUP_METHOD, or values that do
-            not make a schedule.
+        UserError: SOLVER.LR_SCHEDULER_NAME or SOLVER.WARMUP_METHOD is unknown, or the values do
+            not make a valid schedule.
     """
     solver = cfg.SOLVER
     for key in ("SOLVER.LR_SCHEDULER_NAME", "SOLVER.WARMUP_METHOD"):
@@ -52,9 +52,9 @@ def build_lr_scheduler(
 class WarmupPoly(ParamScheduler):
     """DeepLab's polynomial decay, (1 - iteration / max_iter) ** power, times a warm-up factor.
 
-    Gives the values of WarmupPolyLR in detectron2's DeepLab project. That scheduler keeps its
-    whole configuration in checkpoints; this one, like detectron2's other schedules, keeps none,
-    so that a resumed run can have another MAX_ITER.
+    The values are those of WarmupPolyLR in detectron2's DeepLab project. That scheduler stores its
+    whole configuration in checkpoints. This one, like detectron2's other schedules, stores none,
+    so that a resumed run can have a different MAX_ITER.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class WarmupPoly(ParamScheduler):
         warmup_factor: float,
         warmup_method: str,
     ) -> None:
-        """Decay over `max_iter` iterations, after the warm-up at the least to `ending`.
+        """Decay over `max_iter` iterations, but after the warm-up never below `ending`.
 
         Args:
             warmup_method: "linear" rises from `warmup_factor` to 1 over `warmup_iters`,
@@ -80,7 +80,7 @@ class WarmupPoly(ParamScheduler):
         self._linear = warmup_method == "linear"
 
     def __call__(self, where: float) -> float:
-        """Return the multiplier at a share (0 to 1) of the run."""
+        """Return the multiplier after a fraction `where` (0 to 1) of the run."""
         iteration = round(where * self._max_iter)
         decayed = max(1 - iteration / self._max_iter, 0) ** self._power
         reached = 1.0

@@ -1,4 +1,4 @@
-"""The beginning of a run: arguments, machine, output folder and logging."""
+"""The start of a run: arguments, machine, output folder and logging."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ logger = logging.getLogger(__name__)
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Return detectron2's argument parser; processes of one machine find a free port."""
+    """Return detectron2's argument parser; processes on one machine use any free port."""
     parser = default_argument_parser(epilog)
     parser.set_defaults(dist_url="auto")
     return parser
 
 
 def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Refuse what this machine, or this number of processes, cannot run.
+    """Refuse a run that this machine or this number of processes cannot do.
 
     Args:
-        cfg: a whole config, whose values are checked first.
-        args: of `argument_parser`.
+        cfg: the complete config, whose values are checked first.
+        args: the arguments parsed by `argument_parser`.
 
     Raises:
-        UserError: naming the key or argument.
+        UserError: the run is refused; the message names the key or argument.
     """
     if args.num_gpus < 1 or args.num_machines < 1:
         raise UserError("--num-gpus and --num-machines count processes and machines: 1 or more")
@@ -59,10 +59,10 @@ def check_device(cfg: CfgNode, gpus: int = 1) -> None:
 
     Args:
         cfg: reads MODEL.DEVICE.
-        gpus: how many are needed where it is cuda.
+        gpus: number of GPUs needed if it is cuda.
 
     Raises:
-        UserError: naming the key or argument.
+        UserError: the device is refused; the message names the key or argument.
     """
     try:
         kind = torch.device(cfg.MODEL.DEVICE).type
@@ -83,17 +83,17 @@ def check_device(cfg: CfgNode, gpus: int = 1) -> None:
 
 
 def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """Begin a job in this process: output folder, log, saved config, random seeds, precision.
+    """Set up a run in this process: output folder, log, saved config, random seeds, precision.
 
     Args:
-        cfg: a config of `load_config`.
-        args: of `argument_parser`.
+        cfg: the config from `load_config`.
+        args: the arguments parsed by `argument_parser`.
 
     Returns:
         The config, frozen. With --resume and a last checkpoint in OUTPUT_DIR, MODEL.WEIGHTS is
-        that file, so that the model does not look for CLIP's weights elsewhere, and in training
-        the keys that a run cannot change are those of the checkpoint; see
-        `cat_seg.engine.resuming`. That config is also what is saved as config.yaml.
+        that file, so that the model does not look for CLIP's weights elsewhere. In training, the
+        keys that a run cannot change then come from the checkpoint; see
+        `cat_seg.engine.resuming`. These keys are also in the saved config.yaml.
 
     Raises:
         UserError: OUTPUT_DIR cannot be written, or its last checkpoint is missing.
@@ -120,20 +120,21 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
 @contextmanager
 def config_restored_on_error(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
-    """Put config.yaml in OUTPUT_DIR back as it was where a run does not come to begin.
+    """Restore config.yaml in OUTPUT_DIR if a run fails before it starts.
 
-    The folder may hold another model's run. Goes around `setup` and all that is done before the
-    training; an error that names the checkpoint to resume from also says how to do without it.
+    The folder may hold another model's run. Wrap `setup` and everything else that comes before
+    training. An error that names the checkpoint to resume from then also says how to do without
+    that checkpoint.
 
     Args:
-        cfg: a config of `load_config`.
-        args: of `argument_parser`.
+        cfg: the config from `load_config`.
+        args: the arguments parsed by `argument_parser`.
     """
     file = Path(cfg.OUTPUT_DIR, "config.yaml")
     before = file.read_bytes() if comm.is_main_process() and file.is_file() else None
     try:
         yield
-    except BaseException as error:  # also where Ctrl-C ends it
+    except BaseException as error:  # including Ctrl-C
         if before is not None and file.read_bytes() != before:
             with atomic_write(file) as stream:
                 stream.write(before)

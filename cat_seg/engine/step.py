@@ -1,4 +1,4 @@
-"""One training step, in full or in mixed precision, at once or in micro-batches."""
+"""One training step, in full or mixed precision, on a whole batch or in micro-batches."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def micro_batches(
 ) -> Iterator[Batch]:
     """Split a training batch for gradient accumulation.
 
-    Each part is to be forwarded through `model`, which may be distributed, under `autocast`, and
-    back-propagated before the next is drawn. Processes sum up their gradients with the last.
+    Before drawing the next part, pass each one through `model` under `autocast` and back-propagate
+    it. `model` may be distributed; processes then reduce their gradients with the last part.
 
     Args:
         steps: number of equal parts.
@@ -47,13 +47,13 @@ def micro_batches(
 
 
 class BatchError(UserError):
-    """A batch could not be loaded; nothing of its step has been done, in any process."""
+    """A batch could not be loaded; no process has done any of its step."""
 
 
 class StepTrainer(SimpleTrainer):
     """detectron2's SimpleTrainer with mixed precision on any device and gradient accumulation.
 
-    (detectron2's AMPTrainer needs CUDA.) The optimiser clips gradients in its own step, which
+    (detectron2's AMPTrainer needs CUDA.) The optimizer clips gradients in its own step, which
     GradScaler calls after it has unscaled them.
     """
 
@@ -71,10 +71,10 @@ class StepTrainer(SimpleTrainer):
 
         Args:
             device_type: "cuda" or "cpu".
-            amp_dtype: what autocast computes in, None for full precision; float16, whose range is
-                narrow, has its losses scaled.
-            accumulation_steps: equal micro-batches that each batch is split into; the gradient of
-                a step is the mean of theirs.
+            amp_dtype: the dtype of autocast, or None for full precision. With float16, losses are
+                scaled because its range is narrow.
+            accumulation_steps: number of equal micro-batches that each batch is split into; the
+                gradient of a step is the mean of theirs.
         """
         super().__init__(model, data_loader, optimizer)
         self._autocast = torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None)
@@ -83,11 +83,11 @@ class StepTrainer(SimpleTrainer):
         self._accumulation_steps = accumulation_steps
 
     def run_step(self) -> None:
-        """Draw a batch, back-propagate the sum of its losses, and take one optimiser step.
+        """Draw a batch, back-propagate the sum of its losses, and take one optimizer step.
 
         Raises:
             BatchError: a batch could not be loaded; raised in all processes.
-            UserError: a loss or a gradient is not finite; the weights are as they were.
+            UserError: a loss or a gradient is not finite; the weights are unchanged.
         """
         start = time.perf_counter()
         batch = self._next_batch()
@@ -110,7 +110,7 @@ class StepTrainer(SimpleTrainer):
     def _write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
         try:
             self.write_metrics(losses, data_time, self.iter)
-        except FloatingPointError:  # in rank 0, of the means over all processes
+        except FloatingPointError:  # on rank 0, for the means over all processes
             wrong = [
                 f"{name} is {loss:.3g}" for name, loss in losses.items() if not math.isfinite(loss)
             ]
@@ -123,7 +123,7 @@ class StepTrainer(SimpleTrainer):
             return
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         try:
-            # Without a limit, clipping multiplies by 1.
+            # With an infinite limit, clipping multiplies by 1.
             nn.utils.clip_grad_norm_(trained, math.inf, math.inf, error_if_nonfinite=True)
         except RuntimeError as error:
             if "non-finite" not in str(error):
@@ -143,7 +143,7 @@ class StepTrainer(SimpleTrainer):
         )
 
     def _back_propagate(self, batch: Batch) -> dict[str, Tensor]:
-        """Add the gradients of all micro-batches; returns the mean of each of their losses."""
+        """Add up the gradients of all micro-batches; return the mean of each loss."""
         means: Counter[str] = Counter()
         steps = self._accumulation_steps
         for part in micro_batches(self.model, batch, steps, self._autocast):
@@ -151,24 +151,24 @@ class StepTrainer(SimpleTrainer):
         return dict(means)
 
     def _add_gradients(self, part: Batch, parts: int) -> dict[str, Tensor]:
-        """Forward and backward of one of so many parts; returns its share of the mean losses."""
+        """Run one of `parts` micro-batches forward and backward; return its losses / `parts`."""
         with self._autocast:
             losses = {name: loss / parts for name, loss in self.model(part).items()}
         self.grad_scaler.scale(sum(losses.values())).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def end_loading(self) -> None:
-        """End the workers that load data; another step starts new ones."""
+        """End the data workers; another step starts new ones."""
         if self._data_loader_iter_obj is not None:
             self._data_loader_iter_obj.close()
         self._data_loader_iter_obj = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the optimiser and of the loss scale."""
+        """Return the state of the optimizer and the loss scale."""
         return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned; a run that starts to use AMP has no scale yet."""
+        """Restore a `state_dict`; it has no loss scale if the run did not use AMP before."""
         super().load_state_dict(state_dict)
         if state_dict["grad_scaler"]:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -1,4 +1,4 @@
-"""Training and evaluation by detectron2's conventions, with exact resume."""
+"""Training and evaluation by detectron2's conventions, with exact resuming."""
 
 from __future__ import annotations
 
@@ -38,32 +38,34 @@ from cat_seg.utils.rng import rng_state, seed_run, set_rng_state
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.json"  # as detectron2's writer calls it
-FINAL = "model_final"  # as PeriodicCheckpointer calls the checkpoint of the last iteration
+METRICS = "metrics.json"  # the name that detectron2's writer uses
+FINAL = "model_final"  # PeriodicCheckpointer's name for the checkpoint of the last iteration
 
 
 def _is_unexplained(record: logging.LogRecord) -> bool:
     return not (record.exc_info and explain(record.exc_info[1]))
 
 
-# detectron2 logs whatever ends the training with its traceback; what is explained is one line.
+# detectron2 logs every error that ends training, with a traceback. Errors that `explain` covers
+# are reported in one line instead.
 logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexplained)
 
 
 class Trainer(DefaultTrainer):
     """detectron2's DefaultTrainer for models that follow CATSeg's interface.
 
-    A run that was stopped and resumed gives the same losses and weights, bit for bit on a CPU, as
-    one that never stopped.
+    A run that was stopped and resumed gives the same losses and weights as one that never stopped,
+    bit for bit on a CPU.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        """Build model, optimiser, loader and hooks.
+        """Build model, optimizer, loader and hooks.
 
         Raises:
-            UserError: a dataset or a value in the config that cannot be used.
+            UserError: a dataset or a value in the config cannot be used.
         """
-        # Not DefaultTrainer's own: it puts every model on a GPU and knows neither seed nor start.
+        # Skip DefaultTrainer.__init__: it puts every model on a GPU, and its loaders have no seed
+        # or start iteration.
         TrainerBase.__init__(self)
         self._given, self._config = cfg, run_config(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -73,7 +75,8 @@ class Trainer(DefaultTrainer):
         self.seed = seed_run(cfg.SEED)
         self._rng: dict[str, Any] | None = None
 
-        # Before the model, which takes longest: errors in config and datasets show at once.
+        # Done before building the model, which takes longest, to report bad configs and datasets
+        # at once.
         precision = amp_dtype(cfg)
         try:
             check_test_datasets(cfg)
@@ -87,7 +90,7 @@ class Trainer(DefaultTrainer):
         device_type = torch.device(cfg.MODEL.DEVICE).type
         on_gpu = device_type == "cuda"
         with warnings.catch_warnings():
-            # Each process would warn; older PyTorch has no other name for it.
+            # Each process would warn, and older PyTorch has no other name for the argument.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             model = create_ddp_model(
                 model,
@@ -111,7 +114,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
-        """Return detectron2's default hooks, on every rank where saving takes every rank."""
+        """Return detectron2's default hooks; those that save run on every rank, as they must."""
         built = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
@@ -125,7 +128,7 @@ class Trainer(DefaultTrainer):
         return [*built, self._stop]
 
     def build_writers(self) -> list[EventWriter]:
-        """Return detectron2's writers; metrics.json goes on after its last whole line."""
+        """Return detectron2's writers; an unfinished last line of metrics.json is dropped."""
         drop_unfinished_line(Path(self.cfg.OUTPUT_DIR, "metrics.json"))
         return super().build_writers()
 
@@ -133,7 +136,7 @@ class Trainer(DefaultTrainer):
         """Resume from the last checkpoint in OUTPUT_DIR, or load MODEL.WEIGHTS and start anew.
 
         Raises:
-            UserError: a checkpoint that cannot be loaded.
+            UserError: the checkpoint cannot be loaded.
         """
         unused = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if "rng" not in unused:
@@ -155,7 +158,7 @@ class Trainer(DefaultTrainer):
             self._finish()
 
     def _finish(self) -> None:
-        """Write model_final.pth where it is missing: the process was killed just before that."""
+        """Write model_final.pth if it is missing because the process was killed just before."""
         logger.info(
             "Nothing is left to train: the checkpoint is of %d iterations, SOLVER.MAX_ITER is %d",
             *(self.start_iter, self.max_iter),
@@ -167,7 +170,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer.save(FINAL, iteration=self.iter)
 
     def before_train(self) -> None:
-        """Run the hooks, then put back the random state that was saved."""
+        """Run the hooks, then restore the saved random state."""
         super().before_train()
         if self._rng is not None:
             set_rng_state(self._rng)
@@ -176,21 +179,21 @@ class Trainer(DefaultTrainer):
         """Take one step; an error that ends the run also names the checkpoint to resume from.
 
         Raises:
-            UserError: a batch cannot be loaded, for which the iterations so far are saved, or the
-                losses diverge, for which nothing is saved.
+            UserError: a batch cannot be loaded (the iterations so far are saved), or training
+                diverges (nothing is saved).
         """
         try:
             super().run_step()
         except UserError as error:
             message = str(error)
             if isinstance(error, BatchError) and self.iter > self.start_iter:
-                # This iteration has not begun.
+                # This iteration has not started.
                 self.iter = self._trainer.iter = self.iter - 1
                 try:
                     self._stop.save(self.iter)
                 except UserError as unsaved:
                     message += f"; {unsaved}"
-                comm.synchronize()  # the first process to end ends the others
+                comm.synchronize()  # the first process to exit ends the others
             last = last_checkpoint(self.cfg.OUTPUT_DIR)
             raise UserError(
                 f"{message}; the same command with --resume goes on from {last}"
@@ -199,22 +202,22 @@ class Trainer(DefaultTrainer):
             ) from error
 
     def after_train(self) -> None:
-        """End the data workers, then run the hooks, the last evaluation among them."""
+        """End the data workers, then run the hooks, including the last evaluation."""
         self._trainer.end_loading()
         super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of trainer, hooks, optimizer and loss scale, the seed and the config."""
+        """Return the state of trainer, hooks, optimizer and loss scale, with seed and config."""
         return super().state_dict() | {"seed": self.seed, "config": self._config}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned; its seed replaces that of the config."""
+        """Restore a `state_dict`; its seed replaces that of the config."""
         super().load_state_dict(state_dict)
         saved = state_dict.get("config", {})
         resumed = resumed_config(self._given, saved)
         if resumed.kept:
             logger.warning("%s", resumed.kept)
-        ended = self.iter + 1 >= self.max_iter  # then nothing is trained with another config
+        ended = self.iter + 1 >= self.max_iter  # so nothing is trained with the new config
         self._config = saved if ended else run_config(resumed.cfg)
         if self.cfg.SEED not in (-1, state_dict["seed"]):
             logger.warning("SEED %d is ignored: the run began with another", self.cfg.SEED)
@@ -223,7 +226,7 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> dict[str, Any]:
         if not self.cfg.DATASETS.TEST:
             return {}
-        # Evaluation is long: it begins with everything saved, so that it can be broken off.
+        # Evaluation takes long. Save everything first, so that it can be interrupted.
         self._stop.save()
         before = rng_state()
         with self._stop.before_each_call(getattr(self.model, "module", self.model)):
@@ -233,10 +236,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the model, compiled or not, and log how many of CLIP's parameters train.
+        """Build the model, compiled if configured, and log how many CLIP parameters are trained.
 
         Raises:
-            UserError: the config does not make a model.
+            UserError: the model cannot be built from the config.
         """
         check_registered(cfg.MODEL)
         model = super().build_model(cfg)
@@ -278,7 +281,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Return the evaluator for a model in training, whose weights are in no file."""
+        """Return the evaluator for a model in training, whose weights are not in a file."""
         return build_evaluator(cfg, dataset_name, weights=None)
 
     @classmethod
@@ -288,25 +291,25 @@ class Trainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Evaluate on each of DATASETS.TEST with its own classes, or with TEST_CLASS_JSON's.
+        """Evaluate on each dataset in DATASETS.TEST with its own or TEST_CLASS_JSON's classes.
 
         Args:
             cfg: with TEST.AUG.ENABLED, test-time augmentation is used.
-            model: with `set_vocabulary`; afterwards its vocabulary is what it was.
-            evaluators: one for each dataset, in place of `build_evaluator`'s.
+            model: has `set_vocabulary`; its vocabulary is restored afterwards.
+            evaluators: one per dataset, instead of those from `build_evaluator`.
 
         Returns:
-            The metrics of one dataset, or a dict of them by the names of several.
+            The metrics if there is one dataset, otherwise a dict of metrics by dataset name.
 
         Raises:
-            UserError: a dataset that is missing or does not fit TEST_CLASS_JSON.
+            UserError: a dataset is missing or does not fit TEST_CLASS_JSON.
         """
         names = cfg.DATASETS.TEST
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in names]
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
-        model = getattr(model, "module", model)  # ranks evaluate apart, so not through DDP
+        model = getattr(model, "module", model)  # ranks evaluate independently, without DDP
         results: dict[str, Any] = OrderedDict()
         for name, evaluator in zip(names, evaluators, strict=True):
             loader = cls.build_test_loader(cfg, name)
