@@ -8,11 +8,11 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: help setup quickstart test lint fuzz clean
+.PHONY: help setup quickstart test test-fast lint fuzz clean
 
 help: ## list these targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [ADAPTER=oft|hyperbolic]"
-	@sed -n 's/^\([a-z]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## make .venv with everything that training, evaluation and the demo need
 
@@ -21,6 +21,9 @@ quickstart: $(READY) ## train, evaluate and draw a small model on generated data
 
 test: lint ## run the linter and every test, with the coverage of cat_seg
 	$(RUN) -m pytest --cov=cat_seg --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+test-fast: lint ## run the linter and the quick tests, for everyday work
+	$(RUN) -m pytest -q -m "not slow"
 
 lint: $(READY_DEV) ## check style and formatting
 	$(RUN) -m ruff check .
