@@ -1,4 +1,4 @@
-"""Every configuration key that the project adds to detectron2's, with its default."""
+"""All configuration keys that the project adds to detectron2's, with their defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def add_cat_seg_config(cfg: CfgNode) -> CfgNode:
         cfg: the result of `detectron2.config.get_cfg()`.
 
     Returns:
-        The same config, so that `cfg = add_cat_seg_config(get_cfg())` is enough.
+        The same config, so that `cfg = add_cat_seg_config(get_cfg())` works.
     """
     _add_model(cfg)
     _add_head(cfg)
@@ -25,65 +25,66 @@ def add_cat_seg_config(cfg: CfgNode) -> CfgNode:
 
 def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.META_ARCHITECTURE = "CATSeg"
-    # Per-channel RGB mean and standard deviation of CLIP's inputs, in 0..255.
+    # Per-channel RGB mean and standard deviation of CLIP's inputs, on the 0..255 scale.
     cfg.MODEL.CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
     cfg.MODEL.CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.3231630]
-    # Where MODEL.WEIGHTS holds both, take the moving average (EMA) of the weights.
+    # If MODEL.WEIGHTS contains both, load the moving average (EMA) instead of the raw weights.
     cfg.MODEL.WEIGHTS_EMA = False
     # Prompt templates: "single", "imagenet_select" (8) or "imagenet" (80).
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
-    # Keep few activations of the aggregator and compute the others again in the backward pass.
+    # Activation checkpointing in the aggregator: saves memory, recomputes in the backward pass.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
-    # Compile the aggregator by torch.compile, which takes minutes at the start; on a CPU no gain.
+    # Compile the aggregator with torch.compile. Takes minutes at startup; no gain on a CPU.
     cfg.MODEL.COMPILE = False
-    # On a GPU, compute float32 matrix products and convolutions in TF32; False: in float32, as a
-    # CPU always does.
+    # On a GPU, use TF32 for float32 matrix products and convolutions. False uses full float32, as
+    # a CPU always does.
     cfg.MODEL.TF32 = True
     cfg.MODEL.MASK_FORMER = CfgNode()
-    # Whole images are padded to a multiple of this before they are resized for CLIP.
+    # Whole images are padded to a multiple of this size before they are resized for CLIP.
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
 
 
 def _add_head(cfg: CfgNode) -> None:
     head = cfg.MODEL.SEM_SEG_HEAD
     head.NAME = "CATSegHead"
-    # List of class names trained on, a JSON list or a .txt with one name a line; relative paths
-    # also resolve from the repository root.
+    # Training class names: a JSON list, or a .txt file with one name per line. Relative paths also
+    # resolve from the repository root.
     head.TRAIN_CLASS_JSON = "datasets/coco.json"
-    # List of class names tested on; "" takes each test dataset's own list.
+    # Test class names; "" uses each test dataset's own list.
     head.TEST_CLASS_JSON = ""
-    # Vision-language model that encodes images and class names, by its name in ENCODER_REGISTRY.
+    # Vision-language model that encodes images and class names: its name in ENCODER_REGISTRY.
     head.ENCODER = "clip"
     # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name,
     # or the path of an open_clip model config (.json).
     head.CLIP_PRETRAINED = "ViT-B/16"
-    # Weights CLIP starts from: "openai" (downloaded once), a local file, or "random".
+    # Initial CLIP weights: "openai" (downloaded once), a local file, or "random".
     head.CLIP_WEIGHTS = "openai"
-    # What trains in CLIP: "frozen", "attention", "full", "oft_both", "oft", "oft_qv" or
+    # How CLIP is fine-tuned: "frozen", "attention", "full", "oft_both", "oft", "oft_qv" or
     # "hyperbolic".
     head.CLIP_FINETUNE = "attention"
-    # Grid of CLIP patch tokens; times the patch size it is CLIP's input size.
+    # Grid of CLIP patch tokens. CLIP's input size is this grid times the patch size.
     head.FEATURE_RESOLUTION = [24, 24]
     # Channels of the cost embedding.
     head.HIDDEN_DIMS = 128
-    # Aggregation layers, each spatial then class.
+    # Aggregation layers, each a spatial aggregation followed by a class aggregation.
     head.NUM_LAYERS = 2
-    # Attention heads of the spatial and the class aggregation.
+    # Attention heads in the spatial and class aggregation.
     head.NUM_HEADS = 4
-    # Side of the square windows of the spatial aggregation, in tokens.
+    # Side length, in tokens, of the square windows in the spatial aggregation.
     head.WINDOW_SIZES = 12
     # Average pooling (height, width) before the class aggregation.
     head.POOLING_SIZES = [2, 2]
-    # Classes that go on to the aggregator at most; fewer are padded to it with a learned token.
+    # Maximum number of classes passed to the aggregator; fewer are padded with a learned token.
     head.PAD_LEN = 256
-    # Channels of the projected text guidance and of the projected image guidance.
+    # Channels of the projected text and image guidance.
     head.TEXT_GUIDANCE_PROJ_DIM = 128
     head.APPEARANCE_GUIDANCE_PROJ_DIM = 128
-    # Channels after each decoder stage, of its upsampled CLIP guidance, and of that projected.
+    # Per decoder stage: output channels, channels of the upsampled CLIP guidance, and channels of
+    # that guidance after projection.
     head.DECODER_DIMS = [64, 32]
     head.DECODER_GUIDANCE_DIMS = [256, 128]
     head.DECODER_GUIDANCE_PROJ_DIMS = [32, 16]
-    # Value the bias of the last convolution starts at; None keeps the layer's own start.
+    # Initial bias of the last convolution; None keeps the layer's default initialization.
     head.OUTPUT_BIAS_INIT = None
 
 
@@ -92,33 +93,33 @@ def _add_hyperspherical(cfg: CfgNode) -> None:
     node = cfg.MODEL.HYPERSPHERICAL
     # Hyperspherical prototype alignment: class prototypes on the unit sphere, geodesic loss.
     node.USE_HPA = True
-    # Share of the old prototype that is kept at each update.
+    # Fraction of the old prototype kept at each update.
     node.HPA_MOMENTUM = 0.99
-    # Temperature of the separation loss, before each class's learned factor.
+    # Temperature of the separation loss, before each class's learned factor is applied.
     node.HPA_TEMPERATURE = 0.07
-    # Weight of the cross-entropy that separates prototypes, relative to the alignment loss.
+    # Weight of the prototype separation loss (cross-entropy), relative to the alignment loss.
     node.HPA_SEPARATION_WEIGHT = 0.0
     # Adaptive feature rectification: uncertainty-mixed channel and spatial gates on the guidance.
     node.USE_AFR = True
-    # Channel reduction inside the gates.
+    # Channel reduction ratio inside the gates.
     node.AFR_REDUCTION = 16
-    # Weight of both auxiliary losses in the total.
+    # Weight of both auxiliary losses in the total loss.
     node.LOSS_WEIGHT = 0.1
-    # Cost volume from geodesic similarity (1 - angle / pi) in place of the cosine.
+    # Compute the cost volume from geodesic similarity (1 - angle / pi) instead of cosine.
     node.GEODESIC_CORRELATION = False
 
 
 def _add_hyperbolic(cfg: CfgNode) -> None:
-    # Settings of adapters from elsewhere, a section each; see docs/extending.md.
+    # Settings of third-party adapters, one section each; see docs/extending.md.
     cfg.MODEL.ADAPTER = CfgNode(new_allowed=True)
     cfg.MODEL.HYPERBOLIC = CfgNode()
     node = cfg.MODEL.HYPERBOLIC
-    # Curvature of the Poincare ball in which each tower's weights are fine-tuned.
+    # Curvature of the Poincaré ball in which each tower's weights are fine-tuned.
     node.TEXT_CURVATURE = 1.0
     node.IMAGE_CURVATURE = 0.01
-    # Side of the adapters' diagonal blocks, in channels.
+    # Side length, in channels, of the adapters' diagonal blocks.
     node.BLOCK_SIZE = 128
-    # Training iterations between two measurements of the hyperbolic radius; 0 measures none.
+    # Training iterations between measurements of the hyperbolic radius; 0 disables them.
     node.RADIUS_PERIOD = 0
 
 
@@ -127,11 +128,11 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     # Training mapper: "mask_former_semantic", or "semantic" for short.
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
-    # Take images and label maps as they are stored, without turning them as EXIF says.
+    # Read images and label maps as stored, without applying the EXIF orientation.
     cfg.INPUT.IGNORE_EXIF_ORIENTATION = False
-    # SSD's colour augmentation in training.
+    # SSD's color augmentation in training.
     cfg.INPUT.COLOR_AUG_SSD = False
-    # Share of a training crop that one class may cover before another crop is drawn.
+    # Fraction of a training crop that one class may cover before another crop is drawn.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Training crops are padded to this size (pixels).
     cfg.INPUT.SIZE_DIVISIBILITY = -1
@@ -139,30 +140,30 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Weight decay of nn.Embedding.
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
-    # LR_SCHEDULER_NAME "WarmupPolyLR": the rate falls as (1 - iteration / MAX_ITER) to this power,
-    # at the least to POLY_LR_CONSTANT_ENDING times BASE_LR.
+    # For LR_SCHEDULER_NAME "WarmupPolyLR": the rate decays as (1 - iteration / MAX_ITER) to this
+    # power, but not below POLY_LR_CONSTANT_ENDING times BASE_LR.
     cfg.SOLVER.POLY_LR_POWER = 0.9
     cfg.SOLVER.POLY_LR_CONSTANT_ENDING = 0.0
     # Learning rate of CLIP's parameters, relative to BASE_LR.
     cfg.SOLVER.CLIP_MULTIPLIER = 0.01
-    # Micro-batches that each process splits its share of SOLVER.IMS_PER_BATCH into, one after the
-    # other, their gradients averaged: the memory of one for the step of all. Each is padded on
-    # its own, as that of another process would be.
+    # Gradient accumulation: each process splits its share of SOLVER.IMS_PER_BATCH into this many
+    # micro-batches and averages their gradients. Memory is that of one micro-batch. Each
+    # micro-batch is padded on its own, as if it were on another process.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
-    # Type of mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto" for float16
-    # on a GPU and bfloat16 on a CPU.
+    # Data type of mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto" for
+    # float16 on a GPU and bfloat16 on a CPU.
     cfg.SOLVER.AMP.DTYPE = "auto"
-    # Images that one process segments at a time in evaluation.
+    # Batch size per process in evaluation.
     cfg.TEST.IMS_PER_BATCH = 1
-    # Evaluate a model without MODEL.WEIGHTS: CLIP with an untrained head.
+    # Allow evaluation without MODEL.WEIGHTS: CLIP with an untrained head.
     cfg.TEST.ALLOW_UNTRAINED = False
-    # Write each prediction of an evaluation, run-length encoded, to sem_seg_predictions.json.
+    # Write the predictions of an evaluation, run-length encoded, to sem_seg_predictions.json.
     cfg.TEST.SAVE_PREDICTIONS = False
-    # Evaluate by 384-pixel windows over a 640x640 image plus the whole image.
+    # Evaluate with 384-pixel sliding windows over a 640x640 image, plus the whole image.
     cfg.TEST.SLIDING_WINDOW = False
 
 
 def _add_datasets(cfg: CfgNode) -> None:
-    # Datasets of your own, by name: IMAGES, LABELS (folders), CLASSES (class list), and optionally
-    # LABEL_SUFFIX, IGNORE_LABEL and BACKGROUND_FROM; see docs/custom_datasets.md.
+    # Your own datasets, by name: IMAGES and LABELS (folders), CLASSES (class list), and optional
+    # keys such as LABEL_SUFFIX, IGNORE_LABEL and BACKGROUND_FROM; see docs/custom_datasets.md.
     cfg.DATASETS.CUSTOM = CfgNode(new_allowed=True)

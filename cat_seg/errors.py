@@ -1,4 +1,4 @@
-"""Errors that end a command in a single line, whatever the reason, and those that are bugs."""
+"""Errors that end a command with one line; everything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WORKER = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by sign
 _NO_MEMORY = re.compile(
     r"(\w|error:) out of memory|ALLOC_FAILED|(can't|cannot) allocate memory", re.IGNORECASE
 )
-# What gloo, NCCL and PyTorch's store say when the process at the other end is gone.
+# Error messages of gloo, NCCL and PyTorch's store when the peer process is gone.
 _LOST = re.compile(r"gloo/transport|Connection (was likely )?(closed|reset)|remote process exited")
 _LOST_TYPES = ("DistBackendError", "DistNetworkError")
-# Errors of files that are never bugs.
+# File errors caused by the environment, never by a bug.
 _FILES = (
     *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENOSPC),
     *(errno.EPERM, errno.EROFS),
@@ -37,25 +37,25 @@ _LESS_MEMORY = (
 
 
 class UserError(ValueError):
-    """Bad input from the user: one line that names what was wrong, where, and what to do."""
+    """Bad user input, described in one line: what is wrong, where, and how to fix it."""
 
     def __init__(self, message: str) -> None:
-        """Take the message; file names in it may hold any bytes, see `printable`."""
+        """Store the message, escaped by `printable` because file names may contain any bytes."""
         super().__init__(printable(message))
 
 
 def printable(text: object) -> str:
-    """Write a text that may hold a file name so that every stream and file takes it as one line.
+    """Escape a text so that it prints as one line on any stream, whatever file names it contains.
 
-    Bytes that are not UTF-8 and control characters become backslash escapes.
+    Non-UTF-8 bytes and control characters become backslash escapes.
     """
     encoded = str(text).encode("utf-8", "backslashreplace").decode()
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], encoded)
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the line that says what happened and what to do; None if the error is a bug."""
-    message = worker_death(error)  # it also explains what failed because of it
+    """Return one line saying what happened and what to do, or None if the error is a bug."""
+    message = worker_death(error)  # first, because a dead worker also causes other errors
     if message is not None:
         return message
     if isinstance(error, UserError):
@@ -73,12 +73,12 @@ def explain(error: BaseException) -> str | None:
 
 
 def worker_death(error: BaseException) -> str | None:
-    """Return what to say if PyTorch found a data worker dead; None for other errors."""
+    """Return the message for a data worker that died, or None for other errors."""
     texts = [str(link) for link in _chain(error) if isinstance(link, RuntimeError)]
     found = [match for match in map(_WORKER.search, texts) if match]
     if not found:
         return None
-    # One error names the signal; PyTorch may raise a second one because of it.
+    # Only one error in the chain names the signal; PyTorch may raise a second one because of it.
     name = next((match[1] for match in found if match[1]), None)
     numbers = {(signal.strsignal(s) or "").split(":")[0]: s for s in signal.valid_signals()}
     number = numbers.get(name) if name else None
@@ -97,7 +97,7 @@ def worker_death(error: BaseException) -> str | None:
 
 
 def lost_process(error: BaseException) -> bool:
-    """Whether an error says that another process of a distributed run is gone."""
+    """Return whether an error means that another process of a distributed run is gone."""
     if type(error).__name__ in _LOST_TYPES:
         return True
     return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
@@ -110,10 +110,10 @@ def fail(message: str, status: int = 2) -> NoReturn:
 
 
 def one_line_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorate an entry point so that it ends in one line.
+    """Decorate an entry point so that it reports errors in one line instead of a traceback.
 
-    What `explain` explains ends it with that line and exit status 2, a signal with 128 + signal;
-    the traceback of a bug stays. SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does.
+    Errors that `explain` recognizes exit with status 2, signals with status 128 + signal. Bugs keep
+    their traceback. SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does.
     """
 
     @wraps(main)

@@ -1,4 +1,4 @@
-"""A trained model, loaded once, for images in memory."""
+"""Inference on images in memory with a trained model that is loaded once."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
 
-# Numbers in the probability maps that the model is asked for, unless probabilities are wanted:
-# 2**28 are 1 GiB. Where classes times pixels are more, each class is enlarged by itself.
+# Maximum number of values in the probability maps requested from the model, 1 GiB in float32.
+# For larger outputs, smaller maps are requested and upsampled one class at a time. Does not apply
+# if the caller wants the probabilities.
 LARGEST_ANSWER = 2**28
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model sees in an image of H x W pixels.
+    """The segmentation of an image of H x W pixels.
 
     labels: (H, W) int64, indices into the vocabulary.
-    vocabulary: the T class names asked for.
-    probabilities: (T, H, W) float32 in 0..1 where they were asked for.
+    vocabulary: the T class names.
+    probabilities: (T, H, W) float32 in 0..1, or None if not requested.
     """
 
     labels: np.ndarray
@@ -42,7 +43,7 @@ class Prediction:
 
 
 class Predictor:
-    """Segments images with the model of a config, into any classes."""
+    """Segments images into any classes with the model described by a config."""
 
     def __init__(self, cfg: CfgNode, vocabulary: Iterable[str] | str | Path | None = None) -> None:
         """Build the model of `cfg` on MODEL.DEVICE and load MODEL.WEIGHTS.
@@ -50,12 +51,12 @@ class Predictor:
         Args:
             cfg: also reads INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST and FORMAT, and MODEL.TF32, which
                 applies to the whole process.
-            vocabulary: see `set_vocabulary`; by default the class names of TEST_CLASS_JSON, or of
-                TRAIN_CLASS_JSON where that is "".
+            vocabulary: see `set_vocabulary`; defaults to the class names of TEST_CLASS_JSON, or of
+                TRAIN_CLASS_JSON if that is "".
 
         Raises:
-            UserError: no or unfit weights, a model or device that is not there, a size that
-                cannot be, a bad class list.
+            UserError: missing or incompatible weights, an unknown model, an unavailable device, an
+                invalid size, or a bad class list.
         """
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model")
@@ -74,16 +75,16 @@ class Predictor:
         return self.model.vocabulary
 
     def set_vocabulary(self, names: Iterable[str] | str | Path) -> None:
-        """Segment into these classes from now on.
+        """Set the classes to segment into.
 
         Args:
             names: class names in index order, the path of a class list, or a text that
                 `cat_seg.data.parse_vocabulary` understands.
 
         Raises:
-            UserError: no names, an empty one, one that is there twice, names without an order (a
-                set), an unreadable list, or names that are the same to CLIP because it reads only
-                their beginning. The vocabulary then is what it was before.
+            UserError: no names, an empty name, a duplicate name, an unordered collection (a set),
+                an unreadable list, or names that CLIP cannot tell apart because it truncates long
+                ones. The previous vocabulary stays in effect.
         """
         self.model.set_vocabulary(vocabulary_from(names))
 
@@ -93,11 +94,11 @@ class Predictor:
 
         Args:
             image: (H, W, 3) uint8 RGB, of any size; see `read_rgb`.
-            with_probabilities: keep the probabilities of all classes (4 T H W bytes).
+            with_probabilities: also return the probabilities of all classes (4 T H W bytes).
 
         Raises:
-            UserError: the image is no array, or one of another shape or type; it does not fit
-                into memory; or the model's answer is NaN.
+            UserError: the image is not an array of this shape and type, memory runs out, or the
+                model's output is NaN.
         """
         if not isinstance(image, np.ndarray):
             raise UserError(f"an image must be a NumPy array, not {type(image)}; see read_rgb")
@@ -119,7 +120,7 @@ class Predictor:
         size = image.shape[:2]
         answered = size if with_probabilities else _answer_size(size, len(self.vocabulary))
         maps = self._segment(image, *answered)
-        # A sum is NaN where one of its numbers is, and takes no memory.
+        # The sum is NaN if any value is, and checking it needs no extra memory.
         if not torch.isfinite(maps.sum(dtype=torch.float32)):
             raise UserError(
                 "the model's probabilities are not numbers (NaN); the weights of MODEL.WEIGHTS "
@@ -133,7 +134,7 @@ class Predictor:
         )
 
     def _segment(self, image: np.ndarray, height: int, width: int) -> Tensor:
-        """Probabilities (T, height, width) of an image of any other size."""
+        """Return probabilities (T, height, width) for an image of any size."""
         if self._mapper.image_format == "BGR":
             image = image[..., ::-1]
         pixels = self._mapper.resized(image)
@@ -141,11 +142,11 @@ class Predictor:
 
 
 def _answer_size(size: tuple[int, int], classes: int) -> tuple[int, int]:
-    """Reduce (height, width) so that all classes' maps have at most LARGEST_ANSWER numbers."""
+    """Shrink (height, width) so that the maps of all classes have at most LARGEST_ANSWER values."""
     largest = max(LARGEST_ANSWER // classes, 1)  # pixels
     scale = min(1.0, (LARGEST_ANSWER / (classes * size[0] * size[1])) ** 0.5)
     height, width = (max(1, int(side * scale)) for side in size)
-    # One side of a long, thin image is not reduced as far.
+    # In a long, thin image the short side is clamped to 1, so the long side must shrink further.
     return min(height, max(1, largest // width)), min(width, max(1, largest // height))
 
 
@@ -155,7 +156,7 @@ def _is_lack_of_memory(error: Exception) -> bool:
 
 
 def _enlarged_argmax(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Argmax over T of maps (T, h, w) enlarged bilinearly to `size`, in memory for one class."""
+    """Upsample maps (T, h, w) bilinearly to `size`, one class at a time, and take the argmax."""
     labels = torch.zeros(size, dtype=torch.int64, device=maps.device)
     highest = torch.full(size, -torch.inf, device=maps.device)
     for index in range(len(maps)):

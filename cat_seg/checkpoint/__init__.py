@@ -1,4 +1,4 @@
-"""Model files: safe reading, the published formats, what fits a model, and the checkpointer."""
+"""Model files: safe reading, published formats, fitting entries to a model, and checkpointing."""
 
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 

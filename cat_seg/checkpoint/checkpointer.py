@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent on disk, loaded without running code from them."""
+"""Checkpoints that are written atomically and loaded without running code from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAG = "last_checkpoint"
 
 
 def last_checkpoint(folder: str) -> Path | None:
-    """Return the file that `folder`'s last_checkpoint names, or None where there is no such tag.
+    """Return the file named in `folder`'s last_checkpoint tag, or None if there is no tag.
 
     Raises:
         UserError: the file named is missing.
@@ -39,12 +39,12 @@ def last_checkpoint(folder: str) -> Path | None:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer with safe files; loading goes through model.load_state_dict.
+    """detectron2's checkpointer with safe file handling, loading through model.load_state_dict.
 
-    The model itself translates published formats and refuses what does not fit.
+    The model itself converts published formats and refuses entries that do not fit.
     """
 
-    # Iteration of the newest checkpoint that this process took part in saving.
+    # Iteration of the latest checkpoint that this process helped to save.
     saved_iteration: int | None = None
 
     def __init__(
@@ -55,13 +55,13 @@ class Checkpointer(DetectionCheckpointer):
         averaged: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Load into and save from `model`.
+        """Create a checkpointer for `model`.
 
         Args:
-            save_dir: where checkpoints are saved and the last one is looked for.
-            averaged: MODEL.WEIGHTS_EMA, take the moving average of the weights where a file has
-                both.
-            kwargs: detectron2's `save_to_disk`, and the parts saved beside the model, by name.
+            model: the model to load into and save from.
+            save_dir: where checkpoints are saved and the last one is looked up.
+            averaged: MODEL.WEIGHTS_EMA; load the moving average of the weights if a file has both.
+            kwargs: detectron2's `save_to_disk`, and the other objects to save, by name.
         """
         super().__init__(model, save_dir, **kwargs)
         self._averaged = averaged
@@ -69,12 +69,12 @@ class Checkpointer(DetectionCheckpointer):
     def save(self, name: str, **kwargs: Any) -> None:
         """Write model, checkpointables, and the random state of every rank to `name`.pth.
 
-        Every rank has to call this; rank 0 writes. Whenever the process dies, the file and the
-        last_checkpoint tag are as they were or as they shall be.
+        Every rank must call this; rank 0 writes. If the process dies, the file and the
+        last_checkpoint tag are each either untouched or fully written.
 
         Args:
-            name: file name without suffix, below the checkpointer's folder.
-            kwargs: further entries, plain types and tensors only, such as "iteration".
+            name: file name without suffix, in the checkpointer's folder.
+            kwargs: additional entries such as "iteration"; plain types and tensors only.
 
         Raises:
             UserError: the file cannot be written.
@@ -87,7 +87,7 @@ class Checkpointer(DetectionCheckpointer):
         for key, part in self.checkpointables.items():
             content[key] = part.state_dict()
         folder = Path(self.save_dir)
-        for stale in folder.glob(f"*.pth{PARTIAL}"):  # of a process that was killed
+        for stale in folder.glob(f"*.pth{PARTIAL}"):  # left by a killed process
             stale.unlink()
         file = folder / f"{name}.pth"
         logger.info("Saving checkpoint to %s", file)
@@ -96,7 +96,7 @@ class Checkpointer(DetectionCheckpointer):
                 torch.save(content, stream)
             self.tag_last_checkpoint(file.name)
         except (OSError, RuntimeError) as error:
-            # After a write that failed, PyTorch raises another error as it closes its archive.
+            # After a failed write, PyTorch raises a second error while closing its archive.
             reason = error if isinstance(error, OSError) else error.__context__ or error
             raise UserError(
                 f"cannot write {file}: {reason}; earlier checkpoints are as they were, "
@@ -109,18 +109,18 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename)
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
-        """Load a model file of any format that the model knows, to answer with.
+        """Load a model file for inference, in any format that the model knows.
 
         Args:
             path: a file, also relative to the repository root, or a URL that detectron2 fetches;
                 "" loads nothing.
-            checkpointables: which further parts to load; all where None.
+            checkpointables: which other objects to load; None loads all.
 
         Returns:
             The entries of the file that were not used, such as "rng" and "iteration".
 
         Raises:
-            UserError: naming the file that is missing, damaged, unsafe or of another model, or
+            UserError: naming the file that is missing, damaged, unsafe, from another model, or
                 whose training state does not fit this run.
         """
         if not path:
@@ -132,7 +132,7 @@ class Checkpointer(DetectionCheckpointer):
         return self._load_parts(file, keys) if keys else {}
 
     def start_from(self, path: str) -> None:
-        """Load what fits of a model file to start a training, and log in one line what did.
+        """Load the entries of a model file that fit, to start training, and log them in one line.
 
         Args:
             path: as in `load`.
@@ -161,9 +161,9 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Load all of the last checkpoint where `resume` and there is one, else start from `path`.
+        """Resume from the last checkpoint, or start from `path` if there is none or not `resume`.
 
-        Returns and raises as `load` does; a checkpoint to resume from has to fit in every entry.
+        Returns and raises like `load`. When resuming, every entry of the checkpoint must fit.
         """
         last = last_checkpoint(self.save_dir) if resume else None
         if last is None:
@@ -188,7 +188,7 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def _read(self, file: Path, key: str) -> dict[str, Tensor]:
-        """The weights in a file, of the kind that is wanted; the log says which were taken."""
+        """Read the weights in a file, averaged or not as configured, and log which were loaded."""
         weights = read_weights(file, key, self._averaged and key == KEY)
         if weights.averaged or weights.both:
             kind = "the moving average (EMA) of the weights"

@@ -1,7 +1,7 @@
-"""CLIP's entries, as open_clip, OpenAI, transformers and the published systems name them.
+"""CLIP entry names in open_clip, OpenAI, transformers and the published systems.
 
-The published systems keep their adapters among these: H-CLIP repeats its tied parameters under
-every block of both towers, HyperCLIP has matrices of its own under each.
+The published systems store their adapters among CLIP's entries. H-CLIP repeats its tied parameters
+in every block of both towers; HyperCLIP has separate matrices in each block.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HYPERBOLIC = re.compile(
 )
 _QKV = ("q_proj", "k_proj", "v_proj")
 
-# transformers' name -> ours; tried in order, first match wins.
+# transformers name -> our name; the first match wins.
 _TRANSFORMERS = [
     (r"text_model\.embeddings\.token_embedding\.", r"text.token_embedding."),
     (r"text_model\.embeddings\.position_embedding\.weight$", r"text.positional_embedding"),
@@ -30,7 +30,7 @@ _TRANSFORMERS = [
     (r"vision_model\.embeddings\.class_embedding$", r"image.class_embedding"),
     (r"vision_model\.embeddings\.patch_embedding\.", r"image.conv1."),
     (r"vision_model\.embeddings\.position_embedding\.weight$", r"image.positional_embedding"),
-    (r"vision_model\.pre_layrnorm\.", r"image.ln_pre."),  # spelled like this
+    (r"vision_model\.pre_layrnorm\.", r"image.ln_pre."),  # transformers' own typo
     (r"vision_model\.post_layernorm\.", r"image.ln_post."),
     (r"visual_projection\.weight$", r"image.proj"),
 ]
@@ -50,7 +50,7 @@ class Converted(NamedTuple):
 
     tensors: our name -> tensor.
     sources: our name -> the name in the file, for messages.
-    unused: names in the file that carry nothing (masks, sizes, flags) or are unknown.
+    unused: names in the file that hold no weights (masks, sizes, flags) or are unknown.
     """
 
     tensors: dict[str, Tensor]
@@ -59,20 +59,21 @@ class Converted(NamedTuple):
 
 
 def is_clip(names: Iterable[str]) -> bool:
-    """Whether these are the entries of a plain CLIP with a ViT, in any of its formats."""
+    """Return whether these are the entries of a plain ViT CLIP, in any format."""
     signs = ("visual.class_embedding", "vision_model.embeddings.class_embedding")
     return any(name in signs for name in names)
 
 
 def convert_clip(state: Mapping[str, Tensor], prefix: str = "") -> Converted:
-    """CLIP's entries, and those of adapters, under the names of our CLIP module.
+    """Convert the entries of CLIP and its adapters to the names of our CLIP module.
 
     Args:
-        state: as open_clip, OpenAI, transformers or the published systems save it.
-        prefix: stands before the names in the file, for messages.
+        state: as saved by open_clip, OpenAI, transformers or the published systems.
+        prefix: what was stripped from the names in the file; used in messages.
 
     Raises:
-        UserError: if copies of a tied adapter parameter differ, or adapters have gaps.
+        UserError: copies of a tied adapter parameter differ, adapters are missing in some blocks,
+            or an in_proj entry cannot be split into query, key and value.
     """
     if any(name.startswith(("text_model.", "vision_model.")) for name in state):
         return _from_transformers(state)
@@ -131,7 +132,11 @@ def _from_open_clip(state: dict[str, Tensor], prefix: str) -> Converted:
 
 
 def _stack_oft(state: dict[str, Tensor], tied: dict[str, str], out: Converted) -> None:
-    """Tied published parameter -> its first name, into the three tensors of ours."""
+    """Add the OFT adapters to `out` as our three tensors.
+
+    Args:
+        tied: published tied parameter -> the first name it has in `state`.
+    """
     mixers = sorted((part for part in tied if "_m_" in part), key=lambda part: int(part[13:]))
     parts = {"generators": ["layer_R"], "row_mixer": ["relation_l_R"], "slot_mixers": mixers}
     for ours, published in parts.items():
@@ -145,7 +150,11 @@ def _stack_oft(state: dict[str, Tensor], tied: dict[str, str], out: Converted) -
 def _stack_hyperbolic(
     state: dict[str, Tensor], names: dict[tuple[str, int, int], str], out: Converted
 ) -> None:
-    """(tower, block, q/k/v) -> published name, into one tensor a tower."""
+    """Add the hyperbolic adapters to `out`, stacked into one tensor per tower.
+
+    Args:
+        names: (tower, block, 0..2 for q, k, v) -> published name in `state`.
+    """
     for tower in ("text", "image"):
         own = [name for key, name in sorted(names.items()) if key[0] == tower]
         blocks = {key[1] for key in names if key[0] == tower}
@@ -162,7 +171,7 @@ def _is_weight(name: str) -> bool:
 
 
 def _split_projections(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """One linear layer each for query, key and value, however they were stored."""
+    """Split stored projections into one linear layer each for query, key and value."""
     stem, _, leaf = name.rpartition(".")
     if leaf in ("in_proj_weight", "in_proj_bias"):
         kind = leaf.removeprefix("in_proj_")

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint, as its first bytes and the reader's error tell."""
+"""File type detection, and explanations of why a file is not a readable checkpoint."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 import zipfile
 from pathlib import Path
 
-HEAD = 1024  # bytes that are looked at
+HEAD = 1024  # bytes to inspect at the start of a file
 AGAIN = "download it again"
 CUT_OFF = f"is cut off: the download or copy was interrupted; {AGAIN}"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ZIP = b"PK\x03\x04"
-_PICKLE = b"\x80"  # then the protocol
-_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's magic number, behind pickle's protocol
+_PICKLE = b"\x80"  # followed by the protocol number
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's magic number, after the pickle protocol
 _ARCHIVES = {
     b"\x1f\x8b": "a gzip archive",
     b"BZh": "a bzip2 archive",
@@ -25,32 +25,32 @@ _WANTED = "give a PyTorch (.pth, .pt, .bin) or safetensors file"
 
 
 def is_zip(path: Path) -> bool:
-    """Whether the file is a whole zip archive, as PyTorch writes them."""
+    """Return whether the file is a complete zip archive, such as PyTorch writes."""
     return zipfile.is_zipfile(path)
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, such as OpenAI's CLIP."""
+    """Return whether the file is a TorchScript archive, such as OpenAI's CLIP."""
     return is_zip(path) and any(name.endswith("/constants.pkl") for name in _members(path))
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file begins as a safetensors file does, whatever its suffix."""
+    """Return whether the file starts like a safetensors file, whatever its suffix."""
     head = _head(path)
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**31
 
 
 def why_no_checkpoint(path: Path) -> str | None:
-    """Say what the file is, if its first bytes show that it is no checkpoint.
+    """Say what the file is if its first bytes show that it is not a complete checkpoint.
 
     Returns:
-        The rest of a sentence that begins with the file's name, or None.
+        The rest of a sentence that starts with the file's name, or None.
 
     Raises:
         OSError: the file cannot be read.
     """
     head = _head(path)
-    if is_safetensors(path):  # first: the length that it begins with may look like anything
+    if is_safetensors(path):  # check first: its leading length bytes can match any magic number
         whole = path.stat().st_size >= 8 + int.from_bytes(head[:8], "little")
         return None if whole else CUT_OFF
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -80,7 +80,7 @@ def why_no_checkpoint(path: Path) -> str | None:
 
 
 def why_unreadable(error: Exception) -> str:
-    """Say why a file that looked like a checkpoint could not be read, from the reader's error."""
+    """Turn the reader's error on a file that looked like a checkpoint into an explanation."""
     text = str(error)
     if found := re.search(r"GLOBAL (\S+)", text):
         return (

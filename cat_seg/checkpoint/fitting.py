@@ -1,8 +1,11 @@
-"""Which entries of a checkpoint go into a model, and which checkpoints are refused.
+"""Which entries of a checkpoint are loaded into a model, and which checkpoints are refused.
 
-There are three uses. To resume, everything has to be there and fit. To answer, everything that
-changes an answer does; HPA serves training alone. To start a training, CLIP does; of the rest, what
-fits is loaded, what is new starts fresh, and what has no place is dropped.
+What must be present and fit depends on the use:
+
+- Resuming: every entry.
+- Inference: every entry that affects predictions. HPA is only used in training.
+- Starting a training: CLIP. Other entries are loaded if they fit; new ones keep their
+  initialization, and entries unknown to the model are dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from cat_seg.errors import UserError
 
 CLIP, AGGREGATOR = "CLIP", "aggregator"
 _CLIP = "sem_seg_head.clip."
-# Parts of a model, by the prefixes of their entries; the first match wins.
+# Model part -> prefixes of its entries; the first match wins.
 _PARTS = {
     CLIP: (f"{_CLIP}text.", f"{_CLIP}image."),
     "OFT adapters": tuple(
@@ -36,7 +39,7 @@ _PARTS = {
 }
 _OTHER = "unknown entries"
 _TRAINING_ALONE = "hpa."
-# Entries that only one kind of model has, and what it is called with them.
+# Entries that identify a kind of model -> the name of the component they belong to.
 _SIGNS = {
     f"{_CLIP}adapter.generators": "OFT adapters",
     f"{_CLIP}adapter.text": "hyperbolic adapters",
@@ -51,9 +54,10 @@ _TEMPLATES_2023 = 80
 class Start(NamedTuple):
     """What a training starts from.
 
-    format: of the checkpoint.
-    loaded, fresh, dropped: parts of the model that were loaded, that keep the values they were
-        initialized with, and parts of the file that have no place; in words.
+    format: the checkpoint's format.
+    loaded: descriptions of the model parts that were loaded.
+    fresh: descriptions of the model parts that keep their initialization.
+    dropped: descriptions of the file's parts that the model does not have.
     """
 
     format: str
@@ -63,7 +67,7 @@ class Start(NamedTuple):
 
 
 class _Comparison(NamedTuple):
-    """Names of entries, ours: missing in the file, of another shape, without a place here."""
+    """Entries, by our names, that are missing in the file, differ in shape, or are not ours."""
 
     missing: list[str]
     reshaped: list[str]
@@ -77,22 +81,23 @@ def load_converted(
     assign: bool,
     strict: bool,
 ) -> _IncompatibleKeys:
-    """Load a state dict of any known format into a segmentation model, to answer or to resume.
+    """Load a state dict in any known format into a segmentation model, for inference or resuming.
 
     Args:
-        model: the model; gets the attribute `load_format`, the name of the format.
+        model: the model; its attribute `load_format` is set to the name of the format.
         load: nn.Module.load_state_dict, bound to the model.
+        state: the checkpoint's entries.
         assign: as in nn.Module.load_state_dict.
-        strict: everything has to fit, as for resuming; else everything that changes an answer.
+        strict: every entry must fit, as for resuming; otherwise those that affect predictions.
 
     Returns:
-        As missing keys, entries for training alone that the file lacks. As unexpected ones, those
-        without a place here, and what carries nothing (masks, sizes, flags). Entries for training
-        alone that are there in another size are both.
+        Missing keys are training-only entries that the file lacks. Unexpected keys are entries
+        that the model lacks or that hold no weights (masks, sizes, flags). Training-only entries
+        with another shape appear in both.
 
     Raises:
-        UserError: for a checkpoint of another model, an entry that is missing or has no place
-            here, a shape that does not fit, and a value that is not finite.
+        UserError: the checkpoint is of another model, an entry is missing, unknown to the model or
+            of another shape, or a value is not finite.
     """
     own = model.state_dict()
     found, converted = _understood(state, own)
@@ -109,16 +114,16 @@ def load_converted(
 def start_converted(
     model: nn.Module, load: Callable[..., Any], state: Mapping[str, Tensor]
 ) -> Start:
-    """Load what fits of a state dict of any known format, to start a training from.
+    """Load the entries that fit from a state dict in any known format, to start training.
 
     Parts other than the aggregator are loaded as a whole or not at all.
 
     Args:
-        model, load: as in `load_converted`.
+        model, load, state: as in `load_converted`.
 
     Raises:
-        UserError: for a checkpoint of another CLIP, or of no model of this project, and for a value
-            that is not finite.
+        UserError: the checkpoint has another CLIP, its model is not one of this project's, or a
+            value is not finite.
     """
     own = model.state_dict()
     found, converted = _understood(state, own)
@@ -137,22 +142,22 @@ def start_converted(
 
 
 def check_finite(tensors: Mapping[str, Tensor], sources: Mapping[str, str]) -> None:
-    """Refuse weights that are not finite, in no more memory than they have.
+    """Refuse weights that are not finite, without allocating a mask of their size.
 
     Args:
         tensors: by our names.
-        sources: their names in the file.
+        sources: our name -> the name in the file.
 
     Raises:
-        UserError: naming the first such entry, or one that is no plain tensor.
+        UserError: naming the first such entry, or one that is sparse or quantized.
     """
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise UserError(f"its entry {sources[name]} is a sparse or quantized tensor")
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # 8-bit floats
-        if not all(math.isfinite(extreme) for extreme in wide.aminmax()):  # NaN is both extremes
+        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # no aminmax for float8
+        if not all(math.isfinite(extreme) for extreme in wide.aminmax()):  # NaN propagates
             raise UserError(
                 f"its entry {sources[name]} has values that are NaN or infinite: the training that"
                 " wrote it has diverged, or the file is damaged; take an earlier checkpoint"
@@ -160,7 +165,7 @@ def check_finite(tensors: Mapping[str, Tensor], sources: Mapping[str, str]) -> N
 
 
 def _understood(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, Converted]:
-    """The format of a checkpoint, and its entries under our names."""
+    """Return the format of a checkpoint, and its entries under our names."""
     found = format_of(state)
     if found == "CLIP":
         raise UserError(
@@ -177,7 +182,7 @@ def _understood(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple
 
 
 def _check_current(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse CAT-Seg's checkpoints of 2023: a backbone beside CLIP, 80 templates in the cost."""
+    """Refuse CAT-Seg's 2023 checkpoints, with an extra backbone or 80 templates in the cost."""
     backbone = next((name for name in state if name.startswith("backbone.")), None)
     cost = state.get("sem_seg_head.predictor.transformer.conv1.weight")
     templates = None if cost is None or cost.ndim < 2 else cost.shape[1]
@@ -208,7 +213,7 @@ def _of_clip(names: Iterable[str]) -> list[str]:
 
 
 def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparison) -> None:
-    """Refuse entries of another shape, missing ones and those without a place, in this order."""
+    """Refuse entries of another shape, missing entries and unknown entries, in this order."""
     clip = _of_clip(compared.reshaped)
     for name in clip or compared.reshaped:
         shape = tuple(converted.tensors[name].shape)
@@ -259,7 +264,7 @@ def _check_same_model(own: Mapping[str, Tensor], converted: Converted, strict: b
 
 
 def _kind(signs: list[str]) -> str:
-    """What a model with these parts is called."""
+    """Return the name of a model with these components."""
     innovations = [sign for sign in signs if sign not in _BASES]
     base = next((_BASES[sign] for sign in signs if sign in _BASES), "CAT-Seg")
     if base == "H-CLIP" and len(innovations) == 2:
@@ -272,7 +277,7 @@ def _part(name: str) -> str:
 
 
 def _words(names: Sequence[str], whole: Iterable[str]) -> list[str]:
-    """The parts that entries belong to, with their number where it is not all of a part's."""
+    """Describe the parts that entries belong to, with a count if a part is incomplete."""
     totals = Counter(map(_part, whole))
     words = []
     for part in (*_PARTS, _OTHER):

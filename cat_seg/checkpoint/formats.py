@@ -1,8 +1,8 @@
-"""Checkpoint formats: published names into ours.
+"""Checkpoint formats: conversion of published entry names to ours.
 
-Our own checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HyperCLIP, HPS-Seg)
-differ in names, in how query, key and value projections are split, and repeat tied adapter
-parameters under every block of both towers.
+Our checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HyperCLIP, HPS-Seg) use
+other names, split the query, key and value projections differently, and repeat tied adapter
+parameters in every block of both towers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cat_seg.checkpoint.reading import local_file, read_tensors
 _PREDICTOR = "sem_seg_head.predictor."
 _HEAD = "sem_seg_head."
 
-# Published name -> ours, below the published predictor; tried in order, first match wins.
+# Published name below the predictor's transformer -> our name; the first match wins.
 _AGGREGATOR_NAMES = [
     (r"conv1\.", r"cost_embedding."),
     (r"guidance_projection\.0\.", r"image_guidance."),
@@ -43,10 +43,10 @@ _AGGREGATOR_NAMES = [
 
 
 def checkpoint_holds_clip(weights: str) -> bool:
-    """Whether the checkpoint that MODEL.WEIGHTS names (or "") has all of CLIP in it.
+    """Return whether the checkpoint named by MODEL.WEIGHTS (may be "") contains all of CLIP.
 
     Raises:
-        UserError: if there is no such file, or it cannot be read.
+        UserError: the file does not exist or cannot be read.
     """
     if not weights:
         return False
@@ -54,7 +54,7 @@ def checkpoint_holds_clip(weights: str) -> bool:
 
 
 def format_of(names: Iterable[str]) -> str:
-    """Which model a checkpoint with these entries belongs to.
+    """Return which kind of model a checkpoint with these entries belongs to.
 
     Returns:
         "ours", "CAT-Seg", "H-CLIP", "HPS-Seg", "HyperCLIP", "CLIP" or "unknown".
@@ -72,10 +72,10 @@ def format_of(names: Iterable[str]) -> str:
 
 
 def convert(state: Mapping[str, Tensor]) -> Converted:
-    """Bring a published or our own checkpoint under our names.
+    """Convert a published or our own checkpoint to our names.
 
     Raises:
-        UserError: if copies of a tied adapter parameter differ.
+        UserError: as in `convert_clip`.
     """
     if format_of(state) == "ours":
         return Converted(dict(state), {name: name for name in state}, [])
@@ -87,7 +87,7 @@ def convert(state: Mapping[str, Tensor]) -> Converted:
             continue
         ours = _rename(name)
         if ours is None and name.startswith(_PREDICTOR) and not name.endswith("attn_mask"):
-            ours = name  # part of another model; it has no place in ours
+            ours = name  # from another model; kept so that it is reported as not ours
         if ours is None:
             out.unused.append(name)
         else:

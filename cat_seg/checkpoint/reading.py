@@ -1,4 +1,4 @@
-"""Reading model files safely: nothing in a downloaded file is ever run or unpickled."""
+"""Safe reading of model files: no code from a downloaded file is ever run."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def read_weights(path: Path, key: str = KEY, averaged: bool = False) -> Weights:
     """Read a model's weights without running any code from the file.
 
     Args:
-        path: a PyTorch file (a state dict, or one under a name such as "model" or "state_dict"), a
-            safetensors file, or a TorchScript archive such as OpenAI's.
+        path: a PyTorch file (a state dict, or one nested under a name such as "model" or
+            "state_dict"), a safetensors file, or a TorchScript archive such as OpenAI's.
         key: the config key that names the file, for messages.
-        averaged: take the moving average (EMA) of the weights where the file has both.
+        averaged: take the moving average (EMA) of the weights if the file has both.
 
     Raises:
-        UserError: naming key and file, if it is none of these or is damaged.
+        UserError: the file is none of these or is damaged; the message names key and file.
     """
     content = read_file(path, key)
     try:
@@ -61,7 +61,11 @@ def read_weights(path: Path, key: str = KEY, averaged: bool = False) -> Weights:
 
 
 def read_file(path: Path, key: str = KEY) -> dict:
-    """Read a PyTorch, safetensors or TorchScript file as it is; errors as in read_weights."""
+    """Read the raw content of a PyTorch, safetensors or TorchScript file.
+
+    Raises:
+        UserError: as in `read_weights`.
+    """
     try:
         if reason := why_no_checkpoint(path):
             raise UserError(f"{key}: {path} {reason}")
@@ -75,7 +79,7 @@ def read_file(path: Path, key: str = KEY) -> dict:
         raise
     except OSError as error:
         raise UserError(f"{key}: cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+    except Exception as error:  # torch and safetensors raise many types for a damaged file
         raise UserError(f"{key}: {path} {why_unreadable(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{key}: {path} holds a {type(content).__name__}, not a checkpoint")
@@ -83,15 +87,15 @@ def read_file(path: Path, key: str = KEY) -> dict:
 
 
 def local_file(weights: str) -> Path:
-    """The local path of MODEL.WEIGHTS, a file or a URL that detectron2's path manager fetches.
+    """Return the local path of MODEL.WEIGHTS, fetching a URL with detectron2's path manager.
 
     Raises:
-        UserError: if there is no such file, or it cannot be fetched.
+        UserError: the file does not exist or cannot be fetched.
     """
     if "://" in weights:
         try:
             return Path(PathManager.get_local_path(weights))
-        except Exception as error:  # each kind of URL has its own
+        except Exception as error:  # each URL handler raises its own types
             raise UserError(f"{KEY}: cannot fetch {weights} ({error})") from error
     path = resolve(weights)
     if not os.path.isfile(path):

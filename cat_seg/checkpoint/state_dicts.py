@@ -1,7 +1,7 @@
-"""The model's tensors in what a training program saved.
+"""Finding a model's tensors in checkpoints of other training programs.
 
-Programs put the state dict under names of their own, save an exponential moving average (EMA) of
-the weights beside the weights, and leave the prefixes of wrappers before the names.
+Programs nest the state dict under various names, save an exponential moving average (EMA) beside
+the weights, and leave wrapper prefixes on the names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from cat_seg.checkpoint.stored_arrays import StoredArray
 from cat_seg.errors import UserError
 
-# Where programs keep a model's weights, by preference.
+# Names under which programs store a model's weights, in order of preference.
 _CONTAINERS = (
     "model",
     "state_dict",
@@ -35,7 +35,7 @@ _CONTAINERS = (
 _AVERAGED = re.compile(
     r"(?<![a-zA-Z])(ema|EMA|averaged|swa)(?![a-zA-Z])|(?<=[a-z])E(MA|ma)(?![a-z])"
 )
-# What averaging keeps beside the weights.
+# Counters that averaging stores beside the weights.
 _COUNTERS = {"n_averaged", "num_updates", "updates", "decay", "step", "steps", "initted"}
 _OUTER = re.compile(r"^(?:(?:module|model|network|net)\.)+")
 _ANYWHERE = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -45,9 +45,9 @@ _DEEPEST = 4
 class Weights(NamedTuple):
     """A model's tensors.
 
-    tensors: by name, without the prefixes of wrappers.
+    tensors: by name, without wrapper prefixes.
     averaged: whether they are a moving average.
-    both: whether the file has the other kind, too.
+    both: whether the file has both the weights and their average.
     """
 
     tensors: dict[str, Tensor]
@@ -59,14 +59,15 @@ def find_weights(content: Mapping[str, Any], averaged: bool) -> Weights | None:
     """Find a model's weights in the content of a checkpoint.
 
     Args:
-        content: what the file holds.
-        averaged: take the moving average where both kinds are there.
+        content: the content of the file.
+        averaged: take the moving average if the file has both kinds.
 
     Returns:
-        None where there are no weights. A kind that is there alone is taken, whatever is asked for.
+        The weights, or None if there are none. If the file has only one kind, `averaged` is
+        ignored.
 
     Raises:
-        UserError: two entries have one name once the prefixes of wrappers are gone.
+        UserError: two entries have the same name without wrapper prefixes.
     """
     plain, moving = _plain(content), _moving(content)
     inner = {name: rest for name in plain if (rest := _below_average(name))}
@@ -96,13 +97,13 @@ def _moving(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _below_average(name: str) -> str:
-    """What follows an average's name in one such as "model_ema.head.weight", "" in others."""
+    """Return the part after an average's prefix, as in "model_ema.head.weight", or ""."""
     first, _, rest = _OUTER.sub("", _ANYWHERE.sub("", name)).partition(".")
     return rest if _AVERAGED.search(first) else ""
 
 
 def _tensors(value: Any, depth: int = 0) -> dict[str, Tensor]:
-    """The tensors of a state dict, or of the one within it."""
+    """Return the tensors of a state dict, or of one nested in it."""
     if not isinstance(value, Mapping) or depth > _DEEPEST:
         return {}
     own = _own(value)
@@ -115,7 +116,7 @@ def _tensors(value: Any, depth: int = 0) -> dict[str, Tensor]:
 
 
 def _own(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors that are direct entries; NumPy arrays are made tensors."""
+    """Return the tensors that are direct entries, converting NumPy arrays."""
     found = {}
     for name, value in content.items():
         if isinstance(value, StoredArray) and value.value is not None:

@@ -1,8 +1,8 @@
 """NumPy arrays and scalars in PyTorch files, rebuilt without NumPy's own unpickling.
 
-PyTorch's safe reader knows tensors alone. What stands here takes the place of NumPy's types and
-functions while it reads: of what a file says about an array only kind and size of its numbers,
-byte order and shape are believed. A pickled numpy.dtype could claim more than that.
+PyTorch's safe reader only knows tensors. The stand-ins here replace NumPy's types and functions
+during reading. They use only the number type, byte order, memory order and shape of an array, and
+ignore anything else that a pickled numpy.dtype could specify.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BYTE_ORDERS = "<>=|"
 
 
 class StoredType:
-    """In place of numpy.dtype."""
+    """Stand-in for numpy.dtype."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self._code = code if _NUMBERS.fullmatch(str(code)) else None
@@ -29,7 +29,7 @@ class StoredType:
             self._order = state[1]
 
     def numbers(self, raw: bytes) -> np.ndarray | None:
-        """The numbers in `raw`, in this machine's byte order; None for strings and objects."""
+        """Decode `raw` into native byte order; return None for strings and objects."""
         if self._code is None or not isinstance(raw, bytes):
             return None
         stored = np.dtype(self._code).newbyteorder(self._order)
@@ -37,7 +37,7 @@ class StoredType:
 
 
 class StoredArray:
-    """In place of numpy.ndarray; `value` is None unless the array is one of numbers."""
+    """Stand-in for numpy.ndarray; `value` is None unless the array is numeric."""
 
     value: np.ndarray | None = None
 
@@ -58,12 +58,15 @@ def _scalar(dtype: StoredType, raw: bytes) -> bool | int | float | complex | Non
 
 
 def _no_bytes() -> bytes:
-    """What an empty array's bytes are in a pickle; with an argument they could be of any size."""
+    """Stand-in for bytes(), which pickles use for an empty array.
+
+    It takes no argument, because bytes(n) could allocate any amount of memory.
+    """
     return b""
 
 
 def _under(module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under the name by which a file asks for it."""
+    """Wrap a function under the module and name that files refer to."""
 
     def stand_in(*args: Any) -> Any:
         return function(*args)

@@ -1,4 +1,4 @@
-"""Train and evaluate H-CLIP, HPA alone, AFR alone and HPS-Seg: the same as train_ablation.sh."""
+"""Train and evaluate H-CLIP, HPA alone, AFR alone and HPS-Seg, like train_ablation.sh."""
 
 from __future__ import annotations
 

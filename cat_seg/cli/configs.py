@@ -1,4 +1,4 @@
-"""List the shipped configs, print one, or copy one with its base to edit."""
+"""List the shipped configs, print one, or copy one with its base for editing."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def summaries() -> dict[str, str]:
-    """Return the first comment line of each shipped config by its name."""
+    """Return the first comment line of each shipped config, by config name."""
     files = sorted(FOLDER.glob("*.yaml"))
     return {file.stem: file.read_text().splitlines()[0].removeprefix("# ") for file in files}
 
 
 def find(name: str) -> Path:
-    """Return the shipped config of that name, with or without ".yaml" and "configs/".
+    """Return the shipped config with this name, which may include "configs/" and ".yaml".
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such config.
     """
     file = FOLDER / f"{Path(name).name.removesuffix('.yaml')}.yaml"
     if not file.is_file():
@@ -48,9 +48,9 @@ def find(name: str) -> Path:
 
 
 def copy(source: Path, target: Path) -> list[Path]:
-    """Copy a config and the configs it is based on.
+    """Copy a config and its base configs.
 
-    The bases go beside `target` under their own names; those already there stay as they are.
+    The bases are copied beside `target` under their own names. Existing files are not overwritten.
 
     Returns:
         The files written.
@@ -79,7 +79,7 @@ def copy(source: Path, target: Path) -> list[Path]:
 
 
 def _base_of(config: Path) -> str | None:
-    """The _BASE_ of a shipped config, a file name in the same folder."""
+    """Return the _BASE_ of a shipped config: the name of a file in the same folder, or None."""
     for line in config.read_text().splitlines():
         if line.startswith("_BASE_:"):
             return line.split(":", 1)[1].strip().strip("\"'")
@@ -88,7 +88,7 @@ def _base_of(config: Path) -> str | None:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """List, print or copy."""
+    """List, print or copy configs."""
     args = parse_args(argv)
     if args.name is None:
         known = summaries()

@@ -1,10 +1,10 @@
 """Evaluate one set of weights on every benchmark that is on disk, and print one table.
 
-The published protocol: sliding windows, no pooling in the class aggregation, and each
+Follows the published protocol: sliding windows, no pooling in the class aggregation, and each
 benchmark's own classes. Takes train_net.py's arguments; each benchmark's results go to
-OUTPUT_DIR/inference/<dataset>/results.json. Results that are there already, of the same weights,
-settings and data, are kept. Images that cannot be used are skipped and named; the exit status then
-is not 0, as for a benchmark that failed.
+OUTPUT_DIR/inference/<dataset>/results.json. Existing results with the same weights, settings and
+data are kept. Unusable images are skipped and named. If images were skipped or a benchmark failed,
+the exit status is not 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ example:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argument_parser(epilog=f"{__doc__}{EXAMPLE}")
     parser.add_argument(
         "--benchmarks",
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     args = parser.parse_args()
     args.eval_only = True
-    # Where it is the last option, argparse gives it the KEY VALUE pairs too.
+    # If --benchmarks is the last option, argparse also assigns it the KEY VALUE pairs.
     sections = get_cfg()
     is_key = [name.split(".")[0] in sections for name in args.benchmarks]
     end = is_key.index(True) if any(is_key) else len(is_key)
@@ -51,10 +51,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_benchmarks() -> None:
-    """Refuse to go on if no benchmark is on disk: before days of training, not after.
+    """Check, before days of training rather than after, that some benchmark is on disk.
 
     Raises:
-        UserError: saying where they are looked for.
+        UserError: there is none; the message says where they are expected.
     """
     if not any(is_on_disk(benchmark.dataset) for benchmark in BENCHMARKS):
         raise UserError(
@@ -65,7 +65,7 @@ def check_benchmarks() -> None:
 
 @one_line_errors
 def main() -> None:
-    """Read the command line and start the processes."""
+    """Parse the command line and start the processes."""
     args = parse_arguments()
     if args.check:
         check_benchmarks()

@@ -1,4 +1,4 @@
-"""`hps-seg COMMAND ...`: finds the sub-command and runs it."""
+"""The entry point of `hps-seg COMMAND ...`, which runs the subcommand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cat_seg.utils.compatibility import require_detectron2
 
 
 class Command(NamedTuple):
-    """A sub-command: the module whose `main(argv)` runs it, and one line of help."""
+    """A subcommand: the module whose `main(argv)` runs it, and one line of help."""
 
     module: str
     summary: str
 
 
-# Modules are imported on use: `hps-seg --help` must not wait for PyTorch.
+# Modules are imported lazily, so that `hps-seg --help` need not wait for PyTorch.
 COMMANDS = {
     "segment": Command("cat_seg.cli.segment", "segment images into the classes you name"),
     "train": Command("cat_seg.cli.train", "train a model, or evaluate one with --eval-only"),
@@ -47,7 +47,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sub-command and return its exit status; 2 for an unknown one."""
+    """Run a subcommand and return its exit status; 2 for an unknown one."""
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if name in ("-h", "--help"):
         print(usage(), end="")
@@ -56,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = f"there is no command {name!r}" if name else "a command is needed"
         print(f"error: {problem}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    # What argparse and error messages call the program.
+    # The program name in argparse and error messages.
     sys.argv = [f"hps-seg {name}", *rest]
     return run_command(name)
 
 
 def run_command(name: str) -> int:
-    """Run a sub-command on the arguments in sys.argv and return its exit status."""
+    """Run a subcommand with the arguments in sys.argv and return its exit status."""
     if name != "configs":
         try:
             require_detectron2()

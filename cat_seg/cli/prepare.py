@@ -24,7 +24,7 @@ example:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert the dataset that the first argument names."""
+    """Convert the dataset named by the first argument."""
     listing = "\n".join(f"  {name:20}{text}" for name, (_, text) in NAMES.items())
     parser = argparse.ArgumentParser(
         usage="hps-seg prepare NAME [--root FOLDER] [--jobs N]",

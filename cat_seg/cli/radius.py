@@ -87,7 +87,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse arguments that do not go together, before any model is built."""
+    """Refuse invalid combinations of arguments before any model is built."""
     if args.output.suffix.lower() != ".png":
         raise UserError(f"--output {args.output}: give the picture's name, ending in .png")
     if not args.checkpoint and not args.run:
@@ -107,13 +107,13 @@ def check(args: argparse.Namespace) -> None:
 
 
 def vocabulary_name(text: str) -> str:
-    """What a vocabulary is called in the picture and in the metrics: its file without suffix."""
+    """Return a vocabulary's name in the picture and the metrics: a file's stem, or the text."""
     path = Path(text.strip())
     return path.stem if path.suffix.lower() in (".json", ".txt") else text.strip()
 
 
 def load_model(config: str, weights: str, overrides: Sequence[str]) -> nn.Module:
-    """Build the model of a config with a checkpoint, or with its start weights."""
+    """Build the model of a config and load a checkpoint, unless `weights` is START."""
     chosen = "" if weights == START else weights
     cfg = load_config(config, [*overrides, "MODEL.WEIGHTS", chosen])
     check_device(cfg)
@@ -123,7 +123,7 @@ def load_model(config: str, weights: str, overrides: Sequence[str]) -> nn.Module
 
 
 def read_runs(args: argparse.Namespace) -> dict[str, dict[str, Trajectory]]:
-    """The trajectories of every run, of the vocabularies that were asked for."""
+    """Read the trajectories of every run for the requested vocabularies."""
     wanted = {f"{TEXT}{vocabulary_name(text)}" for text in args.vocabulary} | {IMAGE}
     runs = {}
     for title, metrics in args.run:
@@ -138,7 +138,7 @@ def read_runs(args: argparse.Namespace) -> dict[str, dict[str, Trajectory]]:
 
 
 def numbers(radii: Tensor, names: Iterable[str] | None) -> dict[str, Any]:
-    """Mean and spread, and the radius of every class where there are names."""
+    """Return mean and standard deviation, and the radius of each class if names are given."""
     mean, std = mean_and_spread(radii)
     found: dict[str, Any] = {"mean": mean, "std": std}
     if names is not None:
@@ -147,7 +147,7 @@ def numbers(radii: Tensor, names: Iterable[str] | None) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, draw, and write the picture and its numbers."""
+    """Measure the radii, draw them, and write the picture and its numbers."""
     check(args)
     vocabularies = {vocabulary_name(text): parse_vocabulary(text) for text in args.vocabulary}
     images = [

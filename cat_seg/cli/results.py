@@ -1,8 +1,9 @@
 """Print the results table of runs: methods, benchmarks, and the differences to a baseline.
 
-Give the output folders of runs, which hold eval/inference/*/results.json, or folders of such
-folders (output/ablation); for another checkpoint than the last, its folder eval_NAME. Several runs
-of one method, with other seeds, become one row with mean and standard deviation.
+Give the output folders of runs, which contain eval/inference/*/results.json, or folders that
+contain such folders (output/ablation). For a checkpoint other than the last, give its eval_NAME
+folder. Several runs of one method, with different seeds, become one row with mean and standard
+deviation.
 """
 
 from __future__ import annotations
@@ -71,13 +72,13 @@ def write(path: Path, content: str | Figure) -> None:
 
 
 def warn(text: str) -> None:
-    """Say on stderr what the reader should know about the results."""
+    """Print a warning about the results on stderr."""
     print(f"warning: {text}", file=sys.stderr)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the runs, print the table, and write what was asked for."""
+    """Read the runs, print the table, and write the requested files."""
     args = parse_args(argv)
     runs = read_runs(args.runs)
     for doubt in doubts(runs):

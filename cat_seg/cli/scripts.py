@@ -1,6 +1,7 @@
-"""What the shell scripts do: train, resume, evaluate and compare, one child process a step.
+"""Implementation of the shell scripts: train, resume, evaluate and compare.
 
-This module imports nothing heavy, so that a wrong argument is answered at once.
+Each step runs in its own child process. This module imports nothing heavy, so that argument errors
+are reported immediately.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NoReturn
 from cat_seg.utils.paths import WORK_ROOT, resolve
 
 VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
-FIRST_SIGNAL = 128  # exit statuses from here on are those of a command that was interrupted
+FIRST_SIGNAL = 128  # exit statuses from here on mean that a command was interrupted
 TERMINATED = FIRST_SIGNAL + signal.SIGTERM
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR")
 
@@ -28,7 +29,7 @@ KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR")
 class Arguments:
     """The command line of a script.
 
-    positional: what stands before the first config key.
+    positional: arguments before the first config key.
     overrides: KEY VALUE KEY VALUE ..., without OUTPUT_DIR.
     output: the value of OUTPUT_DIR.
     """
@@ -40,13 +41,13 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Script:
-    """A script: how it is called, and the function that runs it and returns its exit status."""
+    """A script: its usage line, and the function that runs it and returns its exit status."""
 
     usage: str
     run: Callable[[Script, Sequence[str]], int]
 
     def fail(self, message: str) -> NoReturn:
-        """Print the error and the usage, and exit with status 2."""
+        """Print an error and the usage, and exit with status 2."""
         print(f"error: {message}\nusage: {self.usage}", file=sys.stderr)
         raise SystemExit(2)
 
@@ -81,13 +82,13 @@ class Script:
         return text
 
     def config(self, path: str) -> str:
-        """Check that a config is there."""
+        """Check that a config file exists."""
         if not resolve(path).is_file():
             self.fail(f"there is no config '{path}'; see configs/")
         return path
 
     def weights(self, path: str) -> Path:
-        """Find a file of weights, also below the repository."""
+        """Find a weights file; a relative path also resolves from the repository root."""
         file = resolve(path)
         if not file.is_file():
             self.fail(f"there are no weights '{path}'; give a .pth or .safetensors file")
@@ -95,14 +96,14 @@ class Script:
 
 
 def train_enhanced(script: Script, argv: Sequence[str]) -> int:
-    """Train HPS-Seg, or the model of CONFIG."""
+    """Train HPS-Seg, or the model in CONFIG."""
     arguments = script.parse(argv, 3)
     gpus, config, output = _training(script, arguments, "configs/vitb_384_enhanced.yaml")
     return _train(gpus, config, output, arguments.overrides)
 
 
 def run_train_test(script: Script, argv: Sequence[str]) -> int:
-    """Train HyperCLIP, or the model of CONFIG, and evaluate it."""
+    """Train and evaluate HyperCLIP, or the model in CONFIG."""
     arguments = script.parse(argv, 3)
     gpus, config, output = _training(script, arguments, "configs/vitb_384_hyperbolic.yaml")
     return (
@@ -113,7 +114,7 @@ def run_train_test(script: Script, argv: Sequence[str]) -> int:
 
 
 def eval_enhanced(script: Script, argv: Sequence[str]) -> int:
-    """Evaluate one set of weights on every benchmark on disk."""
+    """Evaluate one set of weights on every benchmark that is on disk."""
     arguments = script.parse(argv, 3)
     if len(arguments.positional) < 2:
         script.fail("CONFIG and WEIGHTS are needed")
@@ -124,7 +125,7 @@ def eval_enhanced(script: Script, argv: Sequence[str]) -> int:
 
 
 def train_ablation(script: Script, argv: Sequence[str]) -> int:
-    """Train and evaluate the baseline, each innovation alone and both; print the table."""
+    """Train and evaluate the baseline, each innovation alone, and both; print the results table."""
     arguments = script.parse(argv, 2)
     positional = arguments.positional
     gpus = script.gpus(positional[0] if positional else "4")
@@ -144,7 +145,7 @@ def train_ablation(script: Script, argv: Sequence[str]) -> int:
         status = _evaluate(gpus, config, output / "model_final.pth", arguments.overrides)
         if status >= FIRST_SIGNAL:
             return _unfinished(step, status)
-        if status:  # the other variants still train
+        if status:  # continue with the other variants
             failed.append(name)
     table = (str(root), "--output", str(root / "results.md"), "--chart", str(root / "results.png"))
     if status := run("results", *table):
@@ -175,17 +176,18 @@ SCRIPTS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script that the first argument names; returns its exit status."""
+    """Run the script named by the first argument and return its exit status."""
     name, *rest = sys.argv[1:] if argv is None else argv
     script = SCRIPTS[name]
     return script.run(script, rest)
 
 
 def run(command: str, *arguments: str) -> int:
-    """Run a sub-command of hps-seg in a child process and return its exit status.
+    """Run a subcommand of hps-seg in a child process and return its exit status.
 
-    SIGTERM and Ctrl-C are passed on as SIGTERM. The command saves what it has, and the status is
-    that of an interrupted command even if it had just finished, so that no further step starts.
+    SIGTERM and Ctrl-C are forwarded as SIGTERM, so that the command saves its work. The returned
+    status then is that of an interrupted command even if it had just finished, so that no further
+    step starts.
     """
     python = os.environ.get("PYTHON") or sys.executable
     child: subprocess.Popen[bytes] | None = None
@@ -199,13 +201,13 @@ def run(command: str, *arguments: str) -> int:
 
     before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        # A terminal sends Ctrl-C to the child as well; one signal is enough for it.
+        # The terminal sends Ctrl-C to the child as well, which already gets a SIGTERM from us.
         child = subprocess.Popen(
             [python, "-m", "cat_seg.cli.main", command, *arguments],
             env=os.environ | {"PYTHONPATH": _python_path()},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         )
-        if interrupted:  # it came before there was a child
+        if interrupted:  # the signal arrived before the child existed
             child.terminate()
         status = child.wait()
     finally:
@@ -217,13 +219,13 @@ def run(command: str, *arguments: str) -> int:
 
 
 def _python_path() -> str:
-    """PYTHONPATH with this package first, so that a checkout need not be installed."""
+    """Return PYTHONPATH with this package first, so that a checkout need not be installed."""
     package = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
 
 
 def _training(script: Script, arguments: Arguments, default: str) -> tuple[str, str, Path]:
-    """NUM_GPUS, CONFIG and the output folder of a training."""
+    """Return NUM_GPUS, CONFIG and the output folder of a training."""
     gpus, config, output = [*arguments.positional, *[None] * 3][:3]
     gpus, config = script.gpus(gpus or "4"), script.config(config or default)
     name = Path(config).name.removesuffix(".yaml").removeprefix("vitb_384_")
@@ -232,7 +234,7 @@ def _training(script: Script, arguments: Arguments, default: str) -> tuple[str, 
 
 
 def _check_benchmarks() -> int:
-    """Before days of training: is there anything to evaluate on afterwards?"""
+    """Check before days of training that there is a benchmark to evaluate on afterwards."""
     return run("evaluate", "--check")
 
 
@@ -257,9 +259,11 @@ def _evaluate(
     overrides: Sequence[str],
     output: str | None = None,
 ) -> int:
-    """Evaluate into `output`, or beside the weights: eval, or eval_NAME for other than the final.
+    """Evaluate weights into `output`; returns the exit status.
 
-    MODEL.WEIGHTS comes last: in the overrides it names what the training started from.
+    The default is a folder beside the weights: eval for model_final.pth, eval_NAME for others.
+    MODEL.WEIGHTS comes last, because in the overrides it names the weights that training started
+    from.
     """
     folder = "eval" if weights.stem == "model_final" else f"eval_{weights.stem}"
     where = output or str(weights.parent / folder)

@@ -26,9 +26,9 @@ from cat_seg.utils.paths import resolve
 from cat_seg.utils.progress import bar
 from cat_seg.visualization.overlay import draw_overlay, mask_image
 
-# Bytes of a picture's name; most file systems take 255 with what is added to it.
+# Maximum bytes in a picture's name. Most file systems allow 255, including what is appended to it.
 LONGEST_NAME = 200
-# Of zlib's levels: higher ones take three times as long on photographs, for 5 % less.
+# zlib level; higher levels take three times as long on photographs and save only 5%.
 COMPRESSION = 4
 INTERRUPTED, SOME_SKIPPED = 130, 1
 EXAMPLE = """\
@@ -78,12 +78,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
-    """List the image files that the inputs name, each once.
+    """List the image files that the inputs refer to, each once.
 
-    Files directly in `output` are pictures of earlier runs, never images.
+    Files directly in `output` are skipped as pictures from earlier runs.
 
     Raises:
-        UserError: an input gives no image, or a folder cannot be read.
+        UserError: an input matches no image, or a folder cannot be read.
     """
     found: dict[str, Path] = {}
     for text in inputs:
@@ -99,7 +99,7 @@ def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
 
 
 def _real(path: Path) -> str:
-    return os.path.realpath(path)  # unlike Path.resolve, also of links in a circle
+    return os.path.realpath(path)  # unlike Path.resolve, does not raise for circular links
 
 
 def _expand(text: str) -> Iterator[Path]:
@@ -109,7 +109,7 @@ def _expand(text: str) -> Iterator[Path]:
             yield path
             return
         is_folder = path.is_dir()
-    except (OSError, RuntimeError) as error:  # the latter of "~name" where nobody has that name
+    except (OSError, RuntimeError) as error:  # RuntimeError: "~name" for an unknown user
         raise UserError(f"--input {text}: {getattr(error, 'strerror', None) or error}") from error
     pattern = os.path.expanduser(text)
     for match in [path] if is_folder else map(Path, sorted(glob.glob(pattern, recursive=True))):
@@ -119,16 +119,16 @@ def _expand(text: str) -> Iterator[Path]:
         except OSError as error:
             raise UserError(f"--input {text}: cannot read {match}: {error.strerror}") from error
         for file in files:
-            # Files named one by one are all tried.
+            # Only explicitly named files, handled above, are tried whatever their suffix.
             if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
                 yield file
 
 
 def picture_names(images: Sequence[Path]) -> list[str]:
-    """Name the picture of each image after its stem, with a number where that is taken.
+    """Name the picture of each image after its stem, with a number added if the name is taken.
 
-    No two of NAME and NAME_mask are the same, also where file names ignore case. Only the
-    beginning is kept of a stem that is too long for what is added to it.
+    All NAME and NAME_mask are distinct, even on case-insensitive file systems. Long stems are
+    truncated to leave room for what is appended.
     """
     taken: set[str] = set()
     names = []
@@ -149,10 +149,10 @@ def _cut(stem: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment all images; returns how many were skipped, each named on stderr.
+    """Segment all images and return the number of skipped ones, which are named on stderr.
 
     Raises:
-        UserError: anything that is wrong with the arguments, the model or the output folder.
+        UserError: the arguments, the model or the output folder are invalid.
     """
     images = find_images(args.input, args.output)
     vocabulary = None if args.vocabulary is None else parse_vocabulary(args.vocabulary)
@@ -187,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pictures(image: np.ndarray, predictor: Predictor, with_mask: bool) -> dict[str, bytes]:
-    """Segment an image (H, W, 3): PNG files by the ends of their names."""
+    """Segment an image (H, W, 3) and return PNG files by file name suffix, "" or "_mask"."""
     labels = predictor(image).labels
     try:
         overlay = draw_overlay(image, labels, predictor.vocabulary)
@@ -220,7 +220,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit status."""
+    """Run the command and return its exit status."""
     args = parse_args(argv)
     setup_logger(name="cat_seg")
     try:

@@ -34,7 +34,7 @@ Evaluate:
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Train, or with --eval-only evaluate, in this process."""
+    """Train in this process, or evaluate with --eval-only."""
     if args.eval_only:
         evaluate(setup(cfg, args), resume=args.resume)
         return
@@ -46,6 +46,6 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 @one_line_errors
 def main() -> None:
-    """Read the command line and start the processes."""
+    """Parse the command line and start the processes."""
     args = argument_parser(EXAMPLE).parse_args()
     launch(run, load_config(args.config_file, args.opts), args)

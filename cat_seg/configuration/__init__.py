@@ -1,4 +1,4 @@
-"""Configs: reading YAML files, merging them, the published keys, and the checks of all values."""
+"""Configs: reading and merging YAML files, keys of the published configs, and value checks."""
 
 from cat_seg.configuration.loading import load_config
 

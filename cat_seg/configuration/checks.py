@@ -1,4 +1,4 @@
-"""Refuses config values that nothing can work with, before anything is built."""
+"""Validation of config values before anything is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from cat_seg.errors import UserError
 
-# Numbers by what they have to be.
+# Numeric keys, grouped by their allowed range.
 FROM_1 = (
     "INPUT.MAX_SIZE_TEST",
     "INPUT.MAX_SIZE_TRAIN",
@@ -68,16 +68,16 @@ CHOICES = {
 }
 MOST_SEED = 2**31 - 1
 MODELS, HEADS = "CATSeg or EnhancedCATSeg", "CATSegHead"
-NORM_GROUP = 16  # channels of a decoder's norm group
+NORM_GROUP = 16  # channels per group of the decoder's GroupNorm
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Check every number, size and choice that no part of the project can work with.
+    """Check all numbers, sizes and choices that can be checked from the config alone.
 
-    What depends on a CLIP or on the machine is checked where these are known.
+    Values that depend on the CLIP model or the machine are checked later, where these are known.
 
     Args:
-        cfg: a whole config, whose values have the types of the defaults.
+        cfg: a full config, whose values have the types of the defaults.
 
     Raises:
         UserError: naming the key, its value, and what it takes.
@@ -90,7 +90,7 @@ def check_values(cfg: CfgNode) -> None:
     ):
         for key in keys:
             value = value_of(cfg, key)
-            if value is None and key == "SOLVER.WEIGHT_DECAY_BIAS":  # as WEIGHT_DECAY
+            if value is None and key == "SOLVER.WEIGHT_DECAY_BIAS":  # None means WEIGHT_DECAY
                 continue
             _check(cfg, key, _is_number(value) and holds(value), wanted)
     for key in CHOICES:
@@ -108,7 +108,7 @@ def check_values(cfg: CfgNode) -> None:
 
 
 def check_choice(cfg: CfgNode, key: str) -> None:
-    """Check the value of one key of CHOICES.
+    """Check the value of one key in CHOICES.
 
     Raises:
         UserError: naming the key, its value, and what it takes.
@@ -195,10 +195,10 @@ def _is_expectation(value: Any) -> bool:
 
 
 def check_registered(model: CfgNode) -> None:
-    """Check that what MODEL names is there to be built.
+    """Check that the architecture and head named in MODEL are registered.
 
     Raises:
-        UserError: naming the key, its value, and what this project has.
+        UserError: naming the key, its value, and the available names.
     """
     for key, name, registry, known in (
         ("META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY, MODELS),
@@ -209,7 +209,7 @@ def check_registered(model: CfgNode) -> None:
 
 
 def check_head(head: CfgNode) -> None:
-    """Check MODEL.SEM_SEG_HEAD.
+    """Check the values of MODEL.SEM_SEG_HEAD.
 
     Raises:
         UserError: naming the key, its value, and what it takes.
@@ -251,7 +251,7 @@ def check_head(head: CfgNode) -> None:
 
 
 def check_hyperspherical(hyperspherical: CfgNode, channels: int) -> None:
-    """Check MODEL.HYPERSPHERICAL for features of so many channels.
+    """Check the values of MODEL.HYPERSPHERICAL for features with this many channels.
 
     Raises:
         UserError: naming the key, its value, and what it takes.

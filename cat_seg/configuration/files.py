@@ -1,4 +1,4 @@
-"""YAML config files: a chain of bases, read safely and checked for what YAML lets pass."""
+"""Safe reading of YAML config files and their bases, with checks that YAML itself lacks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import yaml
 from cat_seg.errors import UserError
 
 BASE = "_BASE_"
-# Aliases can make a small file stand for more values than any machine can hold.
+# Limit on values, because nested aliases can expand a small file beyond any machine's memory.
 MOST_VALUES = 100_000
-# PyYAML takes a second for some 20,000 characters, and quadratic time for nested brackets.
+# PyYAML takes about a second per 20,000 characters, and quadratic time for nested brackets.
 LONGEST, MOST_BRACKETS = 200_000, 100
 
 _NOT_KEYS = "a config is keys with values, such as SOLVER: {MAX_ITER: 100}"
-# What constructing Python values from valid YAML raises, such as for the date 2026-99-99.
+# Raised when valid YAML cannot be turned into Python values, such as the date 2026-99-99.
 _CONSTRUCTION = (
     yaml.YAMLError,
     ValueError,
@@ -31,17 +31,17 @@ _CONSTRUCTION = (
 
 
 def read_config_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Read a config file and the files that it is based on.
+    """Read a config file and its base files.
 
     Args:
         path: a YAML file; its _BASE_ is a file, or a list of files, relative to its folder.
 
     Returns:
-        Each file with its keys but _BASE_; later ones override earlier ones.
+        Each file with its content, without _BASE_; later files override earlier ones.
 
     Raises:
-        UserError: naming the file that is missing, unreadable, empty, not YAML, not a mapping, or
-            its own base, or the key that it has twice.
+        UserError: naming the file that is missing, unreadable, empty, not YAML, not a mapping or
+            its own base, or the duplicate key.
     """
     if not os.path.isfile(path):
         raise UserError(f"--config-file {path}: no such file; see configs/")
@@ -52,7 +52,8 @@ def parse_yaml(text: str) -> Any:
     """Read YAML into plain values.
 
     Raises:
-        UserError: it is not YAML, is too long, has a key twice, or stands for too many values.
+        UserError: the text is not YAML, is too long or too deeply nested, has a duplicate key, or
+            expands to too many values.
     """
     if len(text) > LONGEST:
         raise UserError(f"it has more than {LONGEST} characters, so it is not a config")
@@ -72,7 +73,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _nested_brackets(text: str) -> int:
-    """How many brackets are open at the same time, those within quotes included."""
+    """Return the deepest nesting of brackets, including brackets within quotes."""
     steps = ({"[": 1, "{": 1, "]": -1, "}": -1}.get(character, 0) for character in text)
     return max(accumulate(steps), default=0)
 
@@ -90,7 +91,7 @@ def _bases(path: Path, given: Any) -> list[Path]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: {BASE} is {given!r}; it takes a file, or a list of files")
-    # os.path does not raise for "~nobody" or endless names, as pathlib does.
+    # os.path, unlike pathlib, does not raise for "~nobody" or very long names.
     files = [path.parent / os.path.expanduser(name) for name in names]
     for name, file in zip(names, files, strict=True):
         if not os.path.isfile(file):
@@ -115,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_nodes(root: yaml.Node) -> None:
-    """Refuse keys given twice, and aliases that lead to themselves or multiply."""
+    """Refuse duplicate keys, and aliases that are recursive or expand to too many values."""
     visited = 0
     above: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""Configs from YAML files and the command line, with one clear line for what is wrong."""
+"""Configs from YAML files and the command line, with one-line error messages."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _OWN = "DATASETS.CUSTOM."
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Build the config of the project from a file and KEY VALUE pairs, and register its datasets.
+    """Build a config from a file and KEY VALUE pairs, and register its custom datasets.
 
-    Configs of the published CAT-Seg, H-CLIP, HPS-Seg and HyperCLIP load as they are. One logged
-    line names the keys in them that have no effect here; see `cat_seg.configuration.published`.
+    The published configs of CAT-Seg, H-CLIP, HPS-Seg and HyperCLIP load unchanged. Their keys
+    without effect here are logged in one line; see `cat_seg.configuration.published`.
 
     Args:
-        config_file: a YAML file; a relative path also resolves from the repository root. "" takes
+        config_file: a YAML file; a relative path also resolves from the repository root. "" uses
             the defaults.
         overrides: KEY VALUE KEY VALUE ...; the value of a section is YAML in braces.
 
     Raises:
-        UserError: a missing or malformed file, an unknown key, a value of the wrong type or one
-            that is not supported, or what `cat_seg.data.custom.register_custom` refuses.
+        UserError: a missing or malformed file, an unknown key, a value of the wrong type or not
+            supported, or a dataset that `cat_seg.data.custom.register_custom` refuses.
     """
     cfg = add_cat_seg_config(get_cfg())
     defaults = dict(leaves(cfg))
@@ -68,16 +68,16 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
 
 
 def merge(cfg: CfgNode, section: Mapping[str, Any], published: dict[str, Any]) -> None:
-    """Set the keys of a nested mapping in a config, in place.
+    """Merge a nested mapping into a config, in place.
 
-    Strings that are Python literals stand for these, as in detectron2. A whole number is also
-    taken for a float, and a single value for a list of it.
+    Strings that are Python literals are evaluated, as in detectron2. An integer is accepted for a
+    float, and a single value for a one-element list.
 
     Args:
-        cfg: a whole config.
+        cfg: a full config.
         section: as read from YAML.
-        published: gets the keys that only the published code has, or whose value nothing here
-            reads, with their values.
+        published: filled with the keys, and their values, that exist only in the published code
+            or that nothing here reads.
 
     Raises:
         UserError: naming the key that is unknown or whose value has the wrong type.
@@ -120,7 +120,7 @@ def _merge(
 
 
 def _add(node: CfgNode, section: Mapping[str, Any]) -> None:
-    """Set keys of a section that takes any."""
+    """Merge into a section that accepts arbitrary keys."""
     for key, raw in section.items():
         name = str(key)
         if not isinstance(raw, Mapping):
@@ -132,7 +132,7 @@ def _add(node: CfgNode, section: Mapping[str, Any]) -> None:
 
 
 def _converted(key: str, raw: Any, current: Any) -> Any:
-    """A value as the type of the current one."""
+    """Convert a value to the type of the current one."""
     value = _decoded(raw)
     if current is None:
         return value
@@ -143,7 +143,7 @@ def _converted(key: str, raw: Any, current: Any) -> Any:
     if isinstance(current, list | tuple):
         example = _example(key, current)
         value = type(current)(value if isinstance(value, list | tuple) else (value,))
-        # Not converted: in INPUT.CROP.SIZE pixels are whole numbers, shares are not.
+        # Check only, keep the numbers as given: INPUT.CROP.SIZE takes integer pixels or fractions.
         fits = all(_fits(_number(one, example), example) for one in value)
     else:
         value = _number(value, current)
@@ -165,7 +165,7 @@ def _decoded(raw: Any) -> Any:
 
 
 def _example(key: str, values: Sequence[Any]) -> Any:
-    """A value of the type that a list holds, None where it holds any."""
+    """Return an example of a list's element type, or None if any type is allowed."""
     if key.startswith("DATASETS."):
         return ""
     return values[0] if values else None
@@ -191,7 +191,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value below a nested mapping with its dotted key; a list is one value."""
+    """Yield every value in a nested mapping with its dotted key; a list is one value."""
     if isinstance(value, Mapping) and value:
         for name, below in value.items():
             yield from leaves(below, f"{key}.{name}" if key else str(name))
@@ -220,7 +220,7 @@ def _check_pairs(overrides: Sequence[str]) -> None:
 
 def _nested(key: str, text: str) -> dict[str, Any]:
     section: Any = parse_yaml(text) if text.startswith("{") else text
-    if key.startswith(_OWN):  # no default says what type it has
+    if key.startswith(_OWN):  # there is no default to take the type from
         section = _decoded(section)
     for part in reversed(key.split(".")):
         section = {part: section}

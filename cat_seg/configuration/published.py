@@ -1,4 +1,4 @@
-"""Keys of the published configs that this project accepts although it does nothing with them."""
+"""Keys of the published configs that this project accepts but does not use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cat_seg.modeling.clip.architecture import Architecture
 
 _HEAD = "MODEL.SEM_SEG_HEAD"
 
-# Keys that change nothing here, and nothing in the published code but how batches are put together.
+# Keys without effect here. In the published code, they affect at most how batches are assembled.
 UNREAD = (
     "DATALOADER.ASPECT_RATIO_GROUPING",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
@@ -55,7 +55,7 @@ UNREAD = (
     "TEST.PRECISE_BN.*",
     "VIS_PERIOD",
 )
-# Keys with one value here: another asks for a model or a training that this project does not have.
+# Keys with a single allowed value. Others select a model or training that this project lacks.
 FIXED = {
     "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
     "MODEL.PROMPT_ENSEMBLE": False,
@@ -64,12 +64,12 @@ FIXED = {
     f"{_HEAD}.PROMPT_LENGTH": 0,
     f"{_HEAD}.USE_DEPTHWISE_SEPARABLE_CONV": False,
 }
-# Keys that repeat the channels of CLIP's features.
+# Keys that must equal CLIP's feature channels.
 EMBED_DIM = (f"{_HEAD}.TEXT_GUIDANCE_DIM", f"{_HEAD}.APPEARANCE_GUIDANCE_DIM")
 
 
 def is_published(key: str) -> bool:
-    """Whether `key` is one of the published keys that do nothing here."""
+    """Return whether `key` is a published key that this project does not use."""
     return key in FIXED or key in EMBED_DIM or _pattern(key) is not None
 
 
@@ -77,14 +77,14 @@ def check_published(values: Mapping[str, Any], clip: str) -> list[str]:
     """Check the published keys that a config sets.
 
     Args:
-        values: by dotted key; keys of this project are passed over.
+        values: by dotted key; keys of this project are skipped.
         clip: MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED.
 
     Returns:
-        The keys without effect, whole sections as one.
+        The keys without effect, with whole sections as one entry.
 
     Raises:
-        UserError: naming the key whose value is not supported, and the value that is.
+        UserError: naming the key with an unsupported value, and the supported value.
     """
     found = {}
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""Evaluation of semantic segmentation: which classes to ask for, the metrics, their record."""
+"""Evaluation of semantic segmentation: test vocabularies, metrics and results files."""
 
 from cat_seg.evaluation.record import (
     finished_results,

@@ -10,10 +10,11 @@ import numpy as np
 def semantic_metrics(confusion: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """Compute mIoU, fwIoU, IoU-<class>, mACC, pACC and ACC-<class>, in percent.
 
-    Ignored pixels count nowhere. The IoU of a class is over all other pixels, including images
-    without that class. mIoU and mACC average over the classes that at least one label has; a class
-    that is only predicted lowers the IoU of the classes it replaces. fwIoU weights each IoU by the
-    class's share of the labeled pixels. pACC is the share of labeled pixels that are right.
+    Ignored pixels are excluded everywhere. The IoU of a class covers all other pixels, including
+    images without that class. mIoU and mACC average over the classes with at least one labeled
+    pixel; a class that is only predicted lowers the IoU of the classes it replaces. fwIoU weights
+    each IoU by the class's share of the labeled pixels. pACC is the fraction of labeled pixels
+    predicted correctly.
 
     Args:
         confusion: (T, T + 1) pixel counts by predicted class (rows) and label (columns); the last
@@ -40,9 +41,9 @@ def semantic_metrics(confusion: np.ndarray, names: Sequence[str]) -> dict[str, f
 
 
 def miou_present_or_predicted(confusion: np.ndarray) -> float:
-    """Compute the mean IoU over the classes that a label or a prediction has, in percent.
+    """Compute the mean IoU over the classes that are labeled or predicted, in percent.
 
-    A class that is predicted and never labeled has an IoU of 0 and counts in this mean.
+    A class that is predicted but never labeled contributes an IoU of 0.
     detectron2's SemSegEvaluator computed its mIoU this way in release 0.6 (November 2021).
 
     Args:
@@ -57,7 +58,7 @@ def miou_present_or_predicted(confusion: np.ndarray) -> float:
 
 
 def _pixels(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each class: pixels that are right, labeled, and labeled or predicted."""
+    """Count, for each class, the pixels that are correct, labeled, and labeled or predicted."""
     known = confusion[:, :-1]
     right, labeled, predicted = np.diagonal(known), known.sum(axis=0), known.sum(axis=1)
     return right, labeled, labeled + predicted - right

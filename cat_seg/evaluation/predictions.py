@@ -1,4 +1,4 @@
-"""Predictions in COCO's stuff format."""
+"""Predictions in the COCO stuff format."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pycocotools.mask as mask_util
 def encode_prediction(
     predicted: np.ndarray, file_name: str, category_ids: Mapping[int, int]
 ) -> list[dict[str, Any]]:
-    """Encode the mask of each predicted class, as detectron2's sem_seg_predictions.json has it.
+    """Encode the mask of each predicted class as in detectron2's sem_seg_predictions.json.
 
     Args:
         predicted: (H, W) class indices.
-        file_name: of the image.
-        category_ids: the dataset's own id of a class; a class without one keeps its index.
+        file_name: the image's file name.
+        category_ids: class index -> the dataset's own id; a class without one keeps its index.
 
     Returns:
-        One {file_name, category_id, segmentation (compressed RLE)} for each class.
+        One {file_name, category_id, segmentation (compressed RLE)} for each predicted class.
     """
     entries = []
     for index in np.flatnonzero(np.bincount(predicted.ravel())).tolist():

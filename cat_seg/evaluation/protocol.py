@@ -1,4 +1,4 @@
-"""The published evaluation protocol: CAT-Seg's eval.sh, which its successors follow."""
+"""The published evaluation protocol: CAT-Seg's eval.sh, also used by its successors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ PROTOCOL = {"TEST.SLIDING_WINDOW": True, "MODEL.SEM_SEG_HEAD.POOLING_SIZES": [1,
 
 
 def protocol_overrides() -> list[str]:
-    """Return the protocol as KEY VALUE pairs; each dataset is asked for its own classes."""
+    """Return the protocol as KEY VALUE pairs; each dataset is tested with its own classes."""
     pairs = [text for key, value in PROTOCOL.items() for text in (key, str(value))]
     return [*pairs, "MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON", ""]

@@ -1,4 +1,4 @@
-"""What results.json says of an evaluation, and whether it still holds for another one."""
+"""The description of an evaluation in results.json, and when its results can be reused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cat_seg.utils.paths import REPO_ROOT
 
 Json = dict[str, Any]
 
-# The parts of a config that decide the metrics, and the keys in them that do not, or that change
-# no more than the rounding.
+# Config sections that determine the metrics -> their keys that do not, apart from rounding.
 DECISIVE = {
-    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING"},  # the file has a hash
+    # The weights are compared by hash instead of by path.
+    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING"},
     "INPUT": set(),
     "TEST": {
         *("IMS_PER_BATCH", "EVAL_PERIOD", "EXPECTED_RESULTS", "SAVE_PREDICTIONS"),
@@ -33,15 +33,15 @@ DECISIVE = {
 
 
 def results_file(output_dir: str, dataset_name: str) -> Path:
-    """Where the results of a dataset are, below a run's OUTPUT_DIR."""
+    """Return the path of a dataset's results below a run's OUTPUT_DIR."""
     return Path(output_dir) / "inference" / dataset_name / "results.json"
 
 
 def weights_record(weights: str) -> dict[str, str] | None:
-    """Return path and SHA-256 of the file that MODEL.WEIGHTS names; None where it names none.
+    """Return the path and SHA-256 of the MODEL.WEIGHTS file, or None if MODEL.WEIGHTS is "".
 
     Raises:
-        UserError: there is no such file, or it cannot be fetched.
+        UserError: the file does not exist or cannot be fetched.
     """
     if not weights:
         return None
@@ -54,9 +54,9 @@ def weights_record(weights: str) -> dict[str, str] | None:
 
 @cache
 def source_commit() -> str | None:
-    """Return the commit of this code, with -dirty where files differ from it; None without git."""
+    """Return this code's git commit, with "-dirty" if files are modified; None without git."""
     command = ["git", "-C", str(REPO_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-    # Not the commit of a repository that this code merely lies in.
+    # Ignore an enclosing repository that this code only happens to lie in.
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(REPO_ROOT.parent)}
     try:
         done = subprocess.run(
@@ -71,17 +71,17 @@ def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | Non
     """Describe an evaluation before it runs.
 
     Args:
-        cfg: the whole config.
+        cfg: the full config.
         dataset_name: a registered dataset.
-        weights: of `weights_record`, {"untrained": True} for a model without any, or None for a
-            model that is in no file, as in training.
+        weights: from `weights_record`; {"untrained": True} for a model without weights; None for a
+            model that is not in a file, as during training.
 
     Returns:
-        benchmark (its heading in tables, None for other datasets), dataset, vocabulary (the names
-        asked for), backbone, config, weights and commit.
+        benchmark (its heading in tables, None for other datasets), dataset, vocabulary (the class
+        names), backbone, config, weights and commit.
 
     Raises:
-        UserError: TEST_CLASS_JSON does not fit the dataset.
+        UserError: TEST_CLASS_JSON does not match the dataset.
     """
     headings = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
     return {
@@ -89,20 +89,20 @@ def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | Non
         "dataset": dataset_name,
         "vocabulary": vocabulary_of(cfg, dataset_name),
         "backbone": cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED,
-        "config": json.loads(json.dumps(cfg)),  # as it will be read back: lists, no tuples
+        "config": json.loads(json.dumps(cfg)),  # lists instead of tuples, as when read back
         "weights": weights,
         "commit": source_commit(),
     }
 
 
 def incompleteness(results: Json) -> str | None:
-    """Say how a results file falls short of the whole dataset; None if it does not.
+    """Return how a results file falls short of the full dataset, or None if it is complete.
 
     Args:
-        results: content of results.json; files of earlier versions say nothing about it.
+        results: content of results.json; files of earlier versions lack this information.
 
     Returns:
-        Such as "3 of 2000 images" or "1998 of 2000 images, 2 skipped".
+        Text such as "3 of 2000 images" or "1998 of 2000 images, 2 skipped".
     """
     counts = results.get("counts") or {}
     images, skipped = counts.get("images", 0), counts.get("skipped", 0)
@@ -113,15 +113,15 @@ def incompleteness(results: Json) -> str | None:
 
 
 def finished_results(file: Path, record: Json, images: int) -> Json | None:
-    """Return the content of a results file that stands for the evaluation asked for, else None.
+    """Return the content of a results file if it can replace the given evaluation, else None.
 
-    Weights (by their hash), vocabulary, number of images and every decisive part of the config
-    have to be the same, and predictions saved where they are asked for.
+    Weights (by hash), vocabulary, number of images and every decisive part of the config must be
+    the same. If predictions are requested, they must have been saved.
 
     Args:
-        file: results.json, which may be missing or damaged.
-        record: of `run_record`.
-        images: how many the dataset has.
+        file: results.json; may be missing or damaged.
+        record: the evaluation, from `run_record`.
+        images: the number of images in the dataset.
     """
     try:
         found = json.loads(file.read_text())

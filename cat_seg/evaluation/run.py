@@ -1,4 +1,4 @@
-"""Running a model over a dataset, in one process or in several that agree on errors."""
+"""Evaluation of a model on a dataset, with errors shared among all processes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, Any] | None) 
     """Return the evaluator that writes OUTPUT_DIR/inference/<name>/results.json.
 
     Args:
-        cfg: the whole config; with TEST.SAVE_PREDICTIONS, the predictions are written too.
+        cfg: the full config; with TEST.SAVE_PREDICTIONS, the predictions are written too.
         name: a registered dataset.
-        weights: of `weights_record`; None for a model that is in no file.
+        weights: from `weights_record`; None for a model that is not in a file.
 
     Raises:
-        UserError: the dataset is missing, or TEST_CLASS_JSON does not fit it.
+        UserError: the dataset is missing, or TEST_CLASS_JSON does not match it.
     """
     return SemSegEvaluator(
         name,
@@ -46,20 +46,20 @@ def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, Any] | None) 
 def run_on_dataset(
     cfg: CfgNode, model: nn.Module, name: str, loader: Iterable, evaluator: DatasetEvaluator
 ) -> dict[str, Any]:
-    """Evaluate on a dataset with its own classes, or with TEST_CLASS_JSON's; logs an ETA.
+    """Evaluate on a dataset with its own classes, or with those of TEST_CLASS_JSON; logs an ETA.
 
     Args:
         cfg: reads TEST.AUG.* and MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON.
-        model: with `set_vocabulary`, not wrapped in DDP; its vocabulary is put back afterwards.
+        model: has `set_vocabulary`, not wrapped in DDP; its vocabulary is restored afterwards.
         name: the registered dataset that `loader` loads.
-        loader: has a length.
-        evaluator: gets every batch and answer; afterwards its `evaluate` is called.
+        loader: must have a length.
+        evaluator: processes every batch and its outputs; then its `evaluate` is called.
 
     Returns:
-        What the evaluator's `evaluate` returns, {} for None.
+        What the evaluator's `evaluate` returns; {} instead of None.
 
     Raises:
-        UserError: TEST_CLASS_JSON does not fit the dataset.
+        UserError: TEST_CLASS_JSON does not match the dataset.
     """
     if cfg.TEST.AUG.ENABLED:
         model = SemanticSegmentorWithTTA(cfg, model)
@@ -68,17 +68,17 @@ def run_on_dataset(
 
 
 def _answers(model: nn.Module, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | None]:
-    """The model's answers to a batch, None to the samples that are unreadable."""
+    """Return the model's outputs for a batch, with None for unreadable samples."""
     readable = [sample for sample in batch if "unreadable" not in sample]
     answers = iter(model(readable) if readable else ())
     return [None if "unreadable" in sample else next(answers) for sample in batch]
 
 
 def skipped_images(evaluators: Mapping[str, SemSegEvaluator]) -> str | None:
-    """Say in one line which images evaluators skipped, by dataset; None if they skipped none.
+    """Return one line naming the images that were skipped, by dataset, or None if there are none.
 
     Args:
-        evaluators: by the name of the dataset, on rank 0 after `evaluate`.
+        evaluators: by dataset name, on rank 0 after `evaluate`.
     """
     lines = []
     for name, evaluator in evaluators.items():
@@ -90,26 +90,26 @@ def skipped_images(evaluators: Mapping[str, SemSegEvaluator]) -> str | None:
 
 
 class ProcessOnly(DatasetEvaluator):
-    """The part of an evaluator that each process does alone; `evaluate` is left to the caller.
+    """The per-process part of an evaluator; the caller has to call `evaluate` itself.
 
-    Processes can then agree that all have come so far before any waits for the others' counts.
+    This lets all processes check that none has failed before `evaluate` waits for their counts.
     """
 
     def __init__(self, evaluator: DatasetEvaluator) -> None:
-        """Pass images on to `evaluator`."""
+        """Forward `reset` and `process` to `evaluator`."""
         self.reset = evaluator.reset
         self.process = evaluator.process
 
 
 def raise_on_every_rank(work: Callable[[], R]) -> R:
-    """Do `work` in every process and return its result, or raise in all what one met.
+    """Run `work` and return its result; if it fails in any process, raise in all of them.
 
-    Every process has to call it, and `work` must not wait for other processes. The traceback of an
+    Every process must call this, and `work` must not wait for other processes. The traceback of an
     unexpected exception is logged.
 
     Raises:
-        UserError: the first, by rank, that `work` raised in any process, or that explains an
-            error that it raised; see `cat_seg.errors.explain`.
+        UserError: `work` failed in some process. The message is that of the lowest such rank; see
+            `cat_seg.errors.explain`.
     """
     result = error = None
     try:

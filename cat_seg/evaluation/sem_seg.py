@@ -1,4 +1,4 @@
-"""The evaluator of semantic segmentation: counts pixels, and writes metrics and predictions."""
+"""The semantic segmentation evaluator, which writes metrics and predictions."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from cat_seg.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-# How many of the skipped images are named, in the log, in results.json and in the final error.
+# Maximum number of skipped images named in the log, in results.json and in the final error.
 NAMED = 5
 
 
 class SemSegEvaluator(DatasetEvaluator):
-    """Sums one confusion matrix over all images and ranks.
+    """Accumulates one confusion matrix over all images and ranks.
 
-    It has nothing of detectron2's evaluator of the same name, whose mIoU and arguments depend on
-    the version. Labels may have 16 bits. Where the metadata has `background_from`, predictions from
-    that index on are all background, the class of that index.
+    It shares no code with detectron2's evaluator of the same name, whose mIoU and arguments depend
+    on the version. Labels may have 16 bits. If the metadata has `background_from`, all predictions
+    from that index on count as one background class with that index.
     """
 
     def __init__(
@@ -50,17 +50,18 @@ class SemSegEvaluator(DatasetEvaluator):
         save_predictions: bool = False,
         ignore_orientation: bool = False,
     ) -> None:
-        """Evaluate a registered dataset.
+        """Prepare to evaluate a registered dataset.
 
         Args:
             dataset_name: its metadata has stuff_classes and ignore_label, and may have
                 background_from and stuff_dataset_id_to_contiguous_id.
             results_file: where rank 0 writes the metrics.
-            record: further entries of that file, such as those of `run_record`.
-            save_predictions: write sem_seg_predictions.json beside it, COCO's stuff format: a list
-                of {file_name, category_id, segmentation (RLE)} for each class in each prediction.
-                category_id is the dataset's own where the metadata has it, else the class index.
-            ignore_orientation: take labels as they are stored, whatever EXIF says.
+            record: additional entries of that file, such as those from `run_record`.
+            save_predictions: also write sem_seg_predictions.json beside it, in the COCO stuff
+                format: a list of {file_name, category_id, segmentation (RLE)} for each class in
+                each prediction. category_id is the dataset's own id if the metadata has one, else
+                the class index.
+            ignore_orientation: read labels as stored, without applying the EXIF orientation.
         """
         self._dataset_name = dataset_name
         self._label_files = {
@@ -83,7 +84,7 @@ class SemSegEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Begin to count, and to measure the time."""
+        """Reset all counts and the timer."""
         classes = len(self._class_names)
         self._confusion = np.zeros((classes, classes + 1), dtype=np.int64)
         self._predictions: list[dict[str, Any]] = []
@@ -93,26 +94,26 @@ class SemSegEvaluator(DatasetEvaluator):
 
     @property
     def confusion(self) -> np.ndarray:
-        """Pixel counts so far, (T, T + 1), as `cat_seg.evaluation.confusion` takes them."""
+        """Pixel counts so far, (T, T + 1), as in `cat_seg.evaluation.confusion`."""
         return self._confusion
 
     @property
     def skipped(self) -> list[str]:
-        """Why images were not counted: those of this rank, after `evaluate` on rank 0 all."""
+        """Reasons for skipped images, of this rank; on rank 0 after `evaluate`, of all ranks."""
         return self._skipped
 
     def process(
         self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any] | None]
     ) -> None:
-        """Count the pixels of some images.
+        """Add the pixels of a batch to the confusion matrix.
 
-        An image that is unreadable, or whose label is unreadable, has a wrong value or another
-        size, is skipped and named in the log.
+        An image is skipped, and named in the log, if it is unreadable or if its label is
+        unreadable, has an invalid value or has another size.
 
         Args:
-            inputs: with the file_name of each image, or "unreadable", the reason.
-            outputs: with sem_seg, the scores (T, H, W) of each; H and W as the label's. None for
-                an image that is unreadable.
+            inputs: one dict per image with "file_name", or with "unreadable", the reason.
+            outputs: one dict per image with "sem_seg", the scores (T, H, W) at the label's size;
+                None for an unreadable image.
         """
         for item, output in zip(inputs, outputs, strict=True):
             try:
@@ -145,10 +146,10 @@ class SemSegEvaluator(DatasetEvaluator):
         self._confusion += counts.reshape(self._confusion.shape)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Return and write the metrics of `semantic_metrics`.
+        """Compute the metrics of `semantic_metrics`, write them, and return them.
 
-        The results file also has mIoU_present_or_predicted, null for NaN, and how many images were
-        skipped, the first of them with the reason.
+        The results file also has mIoU_present_or_predicted, the number of skipped images, and the
+        reasons for the first few. NaN is written as null.
 
         Returns:
             {"sem_seg": {metric: value}} on rank 0, None on the others.
@@ -212,7 +213,10 @@ class SemSegEvaluator(DatasetEvaluator):
 
 
 def _expected_images(spec: DatasetSpec | None, found: int) -> int | None:
-    """How many images a complete copy has; of a dataset that drops some, at least as expected."""
+    """Return the number of images in a complete copy, or None if unknown.
+
+    If preparation drops unlabeled images, a number slightly below the expected one is complete.
+    """
     if spec is None or spec.expected is None:
         return None
     if spec.drops_unlabelled and LEAST_LABELLED * spec.expected <= found < spec.expected:

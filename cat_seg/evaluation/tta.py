@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image at several sizes, each also mirrored, the answers averaged."""
+"""Test-time augmentation: averages predictions over several image sizes and mirrored copies."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cat_seg.errors import UserError
 
 
 class SemanticSegmentorWithTTA(nn.Module):
-    """Answers with the mean of a model's probabilities for augmented copies of each image.
+    """Averages a model's probabilities over augmented copies of each image.
 
-    Each copy has its shorter side resized to one of TEST.AUG.MIN_SIZES (0 leaves the image's own
-    size), the longer one up to TEST.AUG.MAX_SIZE, and with TEST.AUG.FLIP comes mirrored as well.
-    One copy is segmented at a time, and only the sum of the answers is kept.
+    The shorter side of each copy is resized to one of TEST.AUG.MIN_SIZES (0 keeps the image's
+    size), with the longer side at most TEST.AUG.MAX_SIZE. With TEST.AUG.FLIP, each copy is also
+    mirrored. Copies are segmented one at a time, and only the sum of the probabilities is kept.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
-        """Augment for `model`, which follows CATSeg's interface.
+        """Wrap `model`, which has the interface of CATSeg.
 
         Raises:
-            UserError: TEST.AUG.MIN_SIZES is empty, or a size that no image can have.
+            UserError: TEST.AUG.MIN_SIZES is empty, or a size is invalid.
         """
         super().__init__()
         sizes, longest = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE
@@ -46,18 +46,18 @@ class SemanticSegmentorWithTTA(nn.Module):
         return self.model.vocabulary
 
     def set_vocabulary(self, names: Sequence[str]) -> None:
-        """Answer with these classes in evaluation; errors as the model's."""
+        """Set the model's class names for evaluation; raises what the model raises."""
         self.model.set_vocabulary(names)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """Segment.
+        """Segment images.
 
         Args:
-            batched_inputs: one dict an image: "image", uint8 (3, H, W) on the CPU, "height" and
-                "width", the size of the answer.
+            batched_inputs: one dict per image: "image", uint8 (3, H, W) on the CPU, and "height"
+                and "width", the output size.
 
         Returns:
-            One dict an image: "sem_seg", probabilities (T, height, width).
+            One dict per image: "sem_seg", probabilities (T, height, width).
         """
         return [{"sem_seg": self._mean(entry)} for entry in batched_inputs]
 
@@ -69,7 +69,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         return total.div_(1 + len(others))
 
     def _copies(self, pixels: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        """Give the image (3, H, W) at each size, and whether it is mirrored."""
+        """Yield the image (3, H, W) at each size, with whether it is mirrored."""
         image = pixels.permute(1, 2, 0).numpy()
         for resize in self.resizes:
             resized = resize.get_transform(image).apply_image(image)

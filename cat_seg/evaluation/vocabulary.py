@@ -1,4 +1,4 @@
-"""Which classes a model is asked for on a dataset."""
+"""The class names that a model is tested with on each dataset."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cat_seg.data.vocabularies import check_class_list
 
 
 def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
-    """Return the class names to test a dataset with: TEST_CLASS_JSON's, or its own.
+    """Return the class names to test a dataset with, from TEST_CLASS_JSON or the dataset itself.
 
     Raises:
-        UserError: TEST_CLASS_JSON does not list the dataset's classes in their order.
+        UserError: TEST_CLASS_JSON does not list the dataset's classes in the same order.
     """
     own = MetadataCatalog.get(dataset_name).stuff_classes
     path = cfg.MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON
@@ -34,10 +34,10 @@ def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
 
 
 def check_test_datasets(cfg: CfgNode) -> None:
-    """Refuse, before any work, a dataset in DATASETS.TEST that cannot be evaluated on.
+    """Check up front that every dataset in DATASETS.TEST can be evaluated.
 
     Raises:
-        UserError: it is unknown, missing on disk, or does not fit TEST_CLASS_JSON.
+        UserError: a dataset is unknown, missing on disk, or does not match TEST_CLASS_JSON.
     """
     for name in cfg.DATASETS.TEST:
         build_test_loader(cfg, name)
@@ -46,7 +46,7 @@ def check_test_datasets(cfg: CfgNode) -> None:
 
 @contextmanager
 def using_vocabulary(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Let `model` answer in evaluation with `names`, and afterwards with what it had before."""
+    """Put `model` in eval mode with the class names `names`, and restore both afterwards."""
     with inference_context(model):
         before = model.vocabulary
         model.set_vocabulary(names)

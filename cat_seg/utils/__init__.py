@@ -1,1 +1,1 @@
-"""Files, processes, progress, paths and random state: what every other room builds on."""
+"""Shared helpers for files, processes, progress bars, paths and random state."""

@@ -1,6 +1,6 @@
-"""Whether the installed detectron2 is recent enough.
+"""Check that the installed detectron2 is recent enough.
 
-This file imports nothing else of the project, so that tools/install_detectron2.py can run it alone.
+This module imports nothing from the project, so that tools/install_detectron2.py can run it alone.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ REMEDY = (
 
 
 def detectron2_problem() -> str | None:
-    """Say in one line why the installed detectron2 will not do; None if it will.
+    """Return one line saying why the installed detectron2 is unusable, or None if it is usable.
 
-    Release 0.6 of November 2021 is too old: it does not import with Pillow 10, saves no optimizer
-    state, cannot go on within the data, and runs several processes on GPUs alone. Later versions
-    are also called 0.6, so the version number does not tell; what this project uses does.
+    Release 0.6 (November 2021) is too old: it fails to import with Pillow 10, does not save the
+    optimizer state, cannot resume in the middle of the data, and supports multiple processes only
+    on GPUs. Later versions also call themselves 0.6, so this checks for the features that the
+    project uses instead of the version number.
     """
     import detectron2
 
     try:
         missing = _missing()
-    except AttributeError as error:  # as of PIL.Image.LINEAR
+    except AttributeError as error:  # e.g. PIL.Image.LINEAR, removed in Pillow 10
         missing = str(error)
     if missing is None:
         return None
@@ -34,7 +35,7 @@ def detectron2_problem() -> str | None:
 
 
 def require_detectron2() -> None:
-    """Raise ImportError with one line if detectron2 is missing or too old."""
+    """Raise ImportError with a one-line message if detectron2 is missing or too old."""
     if importlib.util.find_spec("detectron2") is None:
         raise ImportError("detectron2 is not installed; run `python tools/install_detectron2.py`")
     if problem := detectron2_problem():

@@ -1,4 +1,4 @@
-"""Writing files so that they are complete or absent, whenever the process dies."""
+"""Atomic file writes and folder locks that stay safe if the process dies."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PARTIAL = ".partial"
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a temporary file beside `path` that takes its place when the block ends without error.
+    """Open a temporary file that replaces `path` when the block ends without error.
 
     Args:
-        path: the file to write; until the end of the block it stays as it was.
+        path: the file to write; unchanged until the block ends.
         mode: "wb" or "w".
     """
     partial = path.with_name(path.name + PARTIAL)
@@ -39,10 +39,10 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
 
 
 def drop_unfinished_line(path: Path) -> None:
-    """Cut off what follows the last newline of a file, which a full disk or a kill may leave.
+    """Truncate a file after its last newline, dropping a line cut short by a kill or a full disk.
 
     Args:
-        path: a file of lines that is to be appended to; may be missing.
+        path: a line-based file about to be appended to; may be missing.
     """
     if not path.is_file():
         return
@@ -53,13 +53,13 @@ def drop_unfinished_line(path: Path) -> None:
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes that enter this for the same folder out, until the block ends.
+    """Hold an exclusive lock on a folder for the duration of the block.
 
-    The end of the process frees the folder too. Where the file system has no locks, nobody is kept
-    out.
+    The lock is also released when the process ends. On file systems without locks this does
+    nothing.
 
     Raises:
-        UserError: another process is in the block.
+        UserError: another process holds the lock.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -69,7 +69,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"another process is writing to {folder}; wait until it has ended"
             ) from error
-        except OSError:  # no locks on some network file systems
+        except OSError:  # some network file systems have no locks
             pass
         yield
     finally:

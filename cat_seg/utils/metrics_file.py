@@ -9,13 +9,13 @@ from cat_seg.errors import UserError
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """Read the metrics of a run by iteration, in rising order.
+    """Read the metrics of a run by iteration, in ascending order.
 
-    A run that was killed and resumed wrote some iterations twice: later values count. A line that
-    a running job has not finished is left out.
+    A run that was killed and resumed may have written some iterations twice; later values win. An
+    unfinished last line, from a job still running, is skipped.
 
     Raises:
-        UserError: there is no such file, or it is no metrics.json.
+        UserError: the file is missing or is not a metrics.json.
     """
     merged: dict[int, dict[str, float]] = {}
     try:

@@ -1,4 +1,4 @@
-"""Running a function over many items in processes that end in order, however they are ended."""
+"""Map a function over many items in worker processes that always shut down cleanly."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cat_seg.utils.processes import begin_child, signals_held_back, wait_for_par
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Items that a process takes at once: few enough to stop within a second, many enough to hide the
-# cost of handing them over.
+# Maximum items per task: few enough to stop within a second, many enough to hide the cost of
+# sending them to a worker.
 BATCH = 16
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # missing on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def add_jobs_option(parser: argparse.ArgumentParser) -> None:
-    """Add --jobs, the number of processes; see `check_jobs`."""
+    """Add the option --jobs, the number of processes; see `check_jobs`."""
     parser.add_argument(
         "--jobs",
         type=int,
@@ -53,15 +53,15 @@ def check_jobs(jobs: int) -> None:
 def run_in_processes(
     function: Callable[[T], R], items: Sequence[T], processes: int
 ) -> Iterator[tuple[T, R]]:
-    """Give every item with its result, in the order in which they are done.
+    """Yield each item with its result, in order of completion.
 
-    Close the iterator (`contextlib.closing`) if it may be left early: items that have begun are
-    then finished and the others dropped, so that no file is left half-written.
+    If the caller may stop early, it must close the iterator (`contextlib.closing`). Items in
+    progress are then finished and the rest dropped, so that no file is left half-written.
 
     Args:
-        function: picklable; an exception that it raises ends the iteration.
+        function: picklable; an exception it raises ends the iteration.
         items: picklable.
-        processes: with 1, everything runs in this process.
+        processes: 1 runs everything in this process.
 
     Raises:
         UserError: a process was killed.
@@ -71,7 +71,7 @@ def run_in_processes(
         return
     size = max(1, min(BATCH, len(items) // (4 * processes)))
     batches = [items[start : start + size] for start in range(0, len(items), size)]
-    # There are processes enough. Not in the workers: after a fork this can wait for ever.
+    # One OpenCV thread per process. Set before forking: a forked worker would deadlock.
     cv2.setNumThreads(0)
     executor = ProcessPoolExecutor(processes, initializer=begin_child, initargs=(wait_for_parent,))
     try:
@@ -85,7 +85,7 @@ def run_in_processes(
             "run the same command with fewer --jobs"
         ) from error
     finally:
-        # A second Ctrl-C waits too: in the midst of this, it would leave processes that never end.
+        # Block a second Ctrl-C too: interrupting the shutdown would leave orphaned processes.
         with signals_held_back():
             executor.shutdown(cancel_futures=True)
 

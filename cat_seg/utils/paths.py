@@ -1,4 +1,4 @@
-"""Where relative paths in configs and commands point to."""
+"""Resolution of relative paths in configs and commands."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 REPO_ROOT = PACKAGE.parent  # of a checkout
-# An installed wheel carries configs/ and datasets/ in here; a checkout has them beside the package.
+# A wheel installs configs/ and datasets/ here; a checkout has them beside the package.
 _INSTALLED = PACKAGE / "shipped"
 SHIPPED_ROOT = _INSTALLED if _INSTALLED.is_dir() else REPO_ROOT
-# Where commands look for data and write by default: the checkout, or the current folder.
+# Default folder for data and outputs: the checkout, or the current folder if installed.
 WORK_ROOT = Path() if _INSTALLED.is_dir() else REPO_ROOT
 
 
 def resolve(path: str) -> Path:
-    """Return `path` as given if it exists, else the same path among the shipped files.
+    """Return `path` if it exists, else the same path among the shipped files if that exists.
 
-    "configs/vitb_384.yaml" and "datasets/ade150.json" therefore work from any folder, in a
-    checkout and in an installed wheel. The returned path need not exist.
+    Paths such as "configs/vitb_384.yaml" and "datasets/ade150.json" thus work from any folder, in
+    a checkout or an installed wheel. If neither exists, `path` is returned.
     """
-    # Unlike pathlib's, these raise for no text: "~nobody/x", null characters, endless names.
+    # os.path, unlike pathlib, never raises for odd input: "~nobody/x", null bytes, very long names.
     given = Path(os.path.expanduser(path))
     if given.is_absolute() or os.path.exists(given):
         return given

@@ -1,4 +1,4 @@
-"""Signals, and processes that never outlive what started them."""
+"""Signal handling, and child processes that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, signum: int) -> None:
-        """Note the signal."""
+        """Store the signal."""
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
 
 
 def status_of(interrupt: KeyboardInterrupt) -> int:
-    """Return the exit status of a process that an interrupt ends, as shells have it."""
+    """Return the exit status for an interrupt by shell convention, 128 + signal."""
     return 128 + (interrupt.signum if isinstance(interrupt, Stopped) else signal.SIGINT)
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise `Stopped` in the block, so that files are cleaned up.
+    """Make SIGTERM and SIGHUP raise `Stopped` in the block, so that files are cleaned up.
 
-    A signal that is ignored stays ignored (nohup), and so do all of them outside the main thread.
+    Ignored signals stay ignored (nohup). Outside the main thread, nothing changes.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -55,9 +55,9 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM, here and in children started meanwhile.
+    """Block SIGINT and SIGTERM in this thread and in children started in the block.
 
-    A child lets them in with `begin_child`.
+    A child unblocks them with `begin_child`.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -72,11 +72,12 @@ def begin_child(
 ) -> None:
     """Set up signals in a process that multiprocessing has just started.
 
-    Ctrl-C goes to every process of a terminal. It is ignored here: the parent decides.
+    The terminal sends Ctrl-C to every process. Children ignore it and leave the decision to the
+    parent.
 
     Args:
-        wait: runs in a thread; this process ends when it returns. See `wait_for_parent`.
-        on_sigterm: the handler of SIGTERM.
+        wait: runs in a thread; this process exits when it returns. See `wait_for_parent`.
+        on_sigterm: the handler for SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_sigterm)
@@ -85,7 +86,7 @@ def begin_child(
 
 
 def wait_for_parent(seconds: float | None = None) -> None:
-    """Return when the parent of this process has ended, however it did, or after some seconds."""
+    """Wait until the parent process has ended for any reason, or until the timeout in seconds."""
     connection.wait([parent_process().sentinel], seconds)
 
 

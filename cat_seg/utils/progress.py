@@ -8,18 +8,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-LOG_INTERVAL = 15.0  # seconds between redraws where each is a line of a log
+LOG_INTERVAL = 15.0  # seconds between redraws in a log, where each adds a line
 
 
 def bar(**options: Any) -> tqdm:
-    """A tqdm bar with an ETA, redrawn rarely where the output is no terminal."""
+    """Return a tqdm bar with an ETA, redrawn less often if stderr is not a terminal."""
     if not sys.stderr.isatty():
         options |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
     return tqdm(dynamic_ncols=True, **options)
 
 
 def move(progress: tqdm, position: int, note: str) -> None:
-    """Set where a bar is and what it says, for work that is watched from outside."""
+    """Set the position and note of a bar, for progress that is polled rather than iterated."""
     progress.n = position
     progress.set_postfix_str(note, refresh=False)
     now = time.time()

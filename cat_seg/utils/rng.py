@@ -1,4 +1,4 @@
-"""The state of every random generator that training draws from, as a checkpoint can hold it."""
+"""Seeding, saving and restoring all random generators that training uses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from detectron2.utils.env import seed_all_rng
 
 
 def seed_run(seed: int) -> int:
-    """Seed the generators of this process and return the seed of the run, the same on all ranks.
+    """Seed this process's generators and return the run's seed, the same on all ranks.
 
     Args:
-        seed: the configured seed; one is drawn where it is negative.
+        seed: the configured seed; if negative, a random one is drawn.
     """
     if seed < 0:
         seed = comm.all_gather(secrets.randbelow(2**31))[0]
@@ -27,7 +27,7 @@ def seed_run(seed: int) -> int:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of Python's, NumPy's and PyTorch's generators in plain types."""
+    """Return the state of Python's, NumPy's and PyTorch's generators as plain types and tensors."""
     numpy_state = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
@@ -43,7 +43,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned; a GPU's part is left out on a machine without one."""
+    """Restore a state from `rng_state`; the CUDA part is skipped on a machine without a GPU."""
     random.setstate(state["python"])
     key, *rest = state["numpy"]
     np.random.set_state(("MT19937", key.numpy().astype(np.uint32), *rest))

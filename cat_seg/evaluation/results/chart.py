@@ -1,4 +1,4 @@
-"""A chart of the results table: the metric of every benchmark, and the differences below."""
+"""A chart of the results table: the metric on each benchmark, and below it the differences."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from cat_seg.evaluation.results.formats import signed
 from cat_seg.evaluation.results.table import COLUMNS, Row
 
 WIDTH = 10.0  # inches
-HEIGHTS = {"mean": 3.0, "difference": 2.2}  # inches, of a panel, by what it shows of the cells
-GROUP = 0.86  # share of a benchmark's place that its bars take
-WIDEST = 0.3  # share that a single bar takes at most
-UPRIGHT = 24  # bars in a panel up to which their values stand side by side
-LEAST_DIFFERENCE = 0.5  # points that the axis shows both ways, so that noise stays small
-ROOM = {0: 0.18, 90: 0.3}  # of the height of a panel, for values beyond the bars, by rotation
+HEIGHTS = {"mean": 3.0, "difference": 2.2}  # panel height in inches, by the cell value it shows
+GROUP = 0.86  # fraction of a benchmark's width taken by its bars
+WIDEST = 0.3  # maximum fraction taken by a single bar
+UPRIGHT = 24  # maximum bars in a panel with unrotated value labels
+LEAST_DIFFERENCE = 0.5  # minimum axis range in points, both ways, so that noise looks small
+ROOM = {0: 0.18, 90: 0.3}  # label rotation -> vertical margin for labels, as a fraction of a panel
 
 
 def draw_chart(rows: Sequence[Row], metric: str) -> Figure | None:
-    """Draw bars grouped by benchmark, a colour for each method, one backbone below the other.
+    """Draw bars grouped by benchmark, with one color per method and one panel per backbone.
 
-    The differences to the baseline, too small to be seen in those bars, stand in a panel of their
-    own, where the baseline's place shows the spread of its own runs. Error bars are sample
-    standard deviations.
+    Differences to the baseline are too small to see in those bars and get their own panel. There,
+    the baseline shows only the spread of its own runs. Error bars are sample standard deviations.
 
     Returns:
-        The figure; None where nothing was measured.
+        The figure, or None if nothing was measured.
     """
     measured = [row for row in rows if row.cells]
     if not measured:
@@ -59,7 +58,7 @@ def draw_chart(rows: Sequence[Row], metric: str) -> Figure | None:
 
 
 def _colours(rows: Sequence[Row]) -> dict[str, str]:
-    """A colour for each method; the first baseline is grey."""
+    """Assign a color to each method; the first row's baseline is gray."""
     methods = list(dict.fromkeys(row.method for row in rows))
     methods.sort(key=lambda method: method != rows[0].baseline)
     chosen = dict(zip(methods, cycle(COLOURS), strict=False))
@@ -73,7 +72,7 @@ def _draw_bars(
     quantity: str,
     colours: Mapping[str, str],
 ) -> None:
-    """Draw one panel; a method has the same place in every benchmark, measured or not."""
+    """Draw one panel; each method keeps its place in every benchmark, even if not measured."""
     width = min(GROUP / len(rows), WIDEST)
     rotation = 0 if len(rows) * len(columns) <= UPRIGHT else 90
     for place, row in enumerate(rows):
@@ -106,7 +105,7 @@ def _draw_bars(
 
 
 def _label(axes: Axes, x: float, value: float, std: float, text: str, rotation: int) -> None:
-    """Write beyond the end of a bar and its error bar."""
+    """Write a label just beyond a bar and its error bar."""
     side = 1 if value >= 0 else -1
     axes.annotate(
         text,

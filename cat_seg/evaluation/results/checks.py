@@ -1,4 +1,4 @@
-"""What makes results hard to compare: a line for each doubt, for the reader to judge."""
+"""Warnings about results that may not be comparable."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cat_seg.evaluation.protocol import PROTOCOL
 from cat_seg.evaluation.results.read import Config, Run
 from cat_seg.evaluation.results.table import group
 
-# What runs of one method may differ in, beside the sections that have no part in the outcome.
+# Config sections in which the runs of one method must agree, and the keys in them that may differ.
 SECTIONS = ("MODEL.", "INPUT.", "SOLVER.", "DATASETS.TRAIN", "TEST.AUG.")
 FREE = ("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.COMPILE", "SOLVER.CHECKPOINT_PERIOD")
 
 
 def doubts(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield one line for each reason to doubt the table."""
+    """Yield one line for each reason why the table's results may not be comparable."""
     for run in runs:
         yield from _mixed(run)
         yield from _off_protocol(run)
@@ -27,7 +27,7 @@ def doubts(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _mixed(run: Run) -> Iterator[str]:
-    """Results of several weights, or of several states of the code, in one folder."""
+    """Warn about one folder with results from different weights or different commits."""
     for name in ("weights", "commit"):
         labels: dict[str, list[str]] = {}
         for label, result in run.results.items():
@@ -71,7 +71,7 @@ def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """What the recipes of runs differ in: the values, by each key that all have."""
+    """Return the different values of each relevant key that all runs have and do not agree on."""
     configs = [
         leaves(result.config)
         for run in runs
@@ -88,7 +88,7 @@ def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def leaves(config: Config, prefix: str = "") -> dict[str, Any]:
-    """Every value of nested dicts by its dotted key."""
+    """Return every value of a nested dict by its dotted key."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The results table as text: Markdown, LaTeX and CSV."""
+"""Text formats of the results table: Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ INCOMPLETE = "*"
 
 
 def as_markdown(rows: Sequence[Row], metric: str) -> str:
-    """A Markdown table that also reads well in a terminal, and what its figures are."""
+    """Format as a Markdown table, also readable in a terminal, with an explanatory note."""
     return f"{_tabulate(rows, 'github')}\n\n{_note(rows, metric)}\n"
 
 
 def as_latex(rows: Sequence[Row], metric: str) -> str:
-    """A tabular for LaTeX's booktabs, below a comment that says what its figures are."""
+    """Format as a LaTeX booktabs table, with an explanatory comment above it."""
     table = _tabulate(rows, "latex_booktabs")
     return f"% {_note(rows, metric)}\n{table}\n".replace("±", r"$\pm$").replace("(-", "($-$")
 
 
 def as_csv(rows: Sequence[Row], metric: str) -> str:
-    """The table's columns with the plain means, then deviation, runs and difference of each."""
+    """Format as CSV: the means of all columns, then std, count and difference of each."""
     extra = [f"{column} {name}" for column in COLUMNS for name in ("std", "n", "difference")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -76,7 +76,7 @@ def _text(cell: Cell | None, runs: int) -> str:
 
 
 def signed(points: float) -> str:
-    """A difference with its sign and one digit; what rounds to 0 is +0.0."""
+    """Format a difference with sign and one decimal; a value that rounds to 0 gives +0.0."""
     return f"{round(points, 1) + 0.0:+.1f}"
 
 

@@ -1,4 +1,4 @@
-"""What a run is called in tables: its method and its backbone, read off its config."""
+"""Names of a run's method and backbone in tables, derived from its config."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# The systems by CLIP_FINETUNE, in the order of the table; the others are variants of CAT-Seg.
+# CLIP_FINETUNE -> system, in table order. Any other value is a variant of CAT-Seg.
 SYSTEMS = {"attention": "CAT-Seg", "oft_both": "H-CLIP", "hyperbolic": "HyperCLIP"}
 INNOVATIONS = ("HPA", "AFR")
 BASELINE = "H-CLIP"
 
 
 class Method(NamedTuple):
-    """A method; sorts into the order of the table.
+    """A method; instances sort in table order.
 
-    rank: of the fine-tuning of CLIP.
+    rank: position of its CLIP fine-tuning.
     added: number of innovations.
-    order: of the innovations and other changes, for a fixed order.
-    name: in the table.
+    order: sort key of the innovations and other changes.
+    name: the method's name in the table.
     """
 
     rank: int
@@ -28,15 +28,15 @@ class Method(NamedTuple):
 
 
 def method_of(config: Mapping[str, Any]) -> Method:
-    """Name the method of a whole config, given as nested dicts.
+    """Name the method of a full config, given as nested dicts.
 
     Raises:
-        KeyError, TypeError: it is no config of this project.
+        KeyError, TypeError: it is not a config of this project.
     """
     model = config["MODEL"]
     fine_tuning = model["SEM_SEG_HEAD"]["CLIP_FINETUNE"]
     settings = model["HYPERSPHERICAL"]
-    # The switches are on by default, also where the model has neither.
+    # The switches are on by default, even for models that have neither HPA nor AFR.
     enhanced = model["META_ARCHITECTURE"] == "EnhancedCATSeg"
     used = tuple(enhanced and settings[f"USE_{name}"] for name in INNOVATIONS)
     added = [name for name, use in zip(INNOVATIONS, used, strict=True) if use]
@@ -48,15 +48,15 @@ def method_of(config: Mapping[str, Any]) -> Method:
         parts.append("geodesic")
     known = list(SYSTEMS)
     rank = known.index(fine_tuning) if fine_tuning in known else len(known)
-    # HPA before AFR before both, as the innovations are listed.
+    # Sorts HPA before AFR before both, as in INNOVATIONS.
     return Method(rank, len(added), (*(not use for use in used), geodesic), " + ".join(parts))
 
 
 def backbone_of(config: Mapping[str, Any]) -> str:
-    """Name the CLIP of a whole config: an architecture, or the file of its description.
+    """Name the CLIP of a full config: its architecture, or the stem of its model config file.
 
     Raises:
-        KeyError, TypeError: it is no config of this project.
+        KeyError, TypeError: it is not a config of this project.
     """
     name = config["MODEL"]["SEM_SEG_HEAD"]["CLIP_PRETRAINED"]
     return Path(name).stem if name.endswith(".json") else name

@@ -1,4 +1,4 @@
-"""Runs and their results, read back from the files that training and evaluation left."""
+"""Reading runs and their results from the files written by training and evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cat_seg.evaluation import incompleteness
 from cat_seg.evaluation.results.methods import Method, backbone_of, method_of
 from cat_seg.utils.paths import resolve
 
-# Where a run has results; those of the later place, the whole protocol, count.
+# Where a run has results. Later places win: "eval" follows the full protocol.
 PLACES = ("inference", "eval/inference")
 CONFIGS = ("config.yaml", "eval/config.yaml")
 LABELS = {dataset: label for label, dataset in BENCHMARKS}
@@ -26,12 +26,13 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark gave.
+    """The results of a run on one benchmark.
 
-    metrics: percent by name; None where no pixel counted.
-    incomplete: how many images it is of, such as "3 of 2000 images"; None for the whole dataset.
-    config, weights, commit: what was evaluated (the weights by their SHA-256) and by which code;
-        None where the file does not say.
+    metrics: percent by name; None if no pixel counted.
+    config: the config that was evaluated. None if the file does not say, like the next two.
+    weights: SHA-256 of the weights.
+    commit: git commit of the code.
+    incomplete: the images covered, such as "3 of 2000 images"; None for the full dataset.
     """
 
     file: Path
@@ -44,7 +45,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that training or evaluation wrote; results by the benchmark's label."""
+    """An output folder of training or evaluation; `results` maps benchmark labels to results."""
 
     folder: Path
     method: Method
@@ -53,10 +54,10 @@ class Run:
 
 
 def read_runs(folders: Iterable[str]) -> list[Run]:
-    """Read runs, each once; a folder that is none itself stands for the runs in it.
+    """Read each run once. A folder that is not a run itself stands for the runs in it.
 
     Raises:
-        UserError: a folder that is missing or holds no run, or a file that cannot be read.
+        UserError: a folder is missing or contains no run, or a file cannot be read.
     """
     found = [run for folder in folders for run in _runs_in(resolve(folder))]
     return [_read_run(folder) for folder in dict.fromkeys(path.resolve() for path in found)]
@@ -111,7 +112,7 @@ def _read_result(file: Path) -> tuple[str | None, Result]:
 
 
 def _config_of(folder: Path, results: Mapping[str, Result]) -> tuple[Path, Config]:
-    """The config of a run, and where it stands: in a result, or where there is none in a file."""
+    """Return the file with a run's config, and the config; results take precedence over CONFIGS."""
     for result in results.values():
         if result.config is not None:
             return result.file, result.config

@@ -1,4 +1,4 @@
-"""The results table: rows of methods, columns of benchmarks, differences to a baseline."""
+"""The results table: one row per method, one column per benchmark, differences to a baseline."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ COLUMNS = tuple(benchmark.label for benchmark in BENCHMARKS)
 class Cell:
     """A metric on one benchmark, in percent.
 
-    std: sample standard deviation over the runs, None of a single one.
+    std: sample standard deviation over the runs; None for a single run.
     count: number of runs that were measured.
-    difference: of the mean to the baseline's, in points; None of the baseline, or without one.
-    incomplete: whether a run is not of the whole dataset.
+    difference: mean minus the baseline's mean, in points; None for the baseline itself, or if the
+        baseline was not measured.
+    incomplete: whether any run does not cover the full dataset.
     """
 
     mean: float
@@ -35,8 +36,8 @@ class Cell:
 class Row:
     """All runs of one method with one backbone.
 
-    baseline: the method that the differences are to.
-    cells: by benchmark, those that were measured.
+    baseline: the method that differences are relative to.
+    cells: by benchmark; only those that were measured.
     """
 
     method: str
@@ -47,7 +48,7 @@ class Row:
 
 
 def group(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
-    """The runs by backbone and method, in the order of the table."""
+    """Group the runs by backbone and method, in table order."""
     backbones = list(dict.fromkeys(run.backbone for run in runs))
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (backbones.index(run.backbone), run.method)):
@@ -56,15 +57,16 @@ def group(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
 
 
 def summarise(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = None) -> list[Row]:
-    """Make a row of the runs of each method and backbone.
+    """Make one row for the runs of each method and backbone.
 
     Args:
-        metric: a name in the results.
-        baseline: the method to compare with, among those of the same backbone; by default
-            H-CLIP, or where that is not there the first.
+        runs: the runs to summarize.
+        metric: the name of a metric in the results.
+        baseline: the method to compare with, for the same backbone; defaults to H-CLIP, or to the
+            backbone's first method if H-CLIP is missing.
 
     Raises:
-        UserError: no run has that metric, or is of that baseline.
+        UserError: no run has that metric, or no run is of that baseline.
     """
     _check_metric(runs, metric)
     groups = group(runs)
