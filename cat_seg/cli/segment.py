@@ -23,6 +23,7 @@ from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.predictor import Predictor, read_rgb
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import resolve
+from cat_seg.utils.processes import status_of
 from cat_seg.utils.progress import bar
 from cat_seg.visualization.overlay import draw_overlay, mask_image
 
@@ -30,7 +31,7 @@ from cat_seg.visualization.overlay import draw_overlay, mask_image
 LONGEST_NAME = 200
 # zlib level; higher levels take three times as long on photographs and save only 5%.
 COMPRESSION = 4
-INTERRUPTED, SOME_SKIPPED = 130, 1
+SOME_SKIPPED = 1  # exit status
 EXAMPLE = """\
 example:
   %(prog)s --config-file configs/vitb_384.yaml --input photos/ --output pictures \\
@@ -225,9 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logger(name="cat_seg")
     try:
         skipped = run(args)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted: pictures written so far are complete", file=sys.stderr)
-        return INTERRUPTED
+        return status_of(interrupt)
     if skipped:
         print(f"images that could not be read and were skipped: {skipped}", file=sys.stderr)
         return SOME_SKIPPED

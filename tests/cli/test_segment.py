@@ -3,10 +3,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from cat_seg.errors import UserError
 from cat_seg.predictor import Predictor
 from cat_seg.utils import paths
 from cat_seg.utils.paths import REPO_ROOT
+from cat_seg.utils.processes import Stopped
 from cat_seg.visualization.palette import palette
 from tests.colour_model import write_config, write_weights
 
@@ -338,7 +341,10 @@ def test_bad_input_is_one_line(photos, tmp_path, run, monkeypatch, capsys, words
     assert error.startswith("error: ") and message in error
 
 
-def test_ctrl_c_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("interrupt", "status"), [(KeyboardInterrupt, 130), (partial(Stopped, signal.SIGTERM), 143)]
+)
+def test_a_signal_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys, interrupt, status):
     atomic_write = demo.atomic_write
 
     @contextmanager
@@ -346,10 +352,10 @@ def test_ctrl_c_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys):
         with atomic_write(path) as file:
             yield file
             if path.name == "two.png":
-                raise KeyboardInterrupt
+                raise interrupt()
 
     monkeypatch.setattr(demo, "atomic_write", interrupted)
-    assert run("--input", photos, "--output", tmp_path / "out") == 130
+    assert run("--input", photos, "--output", tmp_path / "out") == status
     assert files(tmp_path / "out") == ["one.png"]
     with Image.open(tmp_path / "out" / "one.png") as image:
         image.load()

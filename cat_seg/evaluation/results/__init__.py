@@ -1,0 +1,1 @@
+"""Results of runs: reading them, and making tables and charts."""
