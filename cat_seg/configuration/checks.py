@@ -174,11 +174,20 @@ def _check_model(cfg: CfgNode) -> None:
         values = cfg.MODEL[key]
         holds = len(values) == 3 and all(_is_number(v) and v > least for v in values)
         _check(cfg, f"MODEL.{key}", holds, "three numbers" + (" above 0" if least == 0 else ""))
+    templates = cfg.MODEL.PROMPT_TEMPLATES
+    _check(
+        *(cfg, "MODEL.PROMPT_TEMPLATES", all(map(_is_template, templates))),
+        'texts with one {} each, such as ["a photo of a {}"]',
+    )
     bias = cfg.MODEL.SEM_SEG_HEAD.OUTPUT_BIAS_INIT
     _check(
         *(cfg, "MODEL.SEM_SEG_HEAD.OUTPUT_BIAS_INIT", bias is None or _is_number(bias)),
         "a number, or None",
     )
+
+
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and value.count("{}") == value.count("{") == value.count("}") == 1
 
 
 def _is_number(value: Any) -> bool:

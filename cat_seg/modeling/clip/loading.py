@@ -70,7 +70,8 @@ def build_clip(
     """
     architecture = Architecture.from_name(name)
     tuning = FineTuning.from_name(fine_tuning)
-    prompts = Prompts(prompt_ensemble, architecture.context_length)
+    own = () if model is None else model.PROMPT_TEMPLATES
+    prompts = Prompts(prompt_ensemble, architecture.context_length, own)
     with torch.device("meta"):  # skips the default initialization, which is never used
         text, image = TextTower(architecture), ImageTower(architecture, grid)
     clip = CLIP(_zeros(text), _zeros(image), tuning.build_adapter(architecture, model), prompts)

@@ -35,17 +35,18 @@ class Prompts:
     Args:
         ensemble: value of MODEL.PROMPT_ENSEMBLE_TYPE.
         context_length: tokens per prompt, including padding.
+        own: templates that replace the ensemble's, such as "a photo of a {}".
 
     Raises:
         UserError: there is no such ensemble.
     """
 
-    def __init__(self, ensemble: str, context_length: int) -> None:
+    def __init__(self, ensemble: str, context_length: int, own: Sequence[str] = ()) -> None:
         if ensemble not in TEMPLATES:
             raise UserError(
                 f"MODEL.PROMPT_ENSEMBLE_TYPE: '{ensemble}' is none of {', '.join(TEMPLATES)}"
             )
-        self.templates = TEMPLATES[ensemble]
+        self.templates = tuple(text.format for text in own) or TEMPLATES[ensemble]
         self._tokenizer = _tokenizer(context_length)
         self.context_length = context_length
         self._trees: dict[tuple[str, ...], PrefixTree] = {}

@@ -6,8 +6,10 @@ import open_clip
 import pytest
 import torch
 
+from cat_seg.configuration import load_config
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.prompts import Prompts
+from tests.tiny import tiny_model
 
 LENGTH = 77
 
@@ -64,3 +66,26 @@ def test_a_long_prompt_is_cut_and_still_ends():
 def test_an_unknown_ensemble_is_one_line():
     with pytest.raises(UserError, match=r"PROMPT_ENSEMBLE_TYPE.*'many'.*single"):
         Prompts("many", LENGTH)
+
+
+def test_own_templates_replace_the_ensemble():
+    prompts = Prompts("imagenet", LENGTH, ["a drawing of a {}", "{} at night"])
+    assert len(prompts) == 2
+    expected = tokens("a drawing of a cat", "cat at night")
+    assert torch.equal(prompts.tokenize(["cat, tomcat"])[0], expected)
+
+
+def test_own_templates_come_from_the_config():
+    model = tiny_model("MODEL.PROMPT_TEMPLATES", ("a drawing of a {}", "{} at night"))
+    encoder = model.sem_seg_head.encoder
+    assert encoder.templates == 2
+    with torch.no_grad():
+        assert encoder.encode_text(["cat", "dog"]).shape[:2] == (2, 2)
+
+
+@pytest.mark.parametrize("value", ['["a photo"]', '["{} and {}"]', '["{name}"]', "[3]"])
+def test_templates_without_one_place_for_the_name_are_refused(value):
+    with pytest.raises(
+        UserError, match=r"MODEL\.PROMPT_TEMPLATES is .*; set it to texts with one {}"
+    ):
+        load_config("configs/vitb_384.yaml", ["MODEL.PROMPT_TEMPLATES", value])
