@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from cat_seg.errors import UserError
+from cat_seg.utils.paths import SHIPPED_ROOT
 
 BASE = "_BASE_"
 # Limit on values, because nested aliases can expand a small file beyond any machine's memory.
@@ -34,7 +35,8 @@ def read_config_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Read a config file and its base files.
 
     Args:
-        path: a YAML file; its _BASE_ is a file, or a list of files, relative to its folder.
+        path: a YAML file; its _BASE_ is a file, or a list of files, relative to its folder, else to
+            the shipped configs/.
 
     Returns:
         Each file with its content, without _BASE_; later files override earlier ones.
@@ -91,12 +93,17 @@ def _bases(path: Path, given: Any) -> list[Path]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: {BASE} is {given!r}; it takes a file, or a list of files")
+    return [_base(path, name) for name in names]
+
+
+def _base(path: Path, name: str) -> Path:
     # os.path, unlike pathlib, does not raise for "~nobody" or very long names.
-    files = [path.parent / os.path.expanduser(name) for name in names]
-    for name, file in zip(names, files, strict=True):
-        if not os.path.isfile(file):
-            raise UserError(f"{path}: its {BASE} {name!r} is no file; looked for {file}")
-    return files
+    beside = path.parent / os.path.expanduser(name)
+    shipped = SHIPPED_ROOT / "configs" / name
+    for file in (beside, shipped):
+        if os.path.isfile(file):
+            return file
+    raise UserError(f"{path}: its {BASE} {name!r} is no file; looked for {beside} and {shipped}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -274,6 +274,17 @@ def test_later_bases_override_earlier_ones(tmp_path):
     assert (solver.MAX_ITER, solver.IMS_PER_BATCH) == (3, 2)
 
 
+def test_a_config_anywhere_can_build_on_a_shipped_one(tmp_path):
+    cfg = load_config(write(tmp_path, "_BASE_: vitb_384_enhanced.yaml\nSEED: 4\n"))
+    assert cfg.MODEL.META_ARCHITECTURE == "EnhancedCATSeg" and cfg.SEED == 4
+
+
+def test_a_base_beside_the_config_comes_before_a_shipped_one(tmp_path):
+    (tmp_path / "vitb_384_enhanced.yaml").write_text("SOLVER: {MAX_ITER: 7}\n")
+    cfg = load_config(write(tmp_path, "_BASE_: vitb_384_enhanced.yaml\n"))
+    assert cfg.SOLVER.MAX_ITER == 7 and cfg.MODEL.META_ARCHITECTURE != "EnhancedCATSeg"
+
+
 @pytest.mark.parametrize("given", ["('coco',)", "('coco')", "coco", '"coco"'])
 def test_one_dataset_needs_no_trailing_comma(given):
     assert load_config("", ["DATASETS.TRAIN", given]).DATASETS.TRAIN == ("coco",)
