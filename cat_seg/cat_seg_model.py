@@ -19,7 +19,7 @@ from cat_seg.modeling.head import CATSegHead
 from cat_seg.modeling.losses import sem_seg_loss
 from cat_seg.modeling.processing import pad, padded_size, resize, restore, sliding_window
 
-UNLABELLED = -1  # never a class index, unlike a dataset's ignore value
+UNLABELED = -1  # never a class index, unlike a dataset's ignore value
 
 
 @META_ARCH_REGISTRY.register()
@@ -149,7 +149,7 @@ class CATSeg(nn.Module):
         """
         if self.training:
             return self._losses(batched_inputs)
-        images = [self._normalise(entry["image"]) for entry in batched_inputs]
+        images = [self._normalize(entry["image"]) for entry in batched_inputs]
         outputs = [
             (int(entry.get("height", image.shape[1])), int(entry.get("width", image.shape[2])))
             for entry, image in zip(batched_inputs, images, strict=True)
@@ -194,11 +194,11 @@ class CATSeg(nn.Module):
 
     def _training_inputs(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
         """Return normalized images (B, 3, H, W) and labels (B, H, W), padded to one size."""
-        images = [self._normalise(entry["image"]) for entry in batched_inputs]
-        labels = [self._mark_unlabelled(entry["sem_seg"]) for entry in batched_inputs]
+        images = [self._normalize(entry["image"]) for entry in batched_inputs]
+        labels = [self._mark_unlabeled(entry["sem_seg"]) for entry in batched_inputs]
         common = tuple(max(image.shape[axis] for image in images) for axis in (1, 2))
         common = padded_size(common, self.size_divisibility)
-        targets = torch.stack([pad(label, common, UNLABELLED) for label in labels])
+        targets = torch.stack([pad(label, common, UNLABELED) for label in labels])
         return torch.stack([pad(image, common) for image in images]), targets
 
     def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -207,11 +207,11 @@ class CATSeg(nn.Module):
         losses["loss_sem_seg"] = sem_seg_loss(logits, targets)
         return losses | self.auxiliary_losses(guidance, targets)
 
-    def _mark_unlabelled(self, labels: Tensor) -> Tensor:
+    def _mark_unlabeled(self, labels: Tensor) -> Tensor:
         labels = labels.to(self.device).long()
-        return labels.masked_fill(labels == self.ignore_value, UNLABELLED)
+        return labels.masked_fill(labels == self.ignore_value, UNLABELED)
 
-    def _normalise(self, image: Tensor) -> Tensor:
+    def _normalize(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def _segment_whole(self, images: list[Tensor], outputs: list[tuple[int, int]]) -> list[Tensor]:

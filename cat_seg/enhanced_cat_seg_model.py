@@ -98,8 +98,8 @@ class EnhancedCATSeg(CATSeg):
         """Rectify res3 by AFR; the cost volume keeps the unrectified features."""
         if self.afr is None:
             return guidance, {}
-        rectified, regulariser = self.afr(guidance.res3)
-        return guidance._replace(res3=rectified), {"loss_afr": self.loss_weight * regulariser}
+        rectified, regularizer = self.afr(guidance.res3)
+        return guidance._replace(res3=rectified), {"loss_afr": self.loss_weight * regularizer}
 
     def auxiliary_losses(self, guidance: Guidance, labels: Tensor) -> dict[str, Tensor]:
         """Return the alignment loss between the rectified res3 and the class prototypes."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 
-def write_grey_tiff(path: Path, values: np.ndarray, bits: int, white_is_zero: bool = False) -> None:
-    """Write an uncompressed grey TIFF whose stored values are `values`, packed into `bits` each.
+def write_gray_tiff(path: Path, values: np.ndarray, bits: int, white_is_zero: bool = False) -> None:
+    """Write an uncompressed gray TIFF whose stored values are `values`, packed into `bits` each.
 
     Args:
         path: the file.

@@ -53,7 +53,7 @@ def test_loss(model, size):
     torch.testing.assert_close(losses["loss_sem_seg"], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_training_pads_with_the_mean_colour_and_ignored_labels(model):
+def test_training_pads_with_the_mean_color_and_ignored_labels(model):
     (small,) = batch((40, 50))
     padded_image = model.pixel_mean.expand(3, 64, 64).clone()
     padded_image[:, :40, :50] = small["image"]
@@ -65,13 +65,13 @@ def test_training_pads_with_the_mean_colour_and_ignored_labels(model):
 
 
 def test_the_ignored_value_may_be_a_class_index():
-    """With more than 255 classes, 255 still is no class where it stands for unlabelled."""
+    """With more than 255 classes, 255 still is no class where it stands for unlabeled."""
     inputs = batch()
     ignored = [e | {"sem_seg": e["sem_seg"].where(e["sem_seg"] != 2, 255)} for e in inputs]
     expected = tiny_model()(ignored)["loss_sem_seg"]
     model = tiny_model(f"{HEAD}IGNORE_VALUE", 2)
     torch.testing.assert_close(model(inputs)["loss_sem_seg"], expected)
-    # Padding is unlabelled too, whatever the value.
+    # Padding is unlabeled too, whatever the value.
     (small,) = batch((40, 50))
     small["sem_seg"][small["sem_seg"] == 2] = 255
     torch.testing.assert_close(model([small]), tiny_model()([small]))

@@ -84,7 +84,7 @@ def test_whole_image_inference(model):
     assert_same(answer(model, entry), [expected])
 
 
-def test_the_image_is_padded_with_the_mean_colour(model):
+def test_the_image_is_padded_with_the_mean_color(model):
     small = image(70, 50)
     padded = model.pixel_mean.expand(3, 96, 64).clone()
     padded[:, :70, :50] = small

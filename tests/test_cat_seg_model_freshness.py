@@ -24,12 +24,12 @@ def trained():
 
 
 def step(model):
-    """One optimiser step that every part feels."""
+    """One optimizer step that every part feels."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=0.01)
-    optimiser.zero_grad()
+    optimizer = torch.optim.AdamW(trained, lr=0.01)
+    optimizer.zero_grad()
     sum(model.train()(batch()).values()).backward()
-    optimiser.step()
+    optimizer.step()
 
 
 ENTRY = {"image": image(64, 64)}

@@ -28,7 +28,7 @@ CASES = {
 
 
 def accumulated_batch(step: int) -> list[dict[str, Tensor]]:
-    """All ranks' inputs of a step; the ranks hold unequal numbers of labelled pixels."""
+    """All ranks' inputs of a step; the ranks hold unequal numbers of labeled pixels."""
     inputs = batch(*[(64, 64)] * (RANKS * IMAGES), seed=10 * step)
     if step == 0:  # rank 1 sees a corner of its first image
         inputs[2]["sem_seg"][32:] = 255
@@ -42,11 +42,11 @@ def accumulated_batch(step: int) -> list[dict[str, Tensor]]:
 
 def train(model: nn.Module, wrapped: nn.Module, part: slice) -> list[dict]:
     """Two steps on a part of the joint batches: losses, gradients and prototypes of each."""
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     records = []
     for step in range(STEPS):
         losses = wrapped(accumulated_batch(step)[part])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         sum(losses.values()).backward()
         records.append(
             {
@@ -57,7 +57,7 @@ def train(model: nn.Module, wrapped: nn.Module, part: slice) -> list[dict]:
                 "buffers": {n: b.clone() for n, b in model.named_buffers() if "prototype" in n},
             }
         )
-        optimiser.step()
+        optimizer.step()
     return records
 
 

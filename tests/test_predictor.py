@@ -16,7 +16,7 @@ from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 from cat_seg.predictor import Predictor, read_rgb
 from cat_seg.utils.paths import REPO_ROOT
-from tests.colour_model import write_config, write_weights
+from tests.color_model import write_config, write_weights
 
 RED, LIME, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -238,7 +238,7 @@ def test_cuda_without_a_gpu_is_an_error(cfg, monkeypatch):
         np.zeros((4, 4, 3), dtype=np.float32),
         np.zeros((0, 4, 3), dtype=np.uint8),
     ],
-    ids=["grey", "rgba", "float", "empty"],
+    ids=["gray", "rgba", "float", "empty"],
 )
 def test_other_arrays_are_refused(cfg, image):
     with pytest.raises(UserError, match=r"must be \(height, width, 3\) uint8 RGB, not \("):
@@ -280,24 +280,24 @@ def test_what_is_no_array_is_refused(cfg, image):
 
 
 RAMP = np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)
-GREY = np.repeat((RAMP >> 8).astype(np.uint8)[..., None], 3, axis=2)
-COLOUR = stripes(4, 6)[0]
+GRAY = np.repeat((RAMP >> 8).astype(np.uint8)[..., None], 3, axis=2)
+COLOR = stripes(4, 6)[0]
 
 
 @pytest.mark.parametrize(
     ("picture", "suffix", "expected"),
     [
-        (Image.fromarray(COLOUR), "png", COLOUR),
-        (Image.fromarray(COLOUR).convert("RGBA"), "png", COLOUR),
-        (Image.fromarray(COLOUR).convert("P"), "gif", COLOUR),
-        (Image.fromarray(GREY[..., 0]), "png", GREY),
-        (Image.fromarray(GREY[..., 0]).convert("LA"), "png", GREY),
-        (Image.fromarray(RAMP), "png", GREY),
-        (Image.fromarray(RAMP), "tif", GREY),
-        (Image.fromarray(RAMP.astype(np.int32)), "tif", GREY),
-        (Image.fromarray(GREY[..., 0] > 127), "png", np.where(GREY > 127, 255, 0)),
+        (Image.fromarray(COLOR), "png", COLOR),
+        (Image.fromarray(COLOR).convert("RGBA"), "png", COLOR),
+        (Image.fromarray(COLOR).convert("P"), "gif", COLOR),
+        (Image.fromarray(GRAY[..., 0]), "png", GRAY),
+        (Image.fromarray(GRAY[..., 0]).convert("LA"), "png", GRAY),
+        (Image.fromarray(RAMP), "png", GRAY),
+        (Image.fromarray(RAMP), "tif", GRAY),
+        (Image.fromarray(RAMP.astype(np.int32)), "tif", GRAY),
+        (Image.fromarray(GRAY[..., 0] > 127), "png", np.where(GRAY > 127, 255, 0)),
     ],
-    ids=["rgb", "rgba", "palette", "grey", "grey-alpha", "16-bit", "16-bit-tif", "32-bit", "1-bit"],
+    ids=["rgb", "rgba", "palette", "gray", "gray-alpha", "16-bit", "16-bit-tif", "32-bit", "1-bit"],
 )
 def test_read_rgb_reads_every_kind_of_image(tmp_path, picture, suffix, expected):
     path = tmp_path / f"image.{suffix}"
@@ -307,7 +307,7 @@ def test_read_rgb_reads_every_kind_of_image(tmp_path, picture, suffix, expected)
     np.testing.assert_array_equal(image, expected)
 
 
-@pytest.mark.parametrize(("pixels", "expected"), [(COLOUR, COLOUR), (RAMP, GREY)])
+@pytest.mark.parametrize(("pixels", "expected"), [(COLOR, COLOR), (RAMP, GRAY)])
 def test_read_rgb_turns_images_as_exif_says(tmp_path, pixels, expected):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn clockwise by 90 degrees
@@ -319,9 +319,9 @@ def test_read_rgb_turns_images_as_exif_says(tmp_path, pixels, expected):
 def test_read_rgb_can_ignore_exif(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(COLOUR).save(tmp_path / "image.png", exif=exif)
+    Image.fromarray(COLOR).save(tmp_path / "image.png", exif=exif)
     image = read_rgb(str(tmp_path / "image.png"), ignore_orientation=True)
-    np.testing.assert_array_equal(image, COLOUR)
+    np.testing.assert_array_equal(image, COLOR)
 
 
 def test_read_rgb_names_an_unreadable_file(tmp_path):

@@ -17,7 +17,7 @@ Distributions = Mapping[str, Mapping[str, Sequence[float]]]
 Trajectories = Mapping[str, Mapping[str, Trajectory]]
 
 # Gray, for a model before training, then the Okabe-Ito colors, which are safe for color blindness.
-COLOURS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLORS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MOST_DOTS = 200  # maximum number of radii drawn as individual dots
 PANEL = (5.2, 2.3)  # inches
 LONGEST_HEADING = 40  # characters; longer headings would run into the next panel
@@ -38,8 +38,8 @@ def draw_radii(distributions: Distributions, trajectories: Trajectories, title: 
     rows = list(dict.fromkeys(key for side in sides for model in side.values() for key in model))
     rows.sort(key=lambda measured: measured == IMAGE)  # below the text
     titles = list(dict.fromkeys(key for side in sides for key in side))
-    palette = COLOURS if distributions else COLOURS[1:]
-    colours = dict(zip(titles, cycle(palette), strict=False))
+    palette = COLORS if distributions else COLORS[1:]
+    colors = dict(zip(titles, cycle(palette), strict=False))
 
     size = (PANEL[0] * len(sides), PANEL[1] * len(rows) + 0.6)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
@@ -52,7 +52,7 @@ def draw_radii(distributions: Distributions, trajectories: Trajectories, title: 
             draw = _draw_distributions if side is distributions else _draw_trajectories
             shown = {name: model[measured] for name, model in side.items() if measured in model}
             if shown:
-                draw(axes, shown, colours)
+                draw(axes, shown, colors)
             else:
                 axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
                 axes.set_yticks([])
@@ -69,33 +69,33 @@ def _heading(measured: str) -> str:
 
 
 def _draw_distributions(
-    axes: Axes, shown: Mapping[str, Sequence[float]], colours: Mapping[str, str]
+    axes: Axes, shown: Mapping[str, Sequence[float]], colors: Mapping[str, str]
 ) -> None:
     for height, (name, radii) in enumerate(shown.items()):
-        values, colour = np.asarray(radii), colours[name]
+        values, color = np.asarray(radii), colors[name]
         violin = axes.violinplot(
             values, [height], orientation="horizontal", widths=0.8, showextrema=False
         )
-        violin["bodies"][0].set(facecolor=colour, alpha=0.3)
+        violin["bodies"][0].set(facecolor=color, alpha=0.3)
         if len(values) <= MOST_DOTS:
             # Deterministic, evenly spread jitter.
             offsets = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.3
-            axes.scatter(values, height + offsets, s=9, color=colour, alpha=0.7, linewidths=0)
-        axes.plot([values.mean()] * 2, [height - 0.35, height + 0.35], color=colour, linewidth=2)
+            axes.scatter(values, height + offsets, s=9, color=color, alpha=0.7, linewidths=0)
+        axes.plot([values.mean()] * 2, [height - 0.35, height + 0.35], color=color, linewidth=2)
     axes.set_yticks(range(len(shown)), list(shown))
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.25)
 
 
 def _draw_trajectories(
-    axes: Axes, shown: Mapping[str, Trajectory], colours: Mapping[str, str]
+    axes: Axes, shown: Mapping[str, Trajectory], colors: Mapping[str, str]
 ) -> None:
     for name, run in shown.items():
         mean, std = np.asarray(run.mean), np.asarray(run.std)
         alone = "o" if len(mean) == 1 else None  # a line through one point would be invisible
-        axes.plot(run.iteration, mean, color=colours[name], label=name, linewidth=1.8, marker=alone)
+        axes.plot(run.iteration, mean, color=colors[name], label=name, linewidth=1.8, marker=alone)
         band = (mean - std, mean + std)
-        axes.fill_between(run.iteration, *band, color=colours[name], alpha=0.15, linewidth=0)
+        axes.fill_between(run.iteration, *band, color=colors[name], alpha=0.15, linewidth=0)
     axes.set_ylabel("mean ± std")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")

@@ -124,7 +124,7 @@ class Checkpointer(DetectionCheckpointer):
                 whose training state does not fit this run.
         """
         if not path:
-            logger.info("MODEL.WEIGHTS is empty: the model stays as it was initialised")
+            logger.info("MODEL.WEIGHTS is empty: the model stays as it was initialized")
             return {}
         file = local_file(str(path))
         self._load_model_from(file, strict=False)

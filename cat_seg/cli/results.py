@@ -20,7 +20,7 @@ from cat_seg.evaluation.results.chart import draw_chart
 from cat_seg.evaluation.results.checks import doubts
 from cat_seg.evaluation.results.formats import FORMATS
 from cat_seg.evaluation.results.read import read_runs
-from cat_seg.evaluation.results.table import summarise
+from cat_seg.evaluation.results.table import summarize
 from cat_seg.utils.files import atomic_write
 
 EXAMPLE = """\
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = read_runs(args.runs)
     for doubt in doubts(runs):
         warn(doubt)
-    rows = summarise(runs, args.metric, args.baseline)
+    rows = summarize(runs, args.metric, args.baseline)
     table = FORMATS[args.format](rows, args.metric)
     print(table, end="")
     if args.output is not None:

@@ -111,7 +111,7 @@ class CroppedResize(Transform):
         return self.crop.apply_coords(coords * scale)
 
 
-class ColourAugmentation(ColorAugSSDTransform):
+class ColorAugmentation(ColorAugSSDTransform):
     """detectron2's SSD color augmentation, with lookup tables for 8-bit to 8-bit mappings."""
 
     def __init__(self, img_format: str) -> None:

@@ -125,7 +125,7 @@ DATASETS = (
         _voc_layouts("annotations_detectron2"),
         made_by=_made_by("voc"),
         expected=1449,
-        drops_unlabelled=True,
+        drops_unlabeled=True,
     ),
     # Labels are 0 to 20, and 20 is background. All names from index 20 on denote background.
     DatasetSpec(

@@ -56,7 +56,7 @@ def write_sheet(
     spec = report.spec
     whole = "" if spec.expected is None else f" of {spec.expected}"
     remark = (
-        f"{count}{whole} labelled images  ·  {report.seen} of {len(report.names)} classes occur"
+        f"{count}{whole} labeled images  ·  {report.seen} of {len(report.names)} classes occur"
         f"  ·  ignored pixels are {spec.ignore_label}"
     )
     title = "  ·  ".join(filter(None, (COLUMNS.get(spec.name), spec.name)))
@@ -116,7 +116,7 @@ def row(report: DatasetReport) -> tuple[str | int | None, ...]:
         spec.name,
         COLUMNS.get(spec.name),
         None if report.missing else len(report.records),
-        spec.expected and f"{'at most ' * spec.drops_unlabelled}{spec.expected}",
+        spec.expected and f"{'at most ' * spec.drops_unlabeled}{spec.expected}",
         f"{report.seen} of {len(report.names)}" if report.records else None,
         "not there" if report.missing else result,
     )

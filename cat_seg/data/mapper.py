@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
 from cat_seg.data.augmentation import (
-    ColourAugmentation,
+    ColorAugmentation,
     RandomCrop,
     ResizeAndCrop,
     ResizeShortestEdge,
@@ -212,7 +212,7 @@ def _train_augmentations(inputs: CfgNode, ignore_label: int) -> list[T.Augmentat
     crop = _crop(inputs.CROP, ignore_label) if inputs.CROP.ENABLED else None
     augmentations: list[T.Augmentation | Transform] = [ResizeAndCrop(resize, crop)]
     if inputs.COLOR_AUG_SSD:
-        augmentations.append(ColourAugmentation(img_format=inputs.FORMAT))
+        augmentations.append(ColorAugmentation(img_format=inputs.FORMAT))
     flip = _choice(inputs, "RANDOM_FLIP", _FLIPS)
     if flip != "none":
         augmentations.append(

@@ -24,7 +24,7 @@ _LOSSLESS_TIFF = frozenset(
     | {"zstd", "tiff_ccitt", "group3", "group4"}
 )
 # Factors by which Pillow scales 2-bit and 4-bit gray values, so that the largest becomes 255.
-_GREY_STEPS = {"L;2": 85, "L;4": 17}
+_GRAY_STEPS = {"L;2": 85, "L;4": 17}
 
 
 def read_image(path: str, image_format: str, ignore_orientation: bool = False) -> np.ndarray:
@@ -70,14 +70,14 @@ def _has(decoded: Decoded, bits: str) -> bool:
     return bits in decoded.rawmode
 
 
-def _upper_bits(grey: np.ndarray, path: str, bits: int) -> np.ndarray:
+def _upper_bits(gray: np.ndarray, path: str, bits: int) -> np.ndarray:
     """Return the upper 8 of `bits` bits of gray values (H, W), as uint8 (H, W, 3)."""
-    if grey.min() < 0 or grey.max() >= 2**bits:
+    if gray.min() < 0 or gray.max() >= 2**bits:
         raise UserError(
-            f"image {path} has values from {grey.min()} to {grey.max()}, which are no 16 bits; "
+            f"image {path} has values from {gray.min()} to {gray.max()}, which are no 16 bits; "
             "save it with 8 or 16 bits"
         )
-    return np.repeat((grey >> (bits - 8)).astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat((gray >> (bits - 8)).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def read_image_size(path: str, ignore_orientation: bool = False) -> tuple[int, int]:
@@ -128,8 +128,8 @@ def read_label(
             f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
             "store one class index a pixel"
         )
-    if decoded.rawmode in _GREY_STEPS:
-        label = label // _GREY_STEPS[decoded.rawmode]
+    if decoded.rawmode in _GRAY_STEPS:
+        label = label // _GRAY_STEPS[decoded.rawmode]
     if values:
         label = values.class_indices(label, path)
     return label.astype(dtype or label.dtype)

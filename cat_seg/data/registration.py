@@ -51,7 +51,7 @@ class DatasetSpec:
     # Number of labeled images in a complete copy; None if unknown.
     expected: int | None = None
     # Images without a labeled pixel have no label file, so `expected` is an upper bound.
-    drops_unlabelled: bool = False
+    drops_unlabeled: bool = False
     # Table in datasets/raw_ids with the dataset's own category ids, and an offset to add to them.
     # Without a table, category ids are class indices.
     raw_ids: str | None = None
@@ -235,7 +235,7 @@ def find_pairs(spec: DatasetSpec) -> Pairs:
 
 def why_incomplete(spec: DatasetSpec, count: int) -> str:
     """Return a one-line explanation why `count` labeled images are too few or too many."""
-    found = f"{count} labelled images in place of {spec.expected}"
+    found = f"{count} labeled images in place of {spec.expected}"
     if count > spec.expected:
         return f"{found}; remove the files that do not belong to it"
     layout = _present_layout(spec)

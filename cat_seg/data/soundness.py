@@ -19,7 +19,7 @@ Record = dict[str, str]
 
 # A dataset that drops unlabeled images is incomplete below this fraction of the expected labels:
 # almost every PASCAL VOC image has an object, so fewer labels suggest an interrupted conversion.
-LEAST_LABELLED = 0.95
+LEAST_LABELED = 0.95
 
 
 class PairReport(NamedTuple):
@@ -29,7 +29,7 @@ class PairReport(NamedTuple):
     problems: list[str]
 
     @property
-    def is_unlabelled(self) -> bool:
+    def is_unlabeled(self) -> bool:
         """Whether the label map is sound but has only ignored pixels."""
         return not (self.values or self.problems)
 
@@ -115,16 +115,16 @@ def check_dataset(spec: DatasetSpec, jobs: int, ignore_orientation: bool = False
     seen = {value for pair in pairs.values() for value in pair.values}
     report.seen = len(seen)
     report.problems += [line for path in sorted(pairs) for line in pairs[path].problems]
-    unlabelled = sorted(path for path, pair in pairs.items() if pair.is_unlabelled)
-    if unlabelled and len(unlabelled) == len(pairs):
+    unlabeled = sorted(path for path, pair in pairs.items() if pair.is_unlabeled)
+    if unlabeled and len(unlabeled) == len(pairs):
         report.problems.append(
             f"no label map has a labeled pixel: all values are {spec.ignore_label}, which is "
             "ignored; store class indices"
         )
-    elif unlabelled:
+    elif unlabeled:
         report.warnings.append(
-            f"{len(unlabelled)} of {len(pairs)} label maps have no labeled pixel, the first is "
-            f"{printable(unlabelled[0])}: all values are {spec.ignore_label}, which is ignored"
+            f"{len(unlabeled)} of {len(pairs)} label maps have no labeled pixel, the first is "
+            f"{printable(unlabeled[0])}: all values are {spec.ignore_label}, which is ignored"
         )
     if len(seen) == 1 < len(report.names):
         (only,) = seen
@@ -139,5 +139,5 @@ def check_dataset(spec: DatasetSpec, jobs: int, ignore_orientation: bool = False
 def _is_complete(spec: DatasetSpec, count: int) -> bool:
     if spec.expected is None:
         return True
-    least = LEAST_LABELLED * spec.expected if spec.drops_unlabelled else spec.expected
+    least = LEAST_LABELED * spec.expected if spec.drops_unlabeled else spec.expected
     return least <= count <= spec.expected

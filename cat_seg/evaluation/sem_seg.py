@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_label
 from cat_seg.data.registration import DatasetSpec
-from cat_seg.data.soundness import LEAST_LABELLED
+from cat_seg.data.soundness import LEAST_LABELED
 from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.predictions import encode_prediction
@@ -195,7 +195,7 @@ class SemSegEvaluator(DatasetEvaluator):
                 "images": images,
                 "skipped": len(self._skipped),
                 "expected": self._expected,
-                "labelled_pixels": int(labeled.sum()),
+                "labeled_pixels": int(labeled.sum()),
                 "classes": len(self._class_names),
                 "classes_present": int((labeled > 0).sum()),
             },
@@ -219,6 +219,6 @@ def _expected_images(spec: DatasetSpec | None, found: int) -> int | None:
     """
     if spec is None or spec.expected is None:
         return None
-    if spec.drops_unlabelled and LEAST_LABELLED * spec.expected <= found < spec.expected:
+    if spec.drops_unlabeled and LEAST_LABELED * spec.expected <= found < spec.expected:
         return found
     return spec.expected

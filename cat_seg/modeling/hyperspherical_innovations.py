@@ -68,10 +68,10 @@ class AdaptiveFeatureRectification(nn.Module):
         certainty = 1 - self.uncertainty_estimator(features)
         mix = (self.mix_weight.sigmoid() * certainty)[:, :, None, None]
         rectified = (1 - mix) * features + mix * features * gate
-        return rectified, self._regulariser(gate.float(), spatial.float())
+        return rectified, self._regularizer(gate.float(), spatial.float())
 
     @staticmethod
-    def _regulariser(gate: Tensor, spatial: Tensor) -> Tensor:
+    def _regularizer(gate: Tensor, spatial: Tensor) -> Tensor:
         """Return the penalty that keeps the gates near 0.5 and the spatial gate smooth."""
         steps = sum(spatial.diff(dim=axis).abs().mean() for axis in (2, 3))
         return 0.1 * (gate - 0.5).abs().mean() + 0.01 * steps
@@ -140,7 +140,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
             labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self._sums(*self._labelled(features.float(), labels))
+            return self._sums(*self._labeled(features.float(), labels))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Update the prototypes and return the alignment loss.
@@ -155,7 +155,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
             features' part, scaled so that the mean over ranks is the loss of the global batch.
         """
         with torch.autocast(features.device.type, enabled=False):
-            aligned, targets = self._labelled(features.float(), labels)
+            aligned, targets = self._labeled(features.float(), labels)
             share = self._share
             if share is None:
                 share = self._update_prototypes(self._sums(aligned.detach(), targets))
@@ -170,7 +170,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
         unit = F.normalize(features, dim=1)
         return F.normalize(unit + 0.1 * F.normalize(self.alignment_proj(unit), dim=1), dim=1)
 
-    def _labelled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _labeled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the aligned features (N, C) and classes (N,) of the labeled positions."""
         grid = features.shape[-2:]
         targets = F.interpolate(labels[:, None].float(), size=grid, mode="nearest")

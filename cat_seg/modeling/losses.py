@@ -56,7 +56,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 def _summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     size = labels.shape[-2:]
     logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    labelled = (labels >= 0) & (labels < logits.shape[1])
-    index = labels.where(labelled, labels.new_zeros(()))
+    labeled = (labels >= 0) & (labels < logits.shape[1])
+    index = labels.where(labeled, labels.new_zeros(()))
     targets = logits.gather(1, index[:, None])[:, 0]
-    return F.softplus(logits).sum() - (targets * labelled).sum()
+    return F.softplus(logits).sum() - (targets * labeled).sum()

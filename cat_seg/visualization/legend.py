@@ -24,12 +24,12 @@ class Entry(NamedTuple):
     Attributes:
         name: the text.
         share: a note at the end of the line, or "".
-        colour: RGB of the color chip before the name; None for a line without a chip.
+        color: RGB of the color chip before the name; None for a line without a chip.
     """
 
     name: str
     share: str = ""
-    colour: tuple[int, int, int] | None = None
+    color: tuple[int, int, int] | None = None
 
 
 def draw_legend(
@@ -61,10 +61,10 @@ def draw_legend(
         name_left, right = left + CHIP_AND_GAP * size, left + column.width
         for row, entry in enumerate(column.entries):
             middle = pad + (row + 0.5) * line
-            if entry.colour is None:
+            if entry.color is None:
                 font.draw(draw, (left, middle), entry.name, FAINT_TEXT, anchor="lm")
                 continue
-            legend.paste(entry.colour, (round(left), round(middle - size / 2)), chip)
+            legend.paste(entry.color, (round(left), round(middle - size / 2)), chip)
             name = shorten(entry.name, font, column.name_width)
             font.draw(draw, (name_left, middle), name, TEXT, anchor="lm")
             font.draw(draw, (right, middle), entry.share, FAINT_TEXT, anchor="rm")

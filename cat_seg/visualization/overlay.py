@@ -20,7 +20,7 @@ SMALLEST_PICTURE = 384
 # picture's longer side.
 LARGEST_LEGEND = 0.6
 # Lines between regions get one pixel of width per this many pixels of the longer side.
-LINE_EVERY, LINE_COLOUR, LINE_OPACITY = 1000, (255, 255, 255), 0.75
+LINE_EVERY, LINE_COLOR, LINE_OPACITY = 1000, (255, 255, 255), 0.75
 # Font sizes, in pixels.
 SMALLEST_FONT, SHEET_FONT = 13, 15
 
@@ -89,13 +89,13 @@ def contact_sheet(
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    colours = palette(len(names))
+    colors = palette(len(names))
     rows = []
     for image, maps in zip(images, label_maps, strict=True):
         scale = panel_size / max(image.shape[:2])
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         image, *maps = resize_together(image, maps, height, width)
-        panels = [image, *(blend(image, labels, colours, alpha) for labels in maps)]
+        panels = [image, *(blend(image, labels, colors, alpha) for labels in maps)]
         rows.append([Image.fromarray(panel) for panel in panels])
     entries = legend_entries(
         [labels for maps in label_maps for labels in maps], names, with_share=False
@@ -113,8 +113,8 @@ def _grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image
     draw = ImageDraw.Draw(grid)
     lefts = [index * (column + gap) for index in range(len(titles))]
     for left, title in zip(lefts, titles, strict=True):
-        centre = (left + column / 2, top / 2)
-        font.draw(draw, centre, shorten(title, font, column), TEXT, anchor="mm")
+        center = (left + column / 2, top / 2)
+        font.draw(draw, center, shorten(title, font, column), TEXT, anchor="mm")
     for row in rows:
         for left, panel in zip(lefts, row, strict=True):
             grid.paste(panel, (left + (column - panel.width) // 2, top))
@@ -132,24 +132,24 @@ def resize_together(
     return [np.asarray(resized), *(labels[np.ix_(rows, columns)] for labels in maps)]
 
 
-def blend(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, alpha: float) -> np.ndarray:
+def blend(image: np.ndarray, labels: np.ndarray, colors: np.ndarray, alpha: float) -> np.ndarray:
     """Blend class colors over an image, with a thin light line between regions.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) integers; pixels with values outside 0..len(colours)-1 are left uncolored.
-        colours: (n, 3) uint8, see `palette`.
+        labels: (H, W) integers; pixels with values outside 0..len(colors)-1 are left uncolored.
+        colors: (n, 3) uint8, see `palette`.
         alpha: opacity of the class colors, 0..1.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    known = (labels >= 0) & (labels < len(colours))
-    colour = colours[np.where(known, labels, 0)]
+    known = (labels >= 0) & (labels < len(colors))
+    color = colors[np.where(known, labels, 0)]
     edge = _boundaries(labels)
-    colour[edge] = LINE_COLOUR
+    color[edge] = LINE_COLOR
     opacity = np.where(edge, LINE_OPACITY, np.where(known, alpha, 0)).astype(np.float32)
-    mixed = image + (colour.astype(np.float32) - image) * opacity[..., None]
+    mixed = image + (color.astype(np.float32) - image) * opacity[..., None]
     return mixed.round().astype(np.uint8)
 
 
@@ -180,17 +180,17 @@ def legend_entries(
         known = labels[(labels >= 0) & (labels < len(names))]
         counts += np.bincount(known.ravel(), minlength=len(names))
     pixels = sum(labels.size for labels in label_maps)
-    colours = palette(len(names)).tolist()
+    colors = palette(len(names)).tolist()
     present = [index for index in np.argsort(-counts, kind="stable") if counts[index] > 0]
     entries = [
         Entry(
             name=_shown_name(names[index], index),
             share=percent(counts[index] / pixels) if with_share else "",
-            colour=tuple(colours[index]),
+            color=tuple(colors[index]),
         )
         for index in present
     ]
-    return entries or [Entry("no labelled pixels")]
+    return entries or [Entry("no labeled pixels")]
 
 
 def _shown_name(name: str, index: int) -> str:

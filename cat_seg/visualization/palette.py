@@ -8,7 +8,7 @@ import numpy as np
 
 
 @cache
-def _colour_order() -> np.ndarray:
+def _color_order() -> np.ndarray:
     """Order a lattice of moderately light, moderately saturated RGB colors: (N, 3) uint8.
 
     Each color is the one farthest in OKLab (Ottosson 2020) from all previous colors. Colors close
@@ -55,5 +55,5 @@ def palette(n: int) -> np.ndarray:
     The color of an index is the same for every `n`. There are more than 1000 distinct colors, the
     first ones most distinct; after that they repeat.
     """
-    order = _colour_order()
+    order = _color_order()
     return order[np.arange(n) % len(order)]

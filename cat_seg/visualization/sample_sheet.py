@@ -98,9 +98,9 @@ def _write(
     text: str,
     corner: tuple[int, int],
     size: int,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     width: int,
 ) -> None:
     """Draw one line of text, with its upper left corner at `corner`, truncated to `width`."""
     font = load_font(size)
-    font.draw(ImageDraw.Draw(sheet), corner, shorten(text, font, width), colour, anchor="la")
+    font.draw(ImageDraw.Draw(sheet), corner, shorten(text, font, width), color, anchor="la")

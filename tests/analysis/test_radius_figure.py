@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from cat_seg.analysis.radius import Trajectory
-from cat_seg.analysis.radius_figure import COLOURS, MOST_DOTS, draw_radii
+from cat_seg.analysis.radius_figure import COLORS, MOST_DOTS, draw_radii
 
 RUN = Trajectory([0, 10, 20], [8.0, 7.0, 6.0], [1.0, 0.5, 0.25])
 FEW, MANY = [3.0, 5.0, 7.0], list(np.linspace(4, 8, MOST_DOTS + 1))
@@ -77,11 +77,11 @@ def test_long_headings_end_before_the_next_panel():
     assert heading.get_window_extent().x1 < right.get_window_extent().x0
 
 
-def test_a_model_and_its_run_share_a_colour(both):
+def test_a_model_and_its_run_share_a_color(both):
     left, right = panels(both)["text: coco"]
-    colours = [to_hex(line.get_color()) for line in left.lines]
-    assert colours == [COLOURS[0], COLOURS[1]]
-    assert to_hex(right.lines[0].get_color()) == COLOURS[1]
+    colors = [to_hex(line.get_color()) for line in left.lines]
+    assert colors == [COLORS[0], COLORS[1]]
+    assert to_hex(right.lines[0].get_color()) == COLORS[1]
 
 
 def test_what_was_not_measured_is_said(both):
@@ -96,8 +96,8 @@ def test_either_side_alone():
     assert axes.get_xlabel() == "hyperbolic radius"
 
 
-def test_more_models_than_colours_and_single_or_equal_radii_can_be_drawn():
-    models = {f"model {index}": {"text/coco": [5.0]} for index in range(len(COLOURS) + 2)}
+def test_more_models_than_colors_and_single_or_equal_radii_can_be_drawn():
+    models = {f"model {index}": {"text/coco": [5.0]} for index in range(len(COLORS) + 2)}
     models["equal"] = {"text/coco": [4.0, 4.0]}
     file = BytesIO()
     draw_radii(models, {"run": {"text/coco": Trajectory([5], [1.0], [0.0])}}).savefig(file)

@@ -210,7 +210,7 @@ def test_metrics_are_those_of_the_saved_predictions(first, place, label):
         "images": one.count,
         "skipped": 0,
         "expected": whole,
-        "labelled_pixels": len(truth),
+        "labeled_pixels": len(truth),
         "classes": classes,
         "classes_present": len(present),
     }

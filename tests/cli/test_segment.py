@@ -23,7 +23,7 @@ from cat_seg.utils import paths
 from cat_seg.utils.paths import REPO_ROOT
 from cat_seg.utils.processes import Stopped
 from cat_seg.visualization.palette import palette
-from tests.colour_model import write_config, write_weights
+from tests.color_model import write_config, write_weights
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -57,16 +57,16 @@ def run(tmp_path: Path, monkeypatch):
     return run
 
 
-def save(path: Path, colour: tuple[int, int, int]) -> None:
-    Image.new("RGB", (60, 40), colour).save(path, format="PNG")
+def save(path: Path, color: tuple[int, int, int]) -> None:
+    Image.new("RGB", (60, 40), color).save(path, format="PNG")
 
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def class_at_centre(picture: Path) -> int:
-    """Which class's colour the upper middle of an overlay has most of."""
+def class_at_center(picture: Path) -> int:
+    """Which class's color the upper middle of an overlay has most of."""
     with Image.open(picture) as image:
         pixel = np.asarray(image)[100, 200].astype(float)
     seen = np.array([RED, (0, 255, 0), BLUE]) * 0.45 + palette(3) * 0.55
@@ -76,8 +76,8 @@ def class_at_centre(picture: Path) -> int:
 def test_a_folder_gives_a_picture_an_image(photos, tmp_path, run, capsys):
     assert run("--input", photos, "--output", tmp_path / "new" / "out") == 0
     assert files(tmp_path / "new" / "out") == ["one.png", "two.png"]
-    assert class_at_centre(tmp_path / "new" / "out" / "one.png") == 0
-    assert class_at_centre(tmp_path / "new" / "out" / "two.png") == 2
+    assert class_at_center(tmp_path / "new" / "out" / "one.png") == 0
+    assert class_at_center(tmp_path / "new" / "out" / "two.png") == 2
     assert "2 of 2 images drawn in " in capsys.readouterr().out
 
 
@@ -234,7 +234,7 @@ def test_equal_names_do_not_overwrite_each_other(photos, tmp_path, run):
     pictures = ["one", "one_2", "one_mask_2", "two", "one_3"]
     expected = [f"{name}{end}" for name in pictures for end in (".png", "_mask.png")]
     assert files(out) == sorted(["classes.json", *expected])
-    assert class_at_centre(out / "one_3.png") == 2
+    assert class_at_center(out / "one_3.png") == 2
 
 
 def test_names_differ_where_file_names_ignore_case():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 
-from cat_seg.data.augmentation import ColourAugmentation, CroppedResize, ResizeAndCrop
+from cat_seg.data.augmentation import ColorAugmentation, CroppedResize, ResizeAndCrop
 from cat_seg.data.build import fixed_randomness
 
 SIZES = (24, 33, 48, 61, 96)
@@ -77,12 +77,12 @@ def test_points_go_where_their_pixels_go():
 
 
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
-def test_colours_are_detectron2s(image_format):
+def test_colors_are_detectron2s(image_format):
     image, label = picture(40, 50), classes(40, 50)
     changed = 0
     for position in range(40):
         expected = augment(position, [ColorAugSSDTransform(image_format)], image, label)
-        found = augment(position, [ColourAugmentation(image_format)], image, label)
+        found = augment(position, [ColorAugmentation(image_format)], image, label)
         np.testing.assert_array_equal(found[0], expected[0])
         assert found[2] == expected[2]
         changed += not np.array_equal(found[0], image)

@@ -181,7 +181,7 @@ def test_names_behind_the_twenty_classes_are_background_in_pas_20b_alone():
 def test_how_many_images_there_should_be_and_what_makes_them(root, name, expected, script):
     spec = spec_of(name)
     assert spec.expected == expected
-    assert spec.drops_unlabelled == (name == "voc_2012_test_sem_seg")
+    assert spec.drops_unlabeled == (name == "voc_2012_test_sem_seg")
     path = f"datasets/prepare_{script}.py"
     assert (REPO_ROOT / path).is_file()
     with pytest.raises(UserError, match=f"run `python {path}`") as caught:

@@ -107,7 +107,7 @@ def test_every_problem_is_named_and_the_rest_is_checked(add, tmp_path, capsys):
     wanted = (
         f"label {labels / '5.png'} has no image of that name",
         f"image {images / '4.jpg'} has no label of that name",
-        "5 labelled images in place of 7; run `make sample`",
+        "5 labeled images in place of 7; run `make sample`",
         f"label {labels / '0.png'} has the value 20",
         f"label {labels / '1.png'} is 8x6 pixels, its image {images / '1.jpg'} is 9x6",
         f"cannot read label {labels / '2.png'}",
@@ -157,7 +157,7 @@ def test_the_picture_shows_evenly_spread_samples(add, tmp_path, monkeypatch):
     run(tmp_path, "--datasets", "sample", "--samples", "3")
     ((title, remark, samples, names),) = drawn
     assert title == "sample" and len(names) == 20
-    assert remark == ("9 of 9 labelled images  ·  8 of 20 classes occur  ·  ignored pixels are 0")
+    assert remark == ("9 of 9 labeled images  ·  8 of 20 classes occur  ·  ignored pixels are 0")
     assert [sample.caption for sample in samples] == ["0.jpg", "4.jpg", "8.jpg"]
     assert [np.unique(sample.label).tolist() for sample in samples] == [[-1], [4], [8]]
     picture = np.asarray(Image.open(tmp_path / "out/sample.png"))
@@ -184,7 +184,7 @@ def test_a_picture_of_before_does_not_stay(add, tmp_path):
     ],
 )
 def test_counts(add, tmp_path, capsys, drops, expected, status, bound):
-    add(count=20, expected=expected, drops_unlabelled=drops)
+    add(count=20, expected=expected, drops_unlabeled=drops)
     assert run(tmp_path, "--datasets", "sample", "--samples", "0") == status
     found = capsys.readouterr()
     assert rows(found.out)["sample"][1:3] == ["20", bound]
@@ -355,7 +355,7 @@ def test_columns_of_the_results_table_name_datasets(tmp_path, capsys, monkeypatc
         "ade20k_150_test_sem_seg": ["A-150", "2", "2000", "2 of 150", "1 problem"],
         "context_59_test_sem_seg": ["PC-59", "-", "5104", "-", "not there"],
     }
-    assert "2 labelled images in place of 2000: the download is short" in captured.err
+    assert "2 labeled images in place of 2000: the download is short" in captured.err
 
 
 def config(tmp_path: Path, **changes: str) -> str:

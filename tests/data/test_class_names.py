@@ -23,7 +23,7 @@ from cat_seg.errors import UserError
         "-",
         "'",
         '"',
-        "50% {grey}",
+        "50% {gray}",
         "C:\\x",
     ],
 )

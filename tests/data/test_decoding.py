@@ -124,7 +124,7 @@ def test_one_changed_byte_in_the_pixels_of_a_png_is_found(tmp_path, mode):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("filled", [False, True], ids=["plain", "LOAD_TRUNCATED_IMAGES"])
 def test_cut_files_are_refused_or_complete(tmp_path, monkeypatch, encoding, filled):
-    # Libraries set this to have the rest of a file filled with grey.
+    # Libraries set this to have the rest of a file filled with gray.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", filled)
     path = Path(save(tmp_path, encoding, smooth()))
     content, expected = path.read_bytes(), read_image(str(path), "RGB")

@@ -95,7 +95,7 @@ def test_resizing_takes_bilinear_images_and_floor_nearest_labels(tmp_path, cfg):
     record, image, _ = write_sample(tmp_path, 5, 5, label)
     cfg.INPUT.MIN_SIZE_TRAIN = (3,)
     sample = TrainMapper(cfg)(record)
-    # Floor of 0, 1, 2 times 5/3; nearest by pixel centres would give 0, 2, 4.
+    # Floor of 0, 1, 2 times 5/3; nearest by pixel centers would give 0, 2, 4.
     assert sample["sem_seg"][:, 0].tolist() == [0, 1, 3]
     expected = Image.fromarray(image).resize((3, 3), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(as_hwc(sample), np.asarray(expected))

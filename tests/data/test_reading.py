@@ -19,7 +19,7 @@ from cat_seg.data.reading import (
     read_label,
 )
 from cat_seg.errors import UserError
-from tests.image_files import write_grey_tiff
+from tests.image_files import write_gray_tiff
 
 
 def _noise(height: int, width: int) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_images_in_both_channel_orders(tmp_path):
     np.testing.assert_array_equal(read_image(path, "BGR"), pixels[..., ::-1])
 
 
-def test_grey_images_get_three_channels(tmp_path):
+def test_gray_images_get_three_channels(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.array([[7, 9]], dtype=np.uint8)).save(path)
     np.testing.assert_array_equal(read_image(path, "RGB"), [[[7] * 3, [9] * 3]])
@@ -117,7 +117,7 @@ def test_an_unreadable_file_is_one_line_that_names_it(tmp_path, suffix, read, da
 
 
 @pytest.mark.parametrize(
-    "pixels", [_noise(2, 2), np.zeros((2, 2), dtype=np.float32)], ids=["colour", "float"]
+    "pixels", [_noise(2, 2), np.zeros((2, 2), dtype=np.float32)], ids=["color", "float"]
 )
 def test_a_label_is_one_channel_of_integers(tmp_path, pixels):
     path = str(tmp_path / "a.tif")
@@ -170,8 +170,8 @@ def test_ordinary_images_are_what_pillow_makes_of_them(tmp_path, suffix, mode):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_of_sixteen_bits_the_upper_eight_are_taken(tmp_path, suffix):
     path = str(tmp_path / f"a.{suffix}")
-    colour = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
-    for pixels in (colour, colour[..., 0]):
+    color = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    for pixels in (color, color[..., 0]):
         cv2.imwrite(path, pixels)
         expected = np.broadcast_to((pixels >> 8).reshape(20, 30, -1), (20, 30, 3))
         np.testing.assert_array_equal(read_image(path, "BGR"), expected)
@@ -180,7 +180,7 @@ def test_of_sixteen_bits_the_upper_eight_are_taken(tmp_path, suffix):
 
 def test_twelve_packed_bits_are_scaled(tmp_path):
     path, values = tmp_path / "a.tif", np.arange(4096).reshape(64, 64)
-    write_grey_tiff(path, values, 12)
+    write_gray_tiff(path, values, 12)
     np.testing.assert_array_equal(read_image(str(path), "RGB")[..., 1], values >> 4)
 
 
@@ -224,7 +224,7 @@ def test_the_size_of_an_image_that_no_model_can_take_is_refused(tmp_path):
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_labels_of_few_bits_are_indices(tmp_path, bits):
     label = np.arange(2**bits).reshape(-1, 2)
-    write_grey_tiff(tmp_path / "a.tif", label, bits)
+    write_gray_tiff(tmp_path / "a.tif", label, bits)
     np.testing.assert_array_equal(read_label(str(tmp_path / "a.tif")), label)
     _write_png(tmp_path / "a.png", label, bits)
     np.testing.assert_array_equal(read_label(str(tmp_path / "a.png")), label)
@@ -235,13 +235,13 @@ def test_labels_of_few_bits_are_indices(tmp_path, bits):
         np.testing.assert_array_equal(found[..., 0], expected)
 
 
-def _write_png(path: Path, grey: np.ndarray, bits: int) -> None:
-    """Write a grey PNG: Pillow packs palette images, and a changed header makes one grey."""
-    palette = Image.fromarray(grey.astype(np.uint8)).convert("P")
-    palette.putdata(grey.ravel().tolist())
+def _write_png(path: Path, gray: np.ndarray, bits: int) -> None:
+    """Write a gray PNG: Pillow packs palette images, and a changed header makes one gray."""
+    palette = Image.fromarray(gray.astype(np.uint8)).convert("P")
+    palette.putdata(gray.ravel().tolist())
     palette.save(path, bits=bits)
     content = bytearray(path.read_bytes())
-    content[25] = 0  # the colour type, in the first chunk
+    content[25] = 0  # the color type, in the first chunk
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(content)
 
@@ -249,7 +249,7 @@ def _write_png(path: Path, grey: np.ndarray, bits: int) -> None:
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_inverted_labels_are_refused(tmp_path, bits):
     path = tmp_path / "a.tif"
-    write_grey_tiff(path, np.arange(4).reshape(2, 2) % 2, bits, white_is_zero=True)
+    write_gray_tiff(path, np.arange(4).reshape(2, 2) % 2, bits, white_is_zero=True)
     with pytest.raises(UserError, match=r"a\.tif stores 0 as white"):
         read_label(str(path))
 

@@ -239,7 +239,7 @@ def test_why_a_dataset_is_incomplete(root, add, images, labels, shared, reason):
     for stem in set(images) - set(labels):
         (root / layout.labels / f"{stem}.png").unlink()
     count = len(labels)
-    assert why_incomplete(spec, count) == f"{count} labelled images in place of 4{reason}"
+    assert why_incomplete(spec, count) == f"{count} labeled images in place of 4{reason}"
 
 
 @pytest.mark.parametrize(("index", "names"), [(None, 20), (15, 16)])

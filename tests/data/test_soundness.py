@@ -29,10 +29,10 @@ def test_the_classes_of_a_label(tmp_path):
     assert check_pair(8, 255, record) == ([0, 3, 7], [])
 
 
-def test_a_label_without_labelled_pixels_is_noticed(tmp_path):
-    assert check_pair(8, 255, pair(tmp_path, "a", 255)).is_unlabelled
-    assert not check_pair(8, 255, pair(tmp_path, "b", [7, 3, 255, 3, 255, 0, 7, 7])).is_unlabelled
-    assert not check_pair(8, 255, pair(tmp_path, "c", 9)).is_unlabelled  # it is wrong instead
+def test_a_label_without_labeled_pixels_is_noticed(tmp_path):
+    assert check_pair(8, 255, pair(tmp_path, "a", 255)).is_unlabeled
+    assert not check_pair(8, 255, pair(tmp_path, "b", [7, 3, 255, 3, 255, 0, 7, 7])).is_unlabeled
+    assert not check_pair(8, 255, pair(tmp_path, "c", 9)).is_unlabeled  # it is wrong instead
 
 
 def test_a_wrong_value_hides_no_right_one(tmp_path):
@@ -78,7 +78,7 @@ def test_problems_come_in_the_order_of_the_files(spec, tmp_path, jobs):
     for name in names:
         pair(tmp_path, name, 20)
     count, *values = check_dataset(spec, jobs).problems
-    assert count.startswith("40 labelled images in place of 3; ")
+    assert count.startswith("40 labeled images in place of 3; ")
     assert [Path(problem.split()[1]).stem for problem in values] == names
 
 

@@ -40,7 +40,7 @@ HPA_TOLERANCE = 1e-5  # it computes in float32
 
 
 def accumulated_batch() -> list[dict]:
-    """Inputs of a step; the micro-batches hold unequal numbers of labelled pixels."""
+    """Inputs of a step; the micro-batches hold unequal numbers of labeled pixels."""
     inputs = batch(*[(64, 64)] * IMAGES)
     inputs[0]["sem_seg"][16:] = 255
     inputs[1]["sem_seg"][:] = 255

@@ -18,22 +18,22 @@ from cat_seg.data import DatasetSpec, Layout, build_test_loader, register
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 from cat_seg.evaluation import ProcessOnly, build_evaluator, raise_on_every_rank, run_on_dataset
-from tests.colour_model import NearestColour, write_config
+from tests.color_model import NearestColor, write_config
 
 RANKS, IMAGES = 2, 5
 NAMES = ["red", "lime", "blue", "black", "white"]
 # The second asks for two backgrounds, as PAS-20b does; the others have a broken file of rank 1.
-DATASETS = {"colours": None, "colours_background": 3, "bad_label": None, "bad_image": None}
+DATASETS = {"colors": None, "colors_background": 3, "bad_label": None, "bad_image": None}
 
 
-def register_colours(root: Path) -> None:
+def register_colors(root: Path) -> None:
     for name, background in DATASETS.items():
         layouts = (Layout(f"{name}/images", f"{name}/labels"),)
         register(DatasetSpec(name, str(root / "names.json"), layouts, background_from=background))
 
 
-def write_colours(root: Path) -> None:
-    """Noisy areas of colour, images of several sizes, some pixels ignored."""
+def write_colors(root: Path) -> None:
+    """Noisy areas of color, images of several sizes, some pixels ignored."""
     (root / "names.json").write_text(json.dumps(NAMES))
     palette = np.array([ImageColor.getrgb(name) for name in NAMES], dtype=np.uint8)
     for name, background in DATASETS.items():
@@ -60,9 +60,9 @@ def config(root: Path, output: str, *changes: object) -> CfgNode:
     return cfg
 
 
-def evaluate(cfg: CfgNode, name: str) -> NearestColour:
+def evaluate(cfg: CfgNode, name: str) -> NearestColor:
     """Evaluate in all processes as the benchmark tool does; returns the model."""
-    model = NearestColour(cfg)
+    model = NearestColor(cfg)
     torch.nn.init.constant_(model.sharpness, 10.0)
     evaluator = build_evaluator(cfg, name, None)
     loader = build_test_loader(cfg, name)
@@ -83,7 +83,7 @@ def run_rank(rank: int, root: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=RANKS
     )
-    register_colours(root)
+    register_colors(root)
     told: dict[str, object] = {}
     for name in DATASETS:
         cfg = config(root, "ranks", "TEST.IMS_PER_BATCH", "2", "TEST.SAVE_PREDICTIONS", "True")
@@ -104,10 +104,10 @@ def run_rank(rank: int, root: Path) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """The folder of the datasets, registered here."""
-    folder = tmp_path_factory.mktemp("colours")
+    folder = tmp_path_factory.mktemp("colors")
     write_config(folder)  # once, here: the processes read it side by side
-    write_colours(folder)
-    register_colours(folder)
+    write_colors(folder)
+    register_colors(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DETECTRON2_DATASETS", str(folder))  # processes inherit it
         yield folder
@@ -123,14 +123,14 @@ def told(root):
     return [json.loads((root / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
 
 
-@pytest.mark.parametrize("name", ["colours", "colours_background"])
+@pytest.mark.parametrize("name", ["colors", "colors_background"])
 def test_batches_and_processes_give_the_same_counts(root, told, name):
     """Five images of five sizes: batches of 2 and 1 in one process, of 2, 1 and 2 in two."""
     alone = config(root, "alone")
     evaluate(alone, name)
     metrics, counts = results(alone, name)
     assert counts["images"] == IMAGES
-    assert counts["classes"] == (5 if name == "colours" else 4)
+    assert counts["classes"] == (5 if name == "colors" else 4)
     assert 20 < metrics["mIoU"] < 80
     batched = config(root, "batched", "TEST.IMS_PER_BATCH", "2")
     assert [len(batch) for batch in build_test_loader(batched, name)] == [2, 2, 1]
@@ -141,7 +141,7 @@ def test_batches_and_processes_give_the_same_counts(root, told, name):
 
 
 def test_the_predictions_of_all_processes_are_saved(root, told):
-    file = root / "ranks/inference/colours_background/sem_seg_predictions.json"
+    file = root / "ranks/inference/colors_background/sem_seg_predictions.json"
     saved = json.loads(file.read_text())
     assert [*dict.fromkeys(Path(entry["file_name"]).stem for entry in saved)] == list("01234")
     assert {entry["category_id"] for entry in saved} == {0, 1, 2, 3}
@@ -174,9 +174,9 @@ def test_an_error_in_one_process_is_met_by_all(told):
 def test_augmentation_is_used_on_request(root):
     changes = ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0,)")
     cfg, plain = config(root, "augmented", *changes), config(root, "alone")
-    assert len(evaluate(cfg, "colours").seen) == 2 * IMAGES
-    assert len(evaluate(plain, "colours").seen) == IMAGES
-    assert results(cfg, "colours") == results(plain, "colours")
+    assert len(evaluate(cfg, "colors").seen) == 2 * IMAGES
+    assert len(evaluate(plain, "colors").seen) == IMAGES
+    assert results(cfg, "colors") == results(plain, "colors")
 
 
 @pytest.mark.parametrize("turned_labels", [False, True])
@@ -184,20 +184,20 @@ def test_images_and_labels_can_be_taken_as_they_are_stored(root, turned_labels):
     plain, turned = config(root, "alone"), config(root, "turned")
     exif = Image.Exif()
     exif[0x0112] = 6
-    changed = [*(root / "colours/images").iterdir()]
+    changed = [*(root / "colors/images").iterdir()]
     if turned_labels:
-        changed += (root / "colours/labels").iterdir()
+        changed += (root / "colors/labels").iterdir()
     before = {path: path.read_bytes() for path in changed}
-    evaluate(plain, "colours")
+    evaluate(plain, "colors")
     try:
         for path in changed:
             Image.open(path).save(path, exif=exif)
         if turned_labels:  # as the images: nothing changes
-            evaluate(turned, "colours")
-            assert results(turned, "colours") == results(plain, "colours")
+            evaluate(turned, "colors")
+            assert results(turned, "colors") == results(plain, "colors")
         turned.INPUT.IGNORE_EXIF_ORIENTATION = True
-        evaluate(turned, "colours")
-        assert results(turned, "colours") == results(plain, "colours")
+        evaluate(turned, "colors")
+        assert results(turned, "colors") == results(plain, "colors")
     finally:
         for path, content in before.items():
             path.write_bytes(content)

@@ -162,12 +162,12 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
     assert written["sem_seg"]["mIoU_present_or_predicted"] == pytest.approx(
         results["mIoU"] * 3 / 4, rel=1e-12
     )
-    labelled = sum(int((label != 255).sum()) for label in labels)
+    labeled = sum(int((label != 255).sum()) for label in labels)
     assert written["counts"] == {
         "images": 4,
         "skipped": 0,
         "expected": None,
-        "labelled_pixels": labelled,
+        "labeled_pixels": labeled,
         "classes": 4,
         "classes_present": 3,
     }
@@ -272,7 +272,7 @@ def test_of_many_skipped_images_the_first_are_named(dataset, tmp_path, caplog):
     ("expected", "drops", "written"), [(100, False, 100), (2, True, 2), (None, False, None)]
 )
 def test_results_say_how_many_images_there_should_be(dataset, tmp_path, expected, drops, written):
-    spec = DatasetSpec("few", "none", (), expected=expected, drops_unlabelled=drops)
+    spec = DatasetSpec("few", "none", (), expected=expected, drops_unlabeled=drops)
     name = dataset([np.zeros(SIZE, np.uint8)] * 2, list("ab"), spec=spec)
     file = tmp_path / "out/results.json"
     evaluate(SemSegEvaluator(name, file), [np.zeros(SIZE, int)] * 2, 2)
@@ -315,7 +315,7 @@ def test_where_no_pixel_counts_there_are_no_figures_and_no_warnings(dataset, tmp
     assert len(results) == 8 and all(np.isnan(value) for value in results.values())
     written = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert set(written["sem_seg"].values()) == {None}
-    assert written["counts"]["labelled_pixels"] == written["counts"]["classes_present"] == 0
+    assert written["counts"]["labeled_pixels"] == written["counts"]["classes_present"] == 0
     assert not recwarn.list
 
 

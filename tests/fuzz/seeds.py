@@ -35,22 +35,22 @@ def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
 
 def _images() -> dict[str, bytes]:
     rows, columns = np.mgrid[:9, :7]
-    colour = np.stack([rows * 25, columns * 30, rows * columns * 3], axis=-1).astype(np.uint8)
-    grey16 = (rows * columns * 1000).astype(np.uint16)
+    color = np.stack([rows * 25, columns * 30, rows * columns * 3], axis=-1).astype(np.uint8)
+    gray16 = (rows * columns * 1000).astype(np.uint16)
     exif = Image.Exif()
     exif[0x0112] = 6
     return {
-        "colour.png": _encoded(colour, "PNG", exif=exif),
-        "alpha.png": _encoded(np.dstack([colour, colour[..., :1]]), "PNG"),
-        "deep.png": _encoded(grey16, "PNG"),
-        "turned.jpg": _encoded(colour, "JPEG", exif=exif),
-        "progressive.jpg": _encoded(colour, "JPEG", progressive=True),
-        "lossy.webp": _encoded(colour, "WEBP"),
-        "lossless.webp": _encoded(colour, "WEBP", lossless=True, exif=exif),
-        "turned.tif": _encoded(colour, "TIFF", tiffinfo={0x0112: 6}),
-        "packed.tif": _encoded(colour, "TIFF", compression="tiff_lzw"),
-        "colour.gif": _encoded(colour, "GIF"),
-        "colour.bmp": _encoded(colour, "BMP"),
+        "color.png": _encoded(color, "PNG", exif=exif),
+        "alpha.png": _encoded(np.dstack([color, color[..., :1]]), "PNG"),
+        "deep.png": _encoded(gray16, "PNG"),
+        "turned.jpg": _encoded(color, "JPEG", exif=exif),
+        "progressive.jpg": _encoded(color, "JPEG", progressive=True),
+        "lossy.webp": _encoded(color, "WEBP"),
+        "lossless.webp": _encoded(color, "WEBP", lossless=True, exif=exif),
+        "turned.tif": _encoded(color, "TIFF", tiffinfo={0x0112: 6}),
+        "packed.tif": _encoded(color, "TIFF", compression="tiff_lzw"),
+        "color.gif": _encoded(color, "GIF"),
+        "color.bmp": _encoded(color, "BMP"),
     }
 
 
@@ -61,7 +61,7 @@ def _labels() -> dict[str, bytes]:
     buffer = BytesIO()
     palette.save(buffer, "PNG", bits=4)
     return {
-        "grey.png": _encoded(labels, "PNG"),
+        "gray.png": _encoded(labels, "PNG"),
         "palette.png": buffer.getvalue(),
         "deep.tif": _encoded(labels.astype(np.uint16), "TIFF"),
         "packed.tiff": _encoded(labels, "TIFF", compression="tiff_deflate"),

@@ -22,7 +22,7 @@ def make_afr(reduction=4):
 
 
 def plain_afr(afr, x):
-    """AFR's formulas on the named parameters; returns the output and the regulariser."""
+    """AFR's formulas on the named parameters; returns the output and the regularizer."""
     p = dict(afr.named_parameters())
 
     def mlp(name, inputs):
@@ -48,11 +48,11 @@ def test_afr_follows_its_formula():
     afr = make_afr()
     torch.manual_seed(1)
     x = torch.randn(3, CHANNELS, 5, 7)
-    out, regulariser = afr(x)
-    expected, expected_regulariser = plain_afr(afr, x)
+    out, regularizer = afr(x)
+    expected, expected_regularizer = plain_afr(afr, x)
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(regulariser, expected_regulariser, atol=1e-7, rtol=1e-5)
-    assert out.shape == x.shape and regulariser.shape == ()
+    torch.testing.assert_close(regularizer, expected_regularizer, atol=1e-7, rtol=1e-5)
+    assert out.shape == x.shape and regularizer.shape == ()
 
 
 def test_afr_gates_each_image_by_itself():
@@ -67,13 +67,13 @@ def test_afr_trains_in_every_part_and_into_the_features():
     afr = make_afr()
     torch.manual_seed(1)
     x = torch.randn(2, CHANNELS, 4, 4, requires_grad=True)
-    out, regulariser = afr(x)
-    (out.square().mean() + regulariser).backward()
+    out, regularizer = afr(x)
+    (out.square().mean() + regularizer).backward()
     for name, parameter in afr.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
     assert x.grad.abs().sum() > 0
     (grad,) = torch.autograd.grad(afr(x)[1], x)
-    assert grad.abs().sum() > 0  # the regulariser, too, reaches the features
+    assert grad.abs().sum() > 0  # the regularizer, too, reaches the features
 
 
 def test_afr_start_values():

@@ -50,8 +50,8 @@ class PlainHPA:
         f = unit + 0.1 * moved / moved.norm()
         return f / f.norm()
 
-    def labelled(self, features, labels):
-        """(aligned feature, class) of every labelled position of the grid."""
+    def labeled(self, features, labels):
+        """(aligned feature, class) of every labeled position of the grid."""
         _, _, height, width = features.shape
         found = []
         for b in range(len(features)):
@@ -67,7 +67,7 @@ class PlainHPA:
 
     def step(self, features, labels):
         """Update the prototypes, return the mean geodesic distance."""
-        found = self.labelled(features, labels)
+        found = self.labeled(features, labels)
         for c in range(CLASSES):
             members = [f for f, label in found if label == c]
             if not members:
@@ -160,7 +160,7 @@ def test_a_batch_without_labels_gives_zero_and_finite_gradients(separation):
     assert torch.equal(hpa.prototypes, before)
 
 
-def test_labels_outside_the_classes_count_as_unlabelled():
+def test_labels_outside_the_classes_count_as_unlabeled():
     features, labels = step_inputs(0, (0, 1))
     first, second = make_hpa(), make_hpa()
     odd = labels.clone()
@@ -193,7 +193,7 @@ def test_separation_loss_is_the_cross_entropy_over_known_prototypes():
         alignment = plain.step(features, labels)
         terms = []
         known = sorted(plain.prototypes)
-        for f, label in plain.labelled(features, labels):
+        for f, label in plain.labeled(features, labels):
             scores = []
             for c in known:
                 scale = temperature * math.log1p(math.exp(hpa.log_temperatures[c].item()))

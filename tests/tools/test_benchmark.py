@@ -38,7 +38,7 @@ def measure(tmp_path, monkeypatch, capsys):
 
 
 def total(parts):
-    return sum(value for phase, value in parts.items() if phase != "optimiser")
+    return sum(value for phase, value in parts.items() if phase != "optimizer")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def total(parts):
     [
         (
             "train",
-            ["forward", "backward", "optimiser"],
+            ["forward", "backward", "optimizer"],
             {"adapters", "text tower", "image tower", "AFR", "HPA", "layer 1: classes", "loss"},
         ),
         ("eval", ["forward"], {"image tower", "cost volume", "decoder 2", "answer size"}),

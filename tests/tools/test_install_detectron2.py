@@ -146,13 +146,13 @@ def test_wheel_metadata_says_what_it_is(tmp_path: Path) -> None:
     with zipfile.ZipFile(tool.build_wheel(write_donor(tmp_path, MODULES))) as archive:
         info = f"detectron2-{tool.VERSION}.dist-info"
         metadata = message_from_bytes(archive.read(f"{info}/METADATA"))
-        licence = archive.read(f"{info}/LICENSE").decode()
+        license = archive.read(f"{info}/LICENSE").decode()
     assert metadata["Name"] == "detectron2"
     assert metadata["Version"] == "0.6+labgym.3.1.2"
     assert metadata["License"] == "Apache-2.0"
     assert "labgym" in metadata["Summary"]
     assert tuple(metadata.get_all("Requires-Dist")) == tool.REQUIRES
-    assert "Apache License" in licence
+    assert "Apache License" in license
 
 
 def test_wheel_record_has_hash_and_size_of_every_file(tmp_path: Path) -> None:

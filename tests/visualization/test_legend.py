@@ -39,7 +39,7 @@ def record_texts(monkeypatch) -> list[str]:
 
 
 def chips(legend) -> set[int]:
-    """Which of ENTRIES have their colour in the legend."""
+    """Which of ENTRIES have their color in the legend."""
     pixels = np.asarray(legend)
     return set(pixels[(pixels[..., 0] == 250) & (pixels[..., 2] == 0)][:, 1].tolist())
 

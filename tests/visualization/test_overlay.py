@@ -29,14 +29,14 @@ def halves(height: int, width: int, left: int, right: int) -> np.ndarray:
     return np.where(np.arange(width) < width // 2, left, right) * np.ones((height, 1), dtype=int)
 
 
-def test_a_colour_belongs_to_an_index():
+def test_a_color_belongs_to_an_index():
     assert palette(5).dtype == np.uint8
     np.testing.assert_array_equal(palette(1500)[:5], palette(5))
     # Pictures of one version can be laid beside those of the next.
     assert palette(3).tolist() == [[68, 136, 221], [238, 204, 0], [204, 51, 0]]
 
 
-def test_colours_differ():
+def test_colors_differ():
     assert len(np.unique(palette(1000), axis=0)) == 1000
     first = palette(12).astype(float)
     distance = np.linalg.norm(first[:, None] - first[None], axis=-1) + 1000 * np.eye(12)
@@ -45,7 +45,7 @@ def test_colours_differ():
     assert np.linalg.norm(np.diff(many, axis=0), axis=1).min() > 60
 
 
-def test_colours_repeat_beyond_the_lattice():
+def test_colors_repeat_beyond_the_lattice():
     assert palette(5000).shape == (5000, 3)
 
 
@@ -105,14 +105,14 @@ def test_the_legend_lists_what_is_there_by_area(legends):
         ("sky", "1.0%"),
         ("tree", "<0.1%"),
     ]
-    assert [entry.colour for entry in legends[0]] == [
+    assert [entry.color for entry in legends[0]] == [
         tuple(palette(4)[index].tolist()) for index in (3, 1, 0, 2)
     ]
 
 
 def test_a_picture_without_labels_says_so(legends):
     draw_overlay(np.zeros((9, 9, 3), dtype=np.uint8), np.full((9, 9), 255), NAMES)
-    assert [entry.name for entry in legends[0]] == ["no labelled pixels"]
+    assert [entry.name for entry in legends[0]] == ["no labeled pixels"]
 
 
 def test_many_classes_and_long_names_fit(legends):
@@ -132,12 +132,12 @@ def test_contact_sheet(legends):
     titles = ["image", "ground truth", "prediction"]
     sheet = contact_sheet(images, maps, NAMES, titles, alpha=1.0, panel_size=120)
     top, gap = 30, 7
-    for row, colours in (
+    for row, colors in (
         (top + 60, [(100,) * 3, palette(2)[0], palette(2)[1]]),
         (top + 120 + gap + 30, [(50,) * 3, (50,) * 3, palette(2)[1]]),
     ):
-        for column, colour in enumerate(colours):
-            assert sheet[row, column * (120 + gap) + 60].tolist() == list(colour)
+        for column, color in enumerate(colors):
+            assert sheet[row, column * (120 + gap) + 60].tolist() == list(color)
     assert [(entry.name, entry.share) for entry in legends[0]] == [("building", ""), ("sky", "")]
     assert sheet.shape[1] >= 3 * 120 + 2 * gap
 
@@ -158,5 +158,5 @@ def test_mask_images_hold_the_labels(tmp_path, classes, mode):
         assert read.mode == mode
         np.testing.assert_array_equal(np.asarray(read), labels)
         if mode == "P":
-            colours = np.array(read.getpalette()).reshape(-1, 3)[:classes]
-            np.testing.assert_array_equal(colours, palette(classes))
+            colors = np.array(read.getpalette()).reshape(-1, 3)[:classes]
+            np.testing.assert_array_equal(colors, palette(classes))

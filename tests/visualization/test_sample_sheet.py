@@ -42,9 +42,9 @@ def panels(sheet: Image.Image, index: int) -> list[np.ndarray]:
 def test_every_panel_holds_its_whole_picture_in_shape(size):
     sheet = draw_sheet("title", "remark", [sample(*size)] * 5, NAMES)
     scale = min(PANEL_HEIGHT / size[0], PANEL_WIDTH / size[1])
-    colour = blend(*sample(2, 2)[1:], palette(3), contact_sheet.LABEL_OPACITY)[0, 0]
+    color = blend(*sample(2, 2)[1:], palette(3), contact_sheet.LABEL_OPACITY)[0, 0]
     for index in range(5):
-        for panel, expected in zip(panels(sheet, index), ((60, 60, 60), colour), strict=True):
+        for panel, expected in zip(panels(sheet, index), ((60, 60, 60), color), strict=True):
             shown = (panel == expected).all(axis=-1)
             rest = (panel == PANEL_BACKGROUND).all(axis=-1)
             assert (shown | rest).all()
@@ -53,7 +53,7 @@ def test_every_panel_holds_its_whole_picture_in_shape(size):
             assert abs(height - size[0] * scale) <= 1 and abs(width - size[1] * scale) <= 1
 
 
-def test_labels_lie_over_their_images_in_the_colours_of_all_pictures():
+def test_labels_lie_over_their_images_in_the_colors_of_all_pictures():
     label = np.zeros((PANEL_HEIGHT, PANEL_WIDTH), dtype=int)
     label[:, 200:] = 2
     label[:100, :] = -1
@@ -90,7 +90,7 @@ def test_what_is_written(texts, monkeypatch):
     ((grass, sky),) = legends
     assert (grass.name, grass.share) == ("grass", "50%")
     assert (sky.name, sky.share) == ("sky", "40%")
-    assert sky.colour == tuple(palette(3)[0])
+    assert sky.color == tuple(palette(3)[0])
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (8, 2, 4)])

@@ -91,9 +91,9 @@ def write_images(folder: Path, classes: int, ignored: int) -> None:
         (folder / part).mkdir()
     grid = (SIZE[0] // REGION, SIZE[1] // REGION)
     for index in range(IMAGES):
-        colours = _enlarged(random.integers(256, size=(*grid, 3)))
+        colors = _enlarged(random.integers(256, size=(*grid, 3)))
         noise = random.normal(scale=12, size=(*SIZE, 3))
-        image = (colours + noise).clip(0, 255).astype(np.uint8)
+        image = (colors + noise).clip(0, 255).astype(np.uint8)
         cv2.imwrite(f"{folder}/i/{index}.jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         labels = random.integers(classes, size=grid)
         labels[random.random(grid) < 0.1] = ignored

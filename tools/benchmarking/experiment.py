@@ -12,7 +12,7 @@ from tools.benchmarking.flops import FlopCounter
 from tools.benchmarking.memory import PeakMemory
 from tools.benchmarking.options import Options, build_config
 from tools.benchmarking.stages import Part, Trace, observed
-from tools.benchmarking.timing import Unit, describe_unit, measure, progress, summarise, timed
+from tools.benchmarking.timing import Unit, describe_unit, measure, progress, summarize, timed
 from tools.benchmarking.workloads import Workload, machine_settings
 
 STAGE_RUNS = 3  # runs with hooks; the median one is reported
@@ -51,7 +51,7 @@ def run_model(options: Options, note: Note) -> dict[str, Any]:
         taken = measure(once, unit, options.runs, progress(note, "run", options.runs))
         result = {
             "work": workload.described,
-            "time": summarise(taken, unit),
+            "time": summarize(taken, unit),
             "unit": describe_unit(taken, unit),
             "memory": memory.read(),
         }

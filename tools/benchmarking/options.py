@@ -18,7 +18,7 @@ from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
 
 MODES = {
-    "train": "forward and backward of a training step (the optimiser's step stands apart)",
+    "train": "forward and backward of a training step (the optimizer's step stands apart)",
     "eval": "whole-image inference, text features kept",
     "slide": "sliding-window inference, text features kept",
     "text": "text tower and adapters alone, forward, and backward where they train",

@@ -21,7 +21,7 @@ from cat_seg.errors import UserError
 from cat_seg.utils.paths import REPO_ROOT
 from tools.benchmarking.options import Options, build_config
 from tools.benchmarking.stages import OTHER, Part
-from tools.benchmarking.timing import Unit, describe_unit, measure, progress, summarise
+from tools.benchmarking.timing import Unit, describe_unit, measure, progress, summarize
 from tools.benchmarking.workloads import machine_settings
 
 COMMAND = (sys.executable, "-m", "tools.benchmarking.first_result")
@@ -65,7 +65,7 @@ def run_start(options: Options, note: Callable[[str], None]) -> dict[str, Any]:
             taken = measure(once, unit, options.runs, progress(note, "process", options.runs))
     return {
         "work": work,
-        "time": summarise(taken, unit),
+        "time": summarize(taken, unit),
         "unit": describe_unit(taken, unit),
         "memory": {"kind": "resident", "peak": max(peaks)},
     }

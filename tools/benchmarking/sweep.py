@@ -28,7 +28,7 @@ PER = {
     "size": ("megapixel", lambda work: work["image_size"][0] * work["image_size"][1] / 1e6),
 }
 AXES = {"classes": "classes", "batch": "images a batch", "size": "side of the image, pixels"}
-COLOUR = "#0072b2"
+COLOR = "#0072b2"
 
 Points = Mapping[str, Mapping[str, Any]]
 
@@ -114,7 +114,7 @@ def draw(kind: str, points: Points, title: str) -> Figure:
         (panels[1, 0], "GiB", "memory of a step, GiB"),
         (panels[1, 1], "GiB each", f"GiB per {each}"),
     ):
-        axes.plot([row["value"] for row in rows], [row[key] for row in rows], "o-", color=COLOUR)
+        axes.plot([row["value"] for row in rows], [row[key] for row in rows], "o-", color=COLOR)
         axes.set_title(name, loc="left", fontsize="medium")
         axes.set_ylim(0, 1.08 * max(row[key] for row in rows))
         axes.grid(alpha=0.3)

@@ -16,7 +16,7 @@ from tools.benchmarking.stages import Part, Trace
 # Side of the square matrices whose product is the unit of time.
 UNIT_SIDES = {"cpu": 2048, "cuda": 8192}
 PRODUCTS = 3  # products per measurement of the unit; the median counts
-APART = "optimiser"  # phase that is excluded from the total
+APART = "optimizer"  # phase that is excluded from the total
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def progress(note: Callable[[str], None], what: str, runs: int) -> Callable[[Run
     return after
 
 
-def summarise(taken: list[Run], unit: Unit) -> dict[str, Any]:
+def summarize(taken: list[Run], unit: Unit) -> dict[str, Any]:
     """Summarize seconds and units of all runs, CPU-time units on a CPU, and seconds by phase."""
     summary: dict[str, Any] = {
         "seconds": spread([run.total for run in taken]),

@@ -56,9 +56,9 @@ class Workload:
         self.dtype = dtype or torch.float32
         self._autocast = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
         self._scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
-        self._optimiser = None
+        self._optimizer = None
         if self._trains:
-            self._optimiser = Trainer.build_optimizer(cfg, self.model)
+            self._optimizer = Trainer.build_optimizer(cfg, self.model)
 
     def __call__(self, trace: Trace) -> None:
         """Run one step."""
@@ -72,7 +72,7 @@ class Workload:
                 self.model(self.inputs)
 
     def _train(self, trace: Trace) -> None:
-        self._optimiser.zero_grad()
+        self._optimizer.zero_grad()
         trace.begin(FORWARD)  # work that the micro-batches share
         steps = self._accumulation
         for part in micro_batches(self.model, self.inputs, steps, self._autocast):
@@ -82,7 +82,7 @@ class Workload:
             trace.begin(BACKWARD)
             self._scaler.scale(loss).backward()
         trace.begin(APART)
-        self._scaler.step(self._optimiser)
+        self._scaler.step(self._optimizer)
         self._scaler.update()
 
     def _encode_text(self, trace: Trace) -> None:

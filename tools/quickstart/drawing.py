@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (205, 35, 40),
     "yellow": (235, 200, 30),
     "green": (25, 165, 70),
@@ -123,10 +123,10 @@ def draw_class(rng: Generator, name: str, height: int, width: int) -> np.ndarray
     if name in GROUNDS:
         return GROUNDS[name](rng, height, width)
     words = name.split()
-    colour = next(np.array(COLOURS[word], float) for word in words if word in COLOURS)
+    color = next(np.array(COLORS[word], float) for word in words if word in COLORS)
     texture = next(TEXTURES[word] for word in words if word in TEXTURES)
-    colour = colour + rng.normal(0, 10, 3)
-    return np.where(texture(rng, height, width)[..., None], PALE, colour)
+    color = color + rng.normal(0, 10, 3)
+    return np.where(texture(rng, height, width)[..., None], PALE, color)
 
 
 def _outline(rng: Generator, shape: Shape) -> np.ndarray:

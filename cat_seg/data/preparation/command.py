@@ -108,7 +108,7 @@ def _report(conversion: Conversion, states: Counter[State]) -> None:
     count = sum(1 for _ in file_names(conversion.labels, {spec.label_suffix}))
     parts = ", ".join(f"{states[state]} {state.value}" for state in State if states[state])
     print(printable(f"{spec.name}: {count} labels in {conversion.labels} ({parts})"), flush=True)
-    count += states[State.UNLABELLED]
+    count += states[State.UNLABELED]
     if spec.expected is not None and count != spec.expected:
         verdict = "files too many"
         if count < spec.expected:

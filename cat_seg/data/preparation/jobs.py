@@ -57,14 +57,14 @@ class Conversion:
         labels: folder of the label maps.
         jobs: one for each label map.
         warnings: warnings to print before the conversion, one line each.
-        drops_unlabelled: whether to skip label maps without a labeled pixel.
+        drops_unlabeled: whether to skip label maps without a labeled pixel.
     """
 
     spec: DatasetSpec
     labels: Path
     jobs: tuple[Job, ...]
     warnings: tuple[str, ...] = ()
-    drops_unlabelled: bool = False
+    drops_unlabeled: bool = False
 
 
 def splits_on_disk(finders: Sequence[Callable[[], Conversion]]) -> list[Conversion]:
@@ -89,7 +89,7 @@ class State(Enum):
 
     CONVERTED = "converted"
     KEPT = "kept as they were"  # complete, sound and not older than the sources
-    UNLABELLED = "not written, having no labelled pixel"
+    UNLABELED = "not written, having no labeled pixel"
     FAILED = "failed"
 
 
@@ -108,18 +108,18 @@ class LabelRules:
     Attributes:
         classes: labels are 0 to classes - 1.
         ignore_label: the value of all other pixels.
-        drops_unlabelled: whether to skip label maps without a labeled pixel.
+        drops_unlabeled: whether to skip label maps without a labeled pixel.
     """
 
     classes: int
     ignore_label: int
-    drops_unlabelled: bool
+    drops_unlabeled: bool
 
     @classmethod
     def of(cls, conversion: Conversion) -> LabelRules:
         """Return the rules for a conversion."""
         spec = conversion.spec
-        return cls(len(spec.label_names()), spec.ignore_label, conversion.drops_unlabelled)
+        return cls(len(spec.label_names()), spec.ignore_label, conversion.drops_unlabeled)
 
     @property
     def dtype(self) -> np.dtype:
@@ -151,9 +151,9 @@ def run_job(rules: LabelRules, job: Job) -> Outcome:
             names = " with ".join(map(str, job.sources))
             reason = str(error) or type(error).__name__
             return Outcome(State.FAILED, f"cannot convert {names}: {reason}; replace or remove it")
-    if rules.drops_unlabelled and (label == rules.ignore_label).all():
+    if rules.drops_unlabeled and (label == rules.ignore_label).all():
         job.label.unlink(missing_ok=True)
-        return Outcome(State.UNLABELLED)
+        return Outcome(State.UNLABELED)
     try:
         if image is not None:
             with atomic_write(job.image) as file:

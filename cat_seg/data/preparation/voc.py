@@ -46,4 +46,4 @@ def _find_dataset(root: Path, name: str) -> Conversion:
                 make_label=partial(look_up, raw, table),
             )
         )
-    return Conversion(spec, place.labels, tuple(jobs), place.warnings, drops_unlabelled=True)
+    return Conversion(spec, place.labels, tuple(jobs), place.warnings, drops_unlabeled=True)

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cat_seg.analysis.radius_figure import COLOURS
+from cat_seg.analysis.radius_figure import COLORS
 from cat_seg.evaluation.results.formats import signed
 from cat_seg.evaluation.results.table import COLUMNS, Row
 
@@ -48,20 +48,20 @@ def draw_chart(rows: Sequence[Row], metric: str) -> Figure | None:
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})
-    colours = _colours(measured)
+    colors = _colors(measured)
     for axes, (title, shown, quantity) in zip(grid[:, 0], panels, strict=True):
-        _draw_bars(axes, shown, columns, quantity, colours)
+        _draw_bars(axes, shown, columns, quantity, colors)
         axes.set_title(title, loc="left", fontsize="medium")
-    handles = [Patch(color=colour, label=method) for method, colour in colours.items()]
+    handles = [Patch(color=color, label=method) for method, color in colors.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False)
     return figure
 
 
-def _colours(rows: Sequence[Row]) -> dict[str, str]:
+def _colors(rows: Sequence[Row]) -> dict[str, str]:
     """Assign a color to each method; the first row's baseline is gray."""
     methods = list(dict.fromkeys(row.method for row in rows))
     methods.sort(key=lambda method: method != rows[0].baseline)
-    chosen = dict(zip(methods, cycle(COLOURS), strict=False))
+    chosen = dict(zip(methods, cycle(COLORS), strict=False))
     return {row.method: chosen[row.method] for row in rows}
 
 
@@ -70,7 +70,7 @@ def _draw_bars(
     rows: Sequence[Row],
     columns: Sequence[str],
     quantity: str,
-    colours: Mapping[str, str],
+    colors: Mapping[str, str],
 ) -> None:
     """Draw one panel; each method keeps its place in every benchmark, even if not measured."""
     width = min(GROUP / len(rows), WIDEST)
@@ -83,12 +83,12 @@ def _draw_bars(
             x = group + (place - (len(rows) - 1) / 2) * width
             value = getattr(cell, quantity)
             if value is not None:
-                axes.bar(x, value, width * 0.92, color=colours[row.method])
+                axes.bar(x, value, width * 0.92, color=colors[row.method])
                 text = f"{value:.1f}" if quantity == "mean" else signed(value)
                 _label(axes, x, value, cell.std or 0.0, text, rotation)
             if cell.std is not None and (value is not None or row.method == row.baseline):
-                colour = colours[row.method] if value is None else "black"
-                axes.errorbar(x, value or 0.0, cell.std, color=colour, linewidth=1.2, capsize=2.5)
+                color = colors[row.method] if value is None else "black"
+                axes.errorbar(x, value or 0.0, cell.std, color=color, linewidth=1.2, capsize=2.5)
     axes.margins(y=ROOM[rotation])
     if quantity == "mean":
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])

@@ -56,7 +56,7 @@ def group(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
     return groups
 
 
-def summarise(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = None) -> list[Row]:
+def summarize(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = None) -> list[Row]:
     """Make one row for the runs of each method and backbone.
 
     Args:

@@ -87,7 +87,7 @@ def write_ade150(root: Path) -> Expected:
 
 
 def ade_segments(ids: np.ndarray) -> np.ndarray:
-    """Colours of object numbers as in *_seg.png: R also tells parts, B instances."""
+    """Colors of object numbers as in *_seg.png: R also tells parts, B instances."""
     noise = np.random.default_rng(0).integers(0, 10, ids.shape)
     return np.stack([ids // 256 * 10 + noise, ids % 256, noise * 25], -1).astype(np.uint8)
 

@@ -76,7 +76,7 @@ def test_labels_are_as_expected_where_the_registration_looks(case, root, prepare
         assert f"warning: {name}: " in printed.err and "incomplete" in printed.err
 
 
-def test_unlabelled_images_are_counted_in_pas_20_alone(root, prepare, capsys):
+def test_unlabeled_images_are_counted_in_pas_20_alone(root, prepare, capsys):
     mini.write_voc(root)
     stale = root / mini.VOC / "annotations_detectron2/val/2007_000003.png"
     mini.save(stale, np.zeros((4, 6), np.uint8))
@@ -84,7 +84,7 @@ def test_unlabelled_images_are_counted_in_pas_20_alone(root, prepare, capsys):
     prepare("voc")
     assert not stale.exists()
     printed = capsys.readouterr()
-    assert "(2 converted, 1 not written, having no labelled pixel)" in printed.out
+    assert "(2 converted, 1 not written, having no labeled pixel)" in printed.out
     assert printed.err.count("3 of 1449 expected labels: incomplete") == 2
 
 

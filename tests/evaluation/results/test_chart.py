@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 
-from cat_seg.analysis.radius_figure import COLOURS
+from cat_seg.analysis.radius_figure import COLORS
 from cat_seg.evaluation.results.chart import draw_chart
 from cat_seg.evaluation.results.table import Cell, Row
 
@@ -68,15 +68,15 @@ def test_deviations_are_error_bars(panels):
     assert spans(other) == []
 
 
-def test_a_method_has_one_colour_and_the_baseline_is_grey():
+def test_a_method_has_one_color_and_the_baseline_is_gray():
     cat_seg = row("CAT-Seg", A_150=Cell(31.0, None, 1, -1.0))
     figure = draw_chart([cat_seg, *ROWS], "mIoU")
     (legend,) = figure.legends
     entries = zip(legend.get_texts(), legend.get_patches(), strict=True)
-    colours = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in entries}
-    assert list(colours) == ["CAT-Seg", "H-CLIP", "HPS-Seg"]
-    assert colours["H-CLIP"] == COLOURS[0]
-    assert len(set(colours.values())) == 3
+    colors = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in entries}
+    assert list(colors) == ["CAT-Seg", "H-CLIP", "HPS-Seg"]
+    assert colors["H-CLIP"] == COLORS[0]
+    assert len(set(colors.values())) == 3
 
 
 def test_no_measurement_gives_no_chart():

@@ -6,7 +6,7 @@ import pytest
 
 from cat_seg.errors import UserError
 from cat_seg.evaluation.results.read import read_runs
-from cat_seg.evaluation.results.table import COLUMNS, Cell, summarise
+from cat_seg.evaluation.results.table import COLUMNS, Cell, summarize
 from tests.run_folders import write_run
 
 
@@ -19,7 +19,7 @@ def rows(tmp_path):
             str(write_run(tmp_path / str(index), config, results))
             for index, (config, results) in enumerate(given)
         ]
-        return summarise(read_runs(folders), **options)
+        return summarize(read_runs(folders), **options)
 
     return rows
 

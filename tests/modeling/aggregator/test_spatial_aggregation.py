@@ -101,7 +101,7 @@ def test_windows_reach_each_other_only_through_the_shift():
     changed[0, 0, 0, 0] += torch.randn(CHANNELS)
     difference = (module(changed, guidance) - module(x, guidance)).abs().amax(dim=-1)[0, 0]
     # Its window, and from there what the shifted windows join to that window: never row 6 on,
-    # which only the cyclic shift makes neighbours of row 0.
+    # which only the cyclic shift makes neighbors of row 0.
     assert difference[5, 5] > 0
     assert difference[6:].max() < 1e-5 and difference[:, 6:].max() < 1e-5
 

@@ -51,7 +51,7 @@ def test_a_change_in_place_is_noticed(counted, index):
         assert counted.get().item() == 5 + counted.parameters[index].numel()
 
 
-def test_an_optimiser_step_is_noticed(counted):
+def test_an_optimizer_step_is_noticed(counted):
     with torch.no_grad():
         before = counted.get().item()
     counted.compute().backward()

@@ -64,7 +64,7 @@ def trained_in_text(clip):
     return adapter.get("generators", clip.text.transformer.resblocks[0].attn.v_proj.weight)
 
 
-def test_an_optimiser_step_is_seen(clip):
+def test_an_optimizer_step_is_seen(clip):
     before = features(clip)
     parameter = trained_in_text(clip)
     clip.train()

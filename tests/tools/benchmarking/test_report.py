@@ -15,7 +15,7 @@ SECONDS = {
     Part("forward", OTHER): 1.0,
     Part("forward", "a stage"): 2.0,
     Part("backward", "a stage"): 5.0,
-    Part("optimiser", OTHER): 3.0,
+    Part("optimizer", OTHER): 3.0,
 }
 FLOPS = {Part("forward", "a stage"): 4e9, Part("backward", "a stage"): 8e9}
 
@@ -45,7 +45,7 @@ def cells(text):
 def test_stages_and_their_sum():
     found = by_stage(SECONDS, FLOPS)
     assert [row["stage"] for row in found["rows"]] == [OTHER, "a stage"]
-    assert found["sum"]["seconds"] == {"forward": 3.0, "backward": 5.0, "optimiser": 3.0}
+    assert found["sum"]["seconds"] == {"forward": 3.0, "backward": 5.0, "optimizer": 3.0}
     assert found["sum"]["flops"] == {"forward": 4e9, "backward": 8e9}
 
 

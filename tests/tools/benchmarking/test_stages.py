@@ -82,7 +82,7 @@ def step(model, trace, clock):
     loss = model(x).sum()
     trace.begin("backward")
     loss.backward()
-    trace.begin("optimiser")
+    trace.begin("optimizer")
     clock.now += 0.25
     trace.end()
 
@@ -105,7 +105,7 @@ def test_forward_and_backward_go_to_the_stage_that_does_them(table):
         Part("backward", OTHER): 0,
         Part("backward", "all of it"): 7020,
         Part("backward", "one"): 10,
-        Part("optimiser", OTHER): 0.25,
+        Part("optimizer", OTHER): 0.25,
     }
     assert sum(trace.spent().values()) == clock.now
 

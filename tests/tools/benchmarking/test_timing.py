@@ -7,7 +7,7 @@ import torch
 
 from tools.benchmarking import timing
 from tools.benchmarking.stages import OTHER, Part
-from tools.benchmarking.timing import Run, Seconds, Unit, measure, spread, summarise, timed
+from tools.benchmarking.timing import Run, Seconds, Unit, measure, spread, summarize, timed
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ class Machine:
     def once(self):
         self.calls.append("step")
         parts = {Part("forward", "a"): 6.0, Part("backward", "a"): 2.0}
-        return parts | {Part("optimiser", OTHER): 100.0}, 4.0
+        return parts | {Part("optimizer", OTHER): 100.0}, 4.0
 
 
 def test_units_are_measured_between_the_runs():
@@ -38,17 +38,17 @@ def test_units_are_measured_between_the_runs():
     assert noted == taken
 
 
-def test_the_summary_leaves_the_optimiser_out_of_the_total():
+def test_the_summary_leaves_the_optimizer_out_of_the_total():
     machine = Machine()
     taken = measure(machine.once, machine, 2, lambda run: None)
-    summary = summarise(taken, machine)
+    summary = summarize(taken, machine)
     assert summary["seconds"]["all"] == [8.0, 8.0]
     assert summary["units"]["all"] == [4.0, 2.0]
     assert summary["cpu_units"]["all"] == [1.0, 0.5]
     assert {name: phase["median"] for name, phase in summary["phases"].items()} == {
         "forward": 6.0,
         "backward": 2.0,
-        "optimiser": 100.0,
+        "optimizer": 100.0,
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tools.quickstart.classes import load_classes
-from tools.quickstart.drawing import COLOURS, GROUNDS, TEXTURES, Shape, draw_class, draw_scene
+from tools.quickstart.drawing import COLORS, GROUNDS, TEXTURES, Shape, draw_class, draw_scene
 
 CLASSES = load_classes()
 
@@ -23,7 +23,7 @@ def test_labels_follow_the_shapes() -> None:
     assert label[90, 90] == 19
 
 
-def test_a_shape_has_its_colour_and_stays_inside_its_outline() -> None:
+def test_a_shape_has_its_color_and_stays_inside_its_outline() -> None:
     names = ("water", "plain red shape")
     bare, _ = draw_scene(np.random.default_rng(1), names, 0, [], 64)
     image, label = draw_scene(np.random.default_rng(1), names, 0, [Shape(1, 32, 32, 12)], 64)
@@ -62,12 +62,12 @@ def test_the_seed_fixes_every_pixel() -> None:
 
 
 @pytest.mark.parametrize("ground", GROUNDS)
-def test_grounds_are_told_apart_by_their_colour(ground: str) -> None:
-    def mean_colour(name: str, seed: int) -> np.ndarray:
+def test_grounds_are_told_apart_by_their_color(ground: str) -> None:
+    def mean_color(name: str, seed: int) -> np.ndarray:
         return draw_class(np.random.default_rng(seed), name, 64, 64).mean(axis=(0, 1))
 
     distances = {
-        other: np.linalg.norm(mean_colour(ground, 0) - mean_colour(other, 1)) for other in GROUNDS
+        other: np.linalg.norm(mean_color(ground, 0) - mean_color(other, 1)) for other in GROUNDS
     }
     assert min(distances, key=distances.get) == ground
 
@@ -75,20 +75,20 @@ def test_grounds_are_told_apart_by_their_colour(ground: str) -> None:
 @pytest.mark.parametrize(
     ("texture", "pale"), [("plain", 0), ("striped", 0.5), ("checked", 0.5), ("dotted", 0.2)]
 )
-def test_textures_mix_the_colour_with_a_pale_one(texture: str, pale: float) -> None:
+def test_textures_mix_the_color_with_a_pale_one(texture: str, pale: float) -> None:
     canvas = draw_class(np.random.default_rng(3), f"{texture} black shape", 96, 96)
     assert (canvas.mean(axis=2) > 128).mean() == pytest.approx(pale, abs=0.1)
 
 
-def test_every_colour_and_texture_is_seen_and_every_pair_has_a_name() -> None:
+def test_every_color_and_texture_is_seen_and_every_pair_has_a_name() -> None:
     pairs = set()
     for name in CLASSES.names:
         words = name.split()
         if name not in GROUNDS:
-            pairs.add((*(set(words) & set(COLOURS)), *(set(words) & set(TEXTURES))))
-    assert len(pairs) == len(COLOURS) * len(TEXTURES) == 24
+            pairs.add((*(set(words) & set(COLORS)), *(set(words) & set(TEXTURES))))
+    assert len(pairs) == len(COLORS) * len(TEXTURES) == 24
 
     seen = " ".join(CLASSES.seen).split()
-    assert set(COLOURS) | set(TEXTURES) | set(GROUNDS) <= set(seen)
+    assert set(COLORS) | set(TEXTURES) | set(GROUNDS) <= set(seen)
     assert len(CLASSES.unseen) == 6
     assert CLASSES.seen + CLASSES.unseen == CLASSES.names

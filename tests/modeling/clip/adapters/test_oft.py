@@ -202,7 +202,7 @@ def test_vit_b_16_trains_7867824_parameters():
     assert sum(p.numel() for p in adapter.parameters() if p.requires_grad) == 7_867_824
 
 
-def test_other_sizes_generalise():
+def test_other_sizes_generalize():
     with torch.device("meta"):
         adapter = OrthogonalAdapter(Architecture.from_name("ViT-L/14@336px"))
     # 768 / 128 text and 1024 / 128 image slots; four rows for each of the 24 image blocks.

@@ -1,4 +1,4 @@
-"""A stand-in model for tests: each class is the colour that its first name names."""
+"""A stand-in model for tests: each class is the color that its first name names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cat_seg.data import load_vocabulary
 
 CONFIG = """
 MODEL:
-  META_ARCHITECTURE: NearestColour
+  META_ARCHITECTURE: NearestColor
   DEVICE: cpu
   SEM_SEG_HEAD:
     TRAIN_CLASS_JSON: {train}
@@ -29,8 +29,8 @@ VERSION: 2
 
 
 @META_ARCH_REGISTRY.register()
-class NearestColour(nn.Module):
-    """Answers with exp(-sharpness * distance to the class's colour); untrained, all are equal."""
+class NearestColor(nn.Module):
+    """Answers with exp(-sharpness * distance to the class's color); untrained, all are equal."""
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -46,10 +46,10 @@ class NearestColour(nn.Module):
         assert not self.training
         self.seen += batch
         first_names = [name.split(",")[0].strip() for name in self.vocabulary]
-        colours = torch.tensor([ImageColor.getrgb(name) for name in first_names]) / 255
+        colors = torch.tensor([ImageColor.getrgb(name) for name in first_names]) / 255
         answers = []
         for entry in batch:
-            difference = entry["image"][None] / 255 - colours[:, :, None, None]
+            difference = entry["image"][None] / 255 - colors[:, :, None, None]
             maps = torch.exp(-self.sharpness * difference.norm(dim=1))
             size = (entry["height"], entry["width"])
             maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
