@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make the label maps of the benchmark A-150: ADE20K, scene parsing challenge, validation.
+"""Make the label maps of A-150 and its training set: ADE20K, scene parsing challenge.
 
 See datasets/README.md for what to download and where to put it.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -54,7 +55,8 @@ class PeakMemory:
 def resident(field: str, status: Path = _STATUS) -> int:
     """Return resident memory in bytes: current ("VmRSS") or peak ("VmHWM")."""
     if not status.exists():  # not Linux: only the peak is available
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     for line in status.read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:

@@ -69,7 +69,7 @@ class Architecture:
             patch_size=patch,
             pretrained_grid=size // patch,
             context_length=text.get("context_length", 77),
-            vocab_size=text.get("vocab_size", 49408),
+            vocab_size=text.get("vocab_size", TOKENS),
         )
 
 
