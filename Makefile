@@ -25,9 +25,10 @@ test: lint ## run the linter and every test, with the coverage of cat_seg
 test-fast: lint ## run the linter and the quick tests, for everyday work
 	$(RUN) -m pytest -q -m "not slow"
 
-lint: $(READY_DEV) ## check style and formatting
+lint: $(READY_DEV) ## check style, formatting and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 fuzz: $(READY_DEV) ## damage files and read them for ten minutes; what breaks goes to output/fuzz
 	$(RUN) -m tests.fuzz --minutes 10
