@@ -37,6 +37,9 @@ class CATSeg(nn.Module):
         ignore_value: label value of unlabeled pixels.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     @configurable
     def __init__(
         self,
@@ -196,8 +199,8 @@ class CATSeg(nn.Module):
         """Return normalized images (B, 3, H, W) and labels (B, H, W), padded to one size."""
         images = [self._normalize(entry["image"]) for entry in batched_inputs]
         labels = [self._mark_unlabeled(entry["sem_seg"]) for entry in batched_inputs]
-        common = tuple(max(image.shape[axis] for image in images) for axis in (1, 2))
-        common = padded_size(common, self.size_divisibility)
+        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+        common = padded_size((height, width), self.size_divisibility)
         targets = torch.stack([pad(label, common, UNLABELED) for label in labels])
         return torch.stack([pad(image, common) for image in images]), targets
 
@@ -215,7 +218,7 @@ class CATSeg(nn.Module):
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def _segment_whole(self, images: list[Tensor], outputs: list[tuple[int, int]]) -> list[Tensor]:
-        sizes = [tuple(image.shape[-2:]) for image in images]
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         padded = [padded_size(size, self.size_divisibility) for size in sizes]
         size_in = self.sem_seg_head.encoder.input_size
         inputs = [

@@ -84,6 +84,7 @@ class EnhancedCATSeg(CATSeg):
 
     def _class_sums(self, parts: Sequence[list[dict[str, Any]]]) -> Tensor:
         """Return HPA's `class_sums` over all parts."""
+        assert self.hpa is not None
         head = self.sem_seg_head
         sums = []
         with torch.no_grad():

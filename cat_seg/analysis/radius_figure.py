@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,6 +48,7 @@ def draw_radii(distributions: Distributions, trajectories: Trajectories, title: 
     if title:
         figure.suptitle(title)
     panels = figure.subplots(len(rows), len(sides), squeeze=False, sharex="col")
+    draw: Callable[[Axes, Any, Mapping[str, str]], None]
     for measured, row in zip(rows, panels, strict=True):
         for axes, side in zip(row, sides, strict=True):
             draw = _draw_distributions if side is distributions else _draw_trajectories
@@ -76,7 +78,7 @@ def _draw_distributions(
         violin = axes.violinplot(
             values, [height], orientation="horizontal", widths=0.8, showextrema=False
         )
-        violin["bodies"][0].set(facecolor=color, alpha=0.3)
+        violin["bodies"][0].set(facecolor=color, alpha=0.3)  # type: ignore[index]  # it is a list
         if len(values) <= MOST_DOTS:
             # Deterministic, evenly spread jitter.
             offsets = (np.arange(len(values)) * 0.618 % 1 - 0.5) * 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class RadiusLogger(HookBase):
             images: (3, H, W), in 0..255.
         """
         self._period = period
-        self._model = getattr(model, "module", model)
+        self._model: Any = getattr(model, "module", model)
         self._vocabularies = vocabularies
         self._images = images
 

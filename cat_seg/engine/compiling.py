@@ -6,13 +6,15 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from cat_seg.errors import UserError
 
+if TYPE_CHECKING:
+    from cat_seg.cat_seg_model import CATSeg
 
-def compile_aggregator(model: nn.Module, backend: str = "inductor") -> None:
+
+def compile_aggregator(model: CATSeg, backend: str = "inductor") -> None:
     """Compile the aggregator of a model in place, so that parameters keep their names.
 
     The aggregator does most of the small element-wise work, which compilation fuses, and it is a

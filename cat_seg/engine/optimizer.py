@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.config import CfgNode
@@ -12,12 +12,15 @@ from detectron2.solver.build import (
     maybe_add_gradient_clipping,
     reduce_param_groups,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from cat_seg.configuration.checks import check_choice
 
+if TYPE_CHECKING:
+    from cat_seg.cat_seg_model import CATSeg
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+
+def build_optimizer(cfg: CfgNode, model: CATSeg) -> torch.optim.Optimizer:
     """Build AdamW or SGD for the trainable parameters of `model`.
 
     Args:
@@ -47,7 +50,7 @@ def _plain_optimizer(cfg: CfgNode, groups: list[dict[str, Any]]) -> torch.optim.
     return torch.optim.AdamW(groups)
 
 
-def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(cfg: CfgNode, model: CATSeg) -> list[dict[str, Any]]:
     """Return one group per pair of learning rate and weight decay, in a fixed order.
 
     Norm layers use WEIGHT_DECAY_NORM, nn.Embedding uses WEIGHT_DECAY_EMBED, and all others use
@@ -74,7 +77,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     return reduce_param_groups(params)
 
 
-def _trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+def _trainable(parameters: Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter in parameters if parameter.requires_grad]
 
 

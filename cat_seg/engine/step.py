@@ -21,7 +21,7 @@ Batch = list[dict[str, Any]]
 
 
 def micro_batches(
-    model: nn.Module, batch: Batch, steps: int, autocast: torch.autocast
+    model: Any, batch: Batch, steps: int, autocast: torch.autocast
 ) -> Iterator[Batch]:
     """Split a training batch for gradient accumulation.
 
@@ -29,6 +29,7 @@ def micro_batches(
     it. `model` may be distributed; processes then reduce their gradients with the last part.
 
     Args:
+        model: an nn.Module with CATSeg's `accumulated_batch`, or its DistributedDataParallel.
         steps: number of equal parts.
     """
     if steps == 1:
@@ -56,6 +57,8 @@ class StepTrainer(SimpleTrainer):
     (detectron2's AMPTrainer needs CUDA.) The optimizer clips gradients in its own step, which
     GradScaler calls after it has unscaled them.
     """
+
+    _data_loader_iter_obj: Any
 
     def __init__(
         self,
@@ -144,7 +147,7 @@ class StepTrainer(SimpleTrainer):
 
     def _back_propagate(self, batch: Batch) -> dict[str, Tensor]:
         """Add up the gradients of all micro-batches; return the mean of each loss."""
-        means: Counter[str] = Counter()
+        means: Any = Counter()  # of tensors; typeshed knows counts of int only
         steps = self._accumulation_steps
         for part in micro_batches(self.model, batch, steps, self._autocast):
             means.update(self._add_gradients(part, steps))

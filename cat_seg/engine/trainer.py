@@ -20,6 +20,7 @@ from torch import nn
 
 import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.analysis.radius_hook import radius_loggers
+from cat_seg.cat_seg_model import CATSeg
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.configuration.checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
@@ -43,7 +44,7 @@ FINAL = "model_final"  # PeriodicCheckpointer's name for the checkpoint of the l
 
 
 def _is_unexplained(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and explain(record.exc_info[1]))
+    return not (record.exc_info and record.exc_info[1] and explain(record.exc_info[1]))
 
 
 # detectron2 logs every error that ends training, with a traceback. Errors that `explain` covers
@@ -57,6 +58,8 @@ class Trainer(DefaultTrainer):
     A run that was stopped and resumed gives the same losses and weights as one that never stopped,
     bit for bit on a CPU.
     """
+
+    iter: int
 
     def __init__(self, cfg: CfgNode) -> None:
         """Build model, optimizer, loader and hooks.
@@ -229,13 +232,14 @@ class Trainer(DefaultTrainer):
         # Evaluation takes long. Save everything first, so that it can be interrupted.
         self._stop.save()
         before = rng_state()
-        with self._stop.before_each_call(getattr(self.model, "module", self.model)):
+        model: Any = getattr(self.model, "module", self.model)
+        with self._stop.before_each_call(model):
             self._last_eval_results = self.test(self.cfg, self.model)
         set_rng_state(before)
         return self._last_eval_results
 
     @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
+    def build_model(cls, cfg: CfgNode) -> CATSeg:
         """Build the model, compiled if configured, and log how many CLIP parameters are trained.
 
         Raises:
@@ -258,7 +262,7 @@ class Trainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    def build_optimizer(cls, cfg: CfgNode, model: CATSeg) -> torch.optim.Optimizer:
         """See `cat_seg.engine.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
 

@@ -21,6 +21,8 @@ class SemanticSegmentorWithTTA(nn.Module):
     mirrored. Copies are segmented one at a time, and only the sum of the probabilities is kept.
     """
 
+    model: Any  # has the interface of CATSeg
+
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         """Wrap `model`, which has the interface of CATSeg.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
-from torch import nn
 
 from cat_seg.data import build_test_loader
 from cat_seg.data.vocabularies import check_class_list
@@ -45,8 +45,13 @@ def check_test_datasets(cfg: CfgNode) -> None:
 
 
 @contextmanager
-def using_vocabulary(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Put `model` in eval mode with the class names `names`, and restore both afterwards."""
+def using_vocabulary(model: Any, names: Sequence[str]) -> Iterator[None]:
+    """Put `model` in eval mode with the class names `names`, and restore both afterwards.
+
+    Args:
+        model: an nn.Module with CATSeg's `vocabulary` and `set_vocabulary`.
+        names: the class names.
+    """
     with inference_context(model):
         before = model.vocabulary
         model.set_vocabulary(names)

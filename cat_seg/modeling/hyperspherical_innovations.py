@@ -55,6 +55,7 @@ class AdaptiveFeatureRectification(nn.Module):
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, nn.Linear | nn.Conv2d):
+                assert module.bias is not None
                 nn.init.constant_(module.bias, 2.0)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +93,9 @@ class HypersphericalPrototypeAlignment(nn.Module):
             train.
     """
 
+    prototypes: Tensor
+    prototype_initialized: Tensor
+
     def __init__(
         self,
         classes: int,
@@ -108,6 +112,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
             nn.Linear(channels, channels // 4), nn.ReLU(), nn.Linear(channels // 4, channels)
         )
         for layer in (self.alignment_proj[0], self.alignment_proj[2]):
+            assert isinstance(layer, nn.Linear)
             nn.init.xavier_uniform_(layer.weight, gain=0.1)
             nn.init.zeros_(layer.bias)
         self.log_temperatures = nn.Parameter(torch.zeros(classes), separation_weight > 0)

@@ -97,6 +97,7 @@ class Aggregator(nn.Module):
         )
         self.head = nn.Conv2d(decoder_channels[1], 1, 3, padding=1)
         if output_bias is not None:
+            assert self.head.bias is not None
             nn.init.constant_(self.head.bias, output_bias)
 
     def forward(self, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:

@@ -39,6 +39,7 @@ class DecoderStage(nn.Module):
             Kernel (C, out, 4, 4) and bias (B, 1, out, 2H, 2W) of the merged transposed convolution.
         """
         upsampled = self.up.out_channels
+        assert self.up.bias is not None
         bias = self.up.bias[:, None, None].expand(len(guidance), -1, *guidance.shape[-2:])
         shared = self.conv1(torch.cat([bias.to(guidance.dtype), guidance], dim=1))
         kernel = F.conv2d(self.up.weight, self.conv1.weight[:, :upsampled], padding=2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,10 @@ class SwinBlock(nn.Module):
         shift: cyclic shift of the windows in tokens, 0 for none.
         recompute_mlp: save only the MLP's input for the backward pass and recompute the rest.
     """
+
+    order: Tensor
+    inverse: Tensor
+    mask: Tensor | None
 
     def __init__(
         self,
@@ -114,6 +119,8 @@ class SpatialAggregation(nn.Module):
             the MLPs are recomputed.
     """
 
+    blocks: Sequence[SwinBlock]
+
     def __init__(
         self,
         channels: int,
@@ -128,10 +135,11 @@ class SpatialAggregation(nn.Module):
         shift = window // 2 if min(grid) > window else 0
         window = min(window, *grid)
         self.guidance_norm = nn.LayerNorm(guidance_channels)
-        self.blocks = nn.ModuleList(
+        blocks = nn.ModuleList(
             SwinBlock(channels, guidance_channels, heads, grid, window, s, not recompute)
             for s in (0, shift)
         )
+        self.blocks = cast("Sequence[SwinBlock]", blocks)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Aggregate x (B, T, H, W, C) with appearance guidance (B, H, W, C')."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -43,4 +43,4 @@ class ParameterCache(Generic[R]):
         key = (request, state, autocast, torch.is_inference_mode_enabled())
         if key != self._key:
             self._result, self._key = compute(), key
-        return self._result
+        return cast(R, self._result)  # None only if R allows it

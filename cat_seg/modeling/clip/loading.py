@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import open_clip
 import torch
@@ -30,6 +31,8 @@ KEY = "MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
 HUB_FILE = "open_clip_model.safetensors"
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=nn.Module)
 
 
 @ENCODER_REGISTRY.register()
@@ -82,7 +85,7 @@ def build_clip(
     return clip
 
 
-def _zeros(tower: nn.Module) -> nn.Module:
+def _zeros(tower: T) -> T:
     tower = tower.to_empty(device="cpu")
     with torch.no_grad():
         for parameter in tower.parameters():

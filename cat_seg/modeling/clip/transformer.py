@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Attend within each sequence of x, (B, N, C) to (B, N, C)."""
         q = F.linear(x, weights.query, self.q_proj.bias)
-        mixed = F.scaled_dot_product_attention(
+        mixed = F.scaled_dot_product_attention(  # type: ignore[arg-type]  # * is of two tensors
             self._split(q), *(self._split(t) for t in self._keys_values(x, weights))
         )
         return self._out(mixed, weights)
@@ -62,7 +62,9 @@ class SelfAttention(nn.Module):
         q = F.linear(x, weights.query, self.q_proj.bias)
         # F.embedding gathers rows: first nodes into paths (N, L, C), finally one slot per node.
         on_paths = (F.embedding(tree.paths, t) for t in (q, *self._keys_values(x, weights)))
-        mixed = F.scaled_dot_product_attention(*map(self._split, on_paths), is_causal=True)
+        mixed = F.scaled_dot_product_attention(  # type: ignore[arg-type, misc]  # * is of three
+            *map(self._split, on_paths), is_causal=True
+        )
         mixed = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
         return F.linear(F.embedding(tree.slots, mixed), weights.out, self.out_proj.bias)
 
@@ -139,11 +141,12 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """Stack of transformer blocks. In all methods, `weights` holds one entry per block."""
 
+    resblocks: Sequence[TransformerBlock]
+
     def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(
-            TransformerBlock(spec, quick_gelu) for _ in range(spec.layers)
-        )
+        blocks = nn.ModuleList(TransformerBlock(spec, quick_gelu) for _ in range(spec.layers))
+        self.resblocks = cast("Sequence[TransformerBlock]", blocks)
 
     def attention_weights(self) -> list[AttentionWeights]:
         """Return the pretrained attention weights, one entry per block."""

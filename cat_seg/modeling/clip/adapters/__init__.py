@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from detectron2.config import CfgNode, get_cfg
-from torch import nn
 
 from cat_seg.config import add_cat_seg_config
 from cat_seg.errors import UserError
@@ -14,7 +14,10 @@ from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
 from cat_seg.modeling.clip.adapters.hyperbolic import HyperbolicAdapter, HyperbolicSettings
 from cat_seg.modeling.clip.adapters.oft import OrthogonalAdapter
 from cat_seg.modeling.clip.architecture import Architecture
-from cat_seg.modeling.clip.transformer import Transformer
+
+if TYPE_CHECKING:
+    from cat_seg.modeling.clip.image_tower import ImageTower
+    from cat_seg.modeling.clip.text_tower import TextTower
 
 __all__ = [
     "FINE_TUNINGS",
@@ -75,11 +78,11 @@ class FineTuning:
             model = add_cat_seg_config(get_cfg()).MODEL
         return self.adapter(architecture, model)
 
-    def mark_trainable(self, text: nn.Module, image: nn.Module) -> None:
+    def mark_trainable(self, text: TextTower, image: ImageTower) -> None:
         """Freeze both towers, except for the parameters that train and receive gradients."""
-        for tower, prefixes in ((text, self.text), (image, self.image)):
+        towers = ((text, text.transformer, self.text), (image, image.transformer, self.image))
+        for tower, transformer, prefixes in towers:
             tower.requires_grad_(False)
-            transformer: Transformer = tower.transformer
             for block in transformer.resblocks:
                 for name, parameter in block.named_parameters():
                     parameter.requires_grad_(name.startswith(prefixes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -11,7 +11,10 @@ from torch import nn
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.transformer import AttentionWeights
 
-S = TypeVar("S")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
 
 
 class TowerWeights(NamedTuple):

@@ -83,6 +83,6 @@ class HyperbolicAdapter(Adapter):
         with torch.autocast(matrices.device.type, enabled=False):
             for weights, blocks in zip(frozen, matrices, strict=True):
                 points = poincare.exp0(torch.stack(weights[:3]), c)
-                moved = poincare.log0(poincare.mobius_matvec(blocks, points, c), c)
-                adapted.append(AttentionWeights(*moved, weights.out))
+                query, key, value = poincare.log0(poincare.mobius_matvec(blocks, points, c), c)
+                adapted.append(AttentionWeights(query, key, value, weights.out))
         return adapted

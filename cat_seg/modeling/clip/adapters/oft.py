@@ -84,9 +84,10 @@ def cayley(matrices: Tensor) -> Tensor:
 
 def _multiply(frozen: AttentionWeights, blocks: Tensor) -> AttentionWeights:
     """Multiply q, k, v on the input side, out on the output side, by (4, slots, 128, 128)."""
-    sides = [_times_block_diagonal(w, b) for w, b in zip(frozen[:3], blocks[:3], strict=True)]
+    inputs = zip(frozen[:3], blocks[:3], strict=True)
+    query, key, value = (_times_block_diagonal(w, b) for w, b in inputs)
     out = _times_block_diagonal(frozen.out.T, blocks[3].transpose(1, 2)).T
-    return AttentionWeights(*sides, out)
+    return AttentionWeights(query, key, value, out)
 
 
 def _times_block_diagonal(weight: Tensor, blocks: Tensor) -> Tensor:
