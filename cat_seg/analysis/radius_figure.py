@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -48,11 +48,12 @@ def draw_radii(distributions: Distributions, trajectories: Trajectories, title: 
     if title:
         figure.suptitle(title)
     panels = figure.subplots(len(rows), len(sides), squeeze=False, sharex="col")
-    draw: Callable[[Axes, Any, Mapping[str, str]], None]
     for measured, row in zip(rows, panels, strict=True):
         for axes, side in zip(row, sides, strict=True):
             draw = _draw_distributions if side is distributions else _draw_trajectories
-            shown = {name: model[measured] for name, model in side.items() if measured in model}
+            shown: dict[str, Any] = {
+                name: model[measured] for name, model in side.items() if measured in model
+            }
             if shown:
                 draw(axes, shown, colors)
             else:

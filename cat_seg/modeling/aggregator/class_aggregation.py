@@ -92,8 +92,11 @@ class ClassAggregation(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = LinearAttention(channels, guidance_channels, heads)
         self.norm2 = nn.LayerNorm(channels)
-        activation = partial(nn.ReLU, inplace=True)
-        self.mlp = Mlp(channels, 4 * channels, act_layer=activation)  # type: ignore[arg-type]  # timm calls it
+        self.mlp = Mlp(
+            channels,
+            4 * channels,
+            act_layer=partial(nn.ReLU, inplace=True),  # type: ignore[arg-type]  # timm calls it
+        )
         self.padding_token = nn.Parameter(torch.zeros(1, 1, channels), train_padding)
         self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_channels), train_padding)
 

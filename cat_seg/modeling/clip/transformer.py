@@ -52,9 +52,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Attend within each sequence of x, (B, N, C) to (B, N, C)."""
         q = F.linear(x, weights.query, self.q_proj.bias)
-        mixed = F.scaled_dot_product_attention(  # type: ignore[arg-type]  # * is of two tensors
-            self._split(q), *(self._split(t) for t in self._keys_values(x, weights))
-        )
+        heads = (self._split(t) for t in (q, *self._keys_values(x, weights)))
+        mixed = F.scaled_dot_product_attention(*heads)  # type: ignore[arg-type]  # three tensors
         return self._out(mixed, weights)
 
     def forward_tree(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
@@ -62,9 +61,8 @@ class SelfAttention(nn.Module):
         q = F.linear(x, weights.query, self.q_proj.bias)
         # F.embedding gathers rows: first nodes into paths (N, L, C), finally one slot per node.
         on_paths = (F.embedding(tree.paths, t) for t in (q, *self._keys_values(x, weights)))
-        mixed = F.scaled_dot_product_attention(  # type: ignore[arg-type, misc]  # * is of three
-            *map(self._split, on_paths), is_causal=True
-        )
+        qkv = map(self._split, on_paths)
+        mixed = F.scaled_dot_product_attention(*qkv, is_causal=True)  # type: ignore[arg-type, misc]
         mixed = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
         return F.linear(F.embedding(tree.slots, mixed), weights.out, self.out_proj.bias)
 
