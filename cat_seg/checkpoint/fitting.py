@@ -106,7 +106,7 @@ def load_converted(
     _check_same_model(own, converted, strict)
     _refuse(own, converted, checked)
     _load_fitting(load, own, converted, compared.reshaped, assign)
-    model.load_format = found
+    model.load_format = found  # type: ignore[assignment]  # modules may have any attribute
     unplaced = [converted.sources[name] for name in compared.foreign + compared.reshaped]
     return _IncompatibleKeys(compared.missing + compared.reshaped, converted.unused + unplaced)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class StoredType:
 
     def __init__(self, code: str, *_: Any) -> None:
         self._code = code if _NUMBERS.fullmatch(str(code)) else None
-        self._order = "="
+        self._order: Literal["<", ">", "=", "|"] = "="
 
     def __setstate__(self, state: tuple) -> None:
         if state[1] in _BYTE_ORDERS:

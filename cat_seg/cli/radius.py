@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.utils.logger import setup_logger
-from torch import Tensor, nn
+from torch import Tensor
 
 from cat_seg.analysis.radius import (
     IMAGE,
@@ -25,6 +25,7 @@ from cat_seg.analysis.radius import (
     read_trajectories,
 )
 from cat_seg.analysis.radius_figure import draw_radii
+from cat_seg.cat_seg_model import CATSeg
 from cat_seg.checkpoint import Checkpointer
 from cat_seg.data import parse_vocabulary, read_image
 from cat_seg.engine import Trainer, load_config
@@ -112,12 +113,12 @@ def vocabulary_name(text: str) -> str:
     return path.stem if path.suffix.lower() in (".json", ".txt") else text.strip()
 
 
-def load_model(config: str, weights: str, overrides: Sequence[str]) -> nn.Module:
+def load_model(config: str, weights: str, overrides: Sequence[str]) -> CATSeg:
     """Build the model of a config and load a checkpoint, unless `weights` is START."""
     chosen = "" if weights == START else weights
     cfg = load_config(config, [*overrides, "MODEL.WEIGHTS", chosen])
     check_device(cfg)
-    model = Trainer.build_model(cfg).eval()
+    model = cast(CATSeg, Trainer.build_model(cfg).eval())
     Checkpointer(model, averaged=cfg.MODEL.WEIGHTS_EMA).load(cfg.MODEL.WEIGHTS)
     return model
 

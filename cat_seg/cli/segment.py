@@ -180,8 +180,8 @@ def run(args: argparse.Namespace) -> int:
             progress.write(f"skipped: image {printable(path)}: {error}", file=sys.stderr)
             skipped += 1
             continue
-        for end, content in pictures.items():
-            _write(args.output / f"{name}{end}.png", content)
+        for end, picture in pictures.items():
+            _write(args.output / f"{name}{end}.png", picture)
     drawn = len(images) - skipped
     print(printable(f"{drawn} of {len(images)} images drawn in {args.output}"))
     return skipped

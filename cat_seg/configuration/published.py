@@ -86,7 +86,7 @@ def check_published(values: Mapping[str, Any], clip: str) -> list[str]:
     Raises:
         UserError: naming the key with an unsupported value, and the supported value.
     """
-    found = {}
+    found: dict[str, None] = {}
     for key, value in values.items():
         if key in FIXED and value != FIXED[key]:
             raise UserError(f"{key} is {value!r}; this project only has {FIXED[key]!r}")

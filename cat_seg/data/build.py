@@ -230,7 +230,7 @@ class _RaisingLoader(DataLoader):
     instead of one line.
     """
 
-    def __iter__(self) -> Iterator[list[Record]]:
+    def __iter__(self) -> Iterator[list[Record]]:  # type: ignore[override]  # not PyTorch's type
         for batch in super().__iter__():
             for sample in batch:
                 if isinstance(sample, UserError):
@@ -241,7 +241,7 @@ class _RaisingLoader(DataLoader):
 class _ReportingLoader(DataLoader):
     """A DataLoader that yields {"unreadable": message} for each sample that failed."""
 
-    def __iter__(self) -> Iterator[list[Record]]:
+    def __iter__(self) -> Iterator[list[Record]]:  # type: ignore[override]  # not PyTorch's type
         for batch in super().__iter__():
             yield [
                 {"unreadable": str(sample)} if isinstance(sample, UserError) else sample

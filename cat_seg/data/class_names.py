@@ -37,7 +37,7 @@ def check_names(names: object, source: str) -> list[str]:
             duplicates; or a name is longer than LONGEST_NAME, has no visible character before its
             first comma, or has control characters.
     """
-    _check_type(names, source)
+    names = _check_type(names, source)
     if not names:
         raise UserError(f"{source} has no class names; list at least one")
     if len(names) > MOST_NAMES:
@@ -69,13 +69,15 @@ def list_names(names: Iterable[str], source: str) -> list[str]:
     return check_names(listed, source)
 
 
-def _check_type(names: object, source: str) -> None:
+def _check_type(names: object, source: str) -> list[str]:
+    """Return `names` if it is a list of strings."""
     expected = f"{source} is not a list of class names like {EXAMPLE}"
     if not isinstance(names, list):
         raise UserError(f"{expected} but {_kind(names)}; write the names alone, in index order")
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise UserError(f"{expected}: entry {index} is {_kind(name)}; write a name in quotes")
+    return names
 
 
 def _kind(value: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -88,7 +89,7 @@ class CustomSpec(DatasetSpec):
                 f"class; with {self.table_key or 'LABEL_OTHERS'}, leave it out or set it to 255"
             )
         values = self.table or [(index - self.shift,) for index in range(classes)]
-        ignored = () if self.table_key == "LABEL_COLORS" else {self.ignore_label}
+        ignored = set() if self.table_key == "LABEL_COLORS" else {self.ignore_label}
         if self.table_key == "LABEL_SHIFT":
             ignored |= set(range(-self.shift))
         return LabelValues.listed(
@@ -210,8 +211,9 @@ def _table(name: str, node: CfgNode, tables: Sequence[str]) -> tuple[tuple[int, 
     table = []
     for entry in node[key]:
         one = read(entry)
-        codes = _several(entry, read) if one is None else [one]
-        if not codes or None in codes:
+        found = _several(entry, read) if one is None else [one]
+        codes = [code for code in found if code is not None]
+        if not codes or None in found:
             raise UserError(
                 f"{_NODE}.{name}.{key} has the entry {entry!r}; it takes {_KEYS[key][2]}"
             )
@@ -238,4 +240,4 @@ def _color(value: object) -> int | None:
         and len(value) == 3
         and all(type(part) is int and 0 <= part <= 255 for part in value)
     )
-    return int(color_codes(value)) if is_color else None
+    return int(color_codes(np.asarray(value))) if is_color else None

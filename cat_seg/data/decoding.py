@@ -8,12 +8,15 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from cat_seg.errors import UserError
+
+if TYPE_CHECKING:  # at run time, Pillow imports its plugins itself
+    from PIL.TiffImagePlugin import TiffImageFile
 
 # Without a handler, Python prints Pillow's log messages about broken files.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -77,9 +80,10 @@ def decode(kind: str, path: str, ignore_orientation: bool = False) -> Decoded:
         if not is_turned:  # after loading, since PNG files may store EXIF data after the pixels
             orientation = _orientation(image)
         turns = _TURNS_BACK if is_turned else _TURNS
+        turned: Image.Image = image
         if is_turned == ignore_orientation and orientation in turns:
-            image = image.transpose(turns[orientation])
-        return Decoded(image, file_format, rawmode, compression, largest)
+            turned = image.transpose(turns[orientation])
+        return Decoded(turned, file_format, rawmode, compression, largest)
 
 
 class Header(NamedTuple):
@@ -100,7 +104,7 @@ def read_header(kind: str, path: str, ignore_orientation: bool = False) -> Heade
         width, height = image.size
         lying = False
         if image.format == "TIFF":  # its `size` depends on the Pillow version
-            tags = image.tag_v2
+            tags = cast("TiffImageFile", image).tag_v2
             width, height = tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
         if image.format != "PNG" and not ignore_orientation:
             lying = _orientation(image) in _LYING
@@ -109,7 +113,7 @@ def read_header(kind: str, path: str, ignore_orientation: bool = False) -> Heade
 
 
 @contextmanager
-def _opened(kind: str, path: str) -> Iterator[Image.Image]:
+def _opened(kind: str, path: str) -> Iterator[ImageFile.ImageFile]:
     try:
         with without_warnings(), _complete_files_only():
             if not stat.S_ISREG(os.stat(path).st_mode):
@@ -122,7 +126,7 @@ def _opened(kind: str, path: str) -> Iterator[Image.Image]:
         ) from error
 
 
-def _open(stream: IO[bytes]) -> Image.Image:
+def _open(stream: IO[bytes]) -> ImageFile.ImageFile:
     image = Image.open(stream)
     if image.format == "EPS":  # Pillow would run Ghostscript
         raise OSError("it is a PostScript file")
@@ -162,6 +166,7 @@ def _reason(error: Exception, path: str) -> str:
             return "it is a Git LFS pointer (fetch the file by `git lfs pull`)"
         return "it is not an image of a kind that Pillow reads"
     if isinstance(error, Image.DecompressionBombError):
+        assert Image.MAX_IMAGE_PIXELS is not None  # without a limit, there is no such error
         return f"it has more pixels than the limit of {2 * Image.MAX_IMAGE_PIXELS}"
     if isinstance(error, MemoryError):
         return "its pixels do not fit into memory"
@@ -183,12 +188,12 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _rawmode(image: Image.Image) -> str:
+def _rawmode(image: ImageFile.ImageFile) -> str:
     arguments = image.tile[0][3] if image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def _largest(image: Image.Image) -> int | None:
+def _largest(image: ImageFile.ImageFile) -> int | None:
     if image.format != "PPM" or not image.tile:
         return None
     codec, _, _, arguments = image.tile[0]

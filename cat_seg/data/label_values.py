@@ -91,7 +91,8 @@ class LabelFile(str):
         made.values = values
         return made
 
-    def __getnewargs__(self) -> tuple[str, LabelValues]:
+    # str declares only the path.
+    def __getnewargs__(self) -> tuple[str, LabelValues]:  # type: ignore[override]
         return str(self), self.values
 
 

@@ -124,7 +124,8 @@ class TrainMapper:
 
     def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
         divisor = max(self.size_divisibility, 1)
-        return tuple(-(-side // divisor) * divisor for side in size)
+        height, width = (-(-side // divisor) * divisor for side in size)
+        return height, width
 
 
 class InferenceMapper:

@@ -236,7 +236,7 @@ def find_pairs(spec: DatasetSpec) -> Pairs:
 def why_incomplete(spec: DatasetSpec, count: int) -> str:
     """Return a one-line explanation why `count` labeled images are too few or too many."""
     found = f"{count} labeled images in place of {spec.expected}"
-    if count > spec.expected:
+    if spec.expected is not None and count > spec.expected:
         return f"{found}; remove the files that do not belong to it"
     layout = _present_layout(spec)
     images = file_names(datasets_root() / layout.images, spec.image_suffixes)

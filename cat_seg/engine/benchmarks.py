@@ -140,7 +140,8 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     found = {name: survey(cfg, name, weights) for name in args.datasets}
     outcomes = comm.all_gather(found)[0]  # the files are rank 0's
     todo = [dataset for dataset, outcome in outcomes.items() if outcome is None]
-    model = load_model(cfg, cfg.MODEL.WEIGHTS) if todo else None
+    if todo:
+        model = load_model(cfg, cfg.MODEL.WEIGHTS)
     for number, dataset in enumerate(todo, 1):
         logger.info("%s, %d of %d to evaluate", dataset, number, len(todo))
         outcomes[dataset] = evaluate_one(cfg, model, dataset, weights)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -31,7 +32,7 @@ from cat_seg.utils.processes import begin_child, signals_held_back, status_of, w
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
 # CUDA does not work in a forked process if its parent has used CUDA.
-START_METHOD = "spawn"
+START_METHOD: Literal["spawn"] = "spawn"
 # Seconds that other ranks wait for rank 0 to report an error that occurs on every rank.
 FIRST_WORD = 5.0
 # Seconds for ranks to exit on their own after one has failed. Less than FIRST_WORD, so that only
@@ -90,7 +91,7 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     url = f"tcp://127.0.0.1:{_free_port()}" if args.dist_url == "auto" else args.dist_url
     context = multiprocessing.get_context(START_METHOD)
-    ranks = [
+    ranks: list[BaseProcess] = [
         context.Process(target=_rank_process, args=(number, url, main, cfg, args))
         for number in range(args.num_gpus)
     ]
@@ -107,6 +108,7 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         raise SystemExit(128 + received[0])
     if failed is None:
         return
+    assert failed.exitcode is not None  # it has ended
     if failed.exitcode > 0:  # it has reported the error itself
         raise SystemExit(failed.exitcode)
     number = -failed.exitcode
@@ -128,12 +130,14 @@ def _wait_for(ranks: Sequence[BaseProcess]) -> BaseProcess | None:
     """Wait until all ranks have succeeded or one has failed; return the failed one, if any."""
     running = {rank.sentinel: rank for rank in ranks}
     while running:
-        ended = [running.pop(sentinel) for sentinel in connection.wait(list(running))]
+        ready = cast(list[int], connection.wait(list(running)))
+        ended = [running.pop(sentinel) for sentinel in ready]
         for rank in ended:
             rank.join()
         # If several ended at once, the one killed by a signal is the cause.
-        first = min(ended, key=lambda rank: rank.exitcode)
-        failed = first if first.exitcode < 0 else next((r for r in ended if r.exitcode), None)
+        first = min(ended, key=lambda rank: rank.exitcode or 0)
+        is_killed = (first.exitcode or 0) < 0
+        failed = first if is_killed else next((r for r in ended if r.exitcode), None)
         if failed is not None:
             return failed
     return None

@@ -15,6 +15,7 @@ from multiprocessing.context import (
     SpawnContext,
     SpawnProcess,
 )
+from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -89,7 +90,7 @@ def _wait_for_end(ended: Connection) -> None:
     wait_for_parent(GRACE)
 
 
-class _HeldStart:
+class _HeldStart(BaseProcess):
     """Process mixin that holds signals back until the new process has handlers for them."""
 
     def start(self) -> None:

@@ -101,8 +101,8 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     if args.config_file:
         args.config_file = str(resolve(args.config_file))
     last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
-    training = last is not None and not args.eval_only
-    resumed = resumed_config(cfg, saved_config(last) if training else {})
+    saved = {} if last is None or args.eval_only else saved_config(last)
+    resumed = resumed_config(cfg, saved)
     cfg = resumed.cfg
     try:
         default_setup(cfg, args)

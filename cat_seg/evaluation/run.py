@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
@@ -122,4 +122,4 @@ def raise_on_every_rank(work: Callable[[], R]) -> R:
     error = next(filter(None, comm.all_gather(error)), None)
     if error is not None:
         raise UserError(error)
-    return result
+    return cast(R, result)  # None only if `work` returned it

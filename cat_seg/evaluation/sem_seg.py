@@ -119,6 +119,7 @@ class SemSegEvaluator(DatasetEvaluator):
             try:
                 if "unreadable" in item:
                     raise UserError(item["unreadable"])
+                assert output is not None  # only unreadable images have none
                 self._process_one(item["file_name"], output["sem_seg"])
             except UserError as error:
                 self._skipped.append(str(error))
@@ -174,12 +175,14 @@ class SemSegEvaluator(DatasetEvaluator):
         return {"sem_seg": metrics}
 
     def _write_predictions(self, predictions: list[dict[str, Any]]) -> None:
+        assert self._results_file is not None  # see `evaluate`
         file = self._results_file.with_name("sem_seg_predictions.json")
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file, "w") as stream:
             json.dump(predictions, stream)
 
-    def _write(self, metrics: Mapping[str, float], confusion: np.ndarray, images: int) -> None:
+    def _write(self, metrics: dict[str, float], confusion: np.ndarray, images: int) -> None:
+        assert self._results_file is not None  # see `evaluate`
         labeled = confusion[:, :-1].sum(axis=0)  # pixels of each class
         both = {
             "mIoU": metrics["mIoU"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -52,7 +52,7 @@ def check_jobs(jobs: int) -> None:
 
 def run_in_processes(
     function: Callable[[T], R], items: Sequence[T], processes: int
-) -> Iterator[tuple[T, R]]:
+) -> Generator[tuple[T, R], None, None]:
     """Yield each item with its result, in order of completion.
 
     If the caller may stop early, it must close the iterator (`contextlib.closing`). Items in

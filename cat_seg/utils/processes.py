@@ -68,7 +68,7 @@ def signals_held_back() -> Iterator[None]:
 
 def begin_child(
     wait: Callable[[], None],
-    on_sigterm: signal.Handlers | Callable[[int, FrameType | None], None] = signal.SIG_DFL,
+    on_sigterm: signal.Handlers | Callable[[int, FrameType | None], object] = signal.SIG_DFL,
 ) -> None:
     """Set up signals in a process that multiprocessing has just started.
 
@@ -87,7 +87,9 @@ def begin_child(
 
 def wait_for_parent(seconds: float | None = None) -> None:
     """Wait until the parent process has ended for any reason, or until the timeout in seconds."""
-    connection.wait([parent_process().sentinel], seconds)
+    parent = parent_process()
+    assert parent is not None  # only children call this
+    connection.wait([parent.sentinel], seconds)
 
 
 def _end_after(wait: Callable[[], None]) -> None:

@@ -56,7 +56,7 @@ def draw_legend(
         "RGB", (ceil(width) + 2 * pad, len(columns[0].entries) * line + 2 * pad), BACKGROUND
     )
     draw, chip = ImageDraw.Draw(legend), _chip(size)
-    left = pad
+    left: float = pad
     for column in columns:
         name_left, right = left + CHIP_AND_GAP * size, left + column.width
         for row, entry in enumerate(column.entries):
@@ -143,4 +143,4 @@ def _chip(size: int) -> Image.Image:
     mask = Image.new("L", (size * scale, size * scale))
     side = size * scale - 1
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, side, side), radius=size, fill=255)
-    return mask.resize((size, size), Image.LANCZOS)
+    return mask.resize((size, size), Image.Resampling.LANCZOS)

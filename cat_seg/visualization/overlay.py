@@ -128,7 +128,7 @@ def resize_together(
     """Resize an image (H, W, 3), and its label maps (H, W) without interpolation."""
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
-    resized = Image.fromarray(image).resize((width, height), Image.LANCZOS)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
     return [np.asarray(resized), *(labels[np.ix_(rows, columns)] for labels in maps)]
 
 

@@ -74,7 +74,7 @@ def _draw_sample(
     sheet: Image.Image, sample: Sample, names: Sequence[str], left: int, top: int
 ) -> None:
     height, width = sample.image.shape[:2]
-    ignored = percent(np.mean((sample.label < 0) | (sample.label >= len(names))))
+    ignored = percent(float(np.mean((sample.label < 0) | (sample.label >= len(names)))))
     caption = f"{sample.caption}  ·  {width} x {height}  ·  {ignored} ignored"
     _write(sheet, caption, (left, top), TEXT_FONT, FAINT_TEXT, CELL_WIDTH)
     top += CAPTION

@@ -45,7 +45,7 @@ class Job:
     @property
     def targets(self) -> tuple[Path, ...]:
         """The files to write."""
-        return (self.image, self.label) if self.make_image else (self.label,)
+        return (self.image, self.label) if self.image and self.make_image else (self.label,)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def run_job(rules: LabelRules, job: Job) -> Outcome:
         job.label.unlink(missing_ok=True)
         return Outcome(State.UNLABELED)
     try:
-        if image is not None:
+        if job.image and image is not None:
             with atomic_write(job.image) as file:
                 file.write(image)
         with atomic_write(job.label) as file:
@@ -174,7 +174,7 @@ def _is_intact(job: Job, rules: LabelRules) -> bool:
         if min(os.stat(path).st_mtime_ns for path in job.targets) < newest_source:
             return False
         # Earlier versions copied images; the published script re-encodes every image.
-        if job.make_image and filecmp.cmp(job.image, job.sources[0], shallow=False):
+        if job.image and job.make_image and filecmp.cmp(job.image, job.sources[0], shallow=False):
             return False
         for path in job.targets:
             _verify(path)

@@ -60,7 +60,8 @@ def _incomplete(run: Run) -> Iterator[str]:
 def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:
     owner: dict[str, Run] = {}
     for run in runs:
-        for weights in {result.weights for result in run.results.values()} - {None}:
+        found = {result.weights for result in run.results.values() if result.weights is not None}
+        for weights in found:
             if weights in owner:
                 yield (
                     f"{owner[weights].folder} and {run.folder} are results of the same weights; "

@@ -33,7 +33,7 @@ def as_csv(rows: Sequence[Row], metric: str) -> str:
     writer.writerow(["method", "backbone", "runs", *COLUMNS, *extra])
     for row in rows:
         cells = [row.cells.get(column) for column in COLUMNS]
-        means = [_number(cell and cell.mean) for cell in cells]
+        means = [_number(cell.mean if cell else None) for cell in cells]
         rest = [
             _number(value)
             for cell in cells

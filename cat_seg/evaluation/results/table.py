@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import cast
 
 from cat_seg.data import BENCHMARKS
 from cat_seg.errors import UserError
@@ -97,7 +98,7 @@ def _cells(runs: Sequence[Run], metric: str) -> dict[str, Cell]:
         results = [run.results[column] for run in runs if column in run.results]
         results = [result for result in results if result.metrics.get(metric) is not None]
         if results:
-            known = [result.metrics[metric] for result in results]
+            known = [cast(float, result.metrics[metric]) for result in results]
             std = stdev(known) if len(known) > 1 else None
             short = any(result.incomplete for result in results)
             cells[column] = Cell(fmean(known), std, len(known), incomplete=short)
