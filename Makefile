@@ -34,7 +34,7 @@ fuzz: $(READY_DEV) ## damage files and read them for ten minutes; what breaks go
 	$(RUN) -m tests.fuzz --minutes 10
 
 clean: ## remove caches and build outputs; .venv and output/ stay
-	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache .coverage
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache .mypy_cache .coverage
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.txt tools/set_up.sh tools/install_detectron2.py

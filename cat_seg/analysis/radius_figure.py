@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from cat_seg.analysis.radius import IMAGE, TEXT, Trajectory
 
 # Model title -> IMAGE or TEXT + vocabulary name -> radii (or their trajectory).
-Distributions = Mapping[str, Mapping[str, Sequence[float]]]
+Distributions = Mapping[str, Mapping[str, Sequence[float] | Tensor]]
 Trajectories = Mapping[str, Mapping[str, Trajectory]]
 
 # Gray, for a model before training, then the Okabe-Ito colors, which are safe for color blindness.
@@ -72,7 +73,7 @@ def _heading(measured: str) -> str:
 
 
 def _draw_distributions(
-    axes: Axes, shown: Mapping[str, Sequence[float]], colors: Mapping[str, str]
+    axes: Axes, shown: Mapping[str, Sequence[float] | Tensor], colors: Mapping[str, str]
 ) -> None:
     for height, (name, radii) in enumerate(shown.items()):
         values, color = np.asarray(radii), colors[name]
