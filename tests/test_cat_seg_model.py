@@ -65,7 +65,7 @@ def test_training_pads_with_the_mean_color_and_ignored_labels(model):
 
 
 def test_the_ignored_value_may_be_a_class_index():
-    """With more than 255 classes, 255 still is no class where it stands for unlabeled."""
+    """With more than 255 classes, 255 is still not a class where it stands for unlabeled."""
     inputs = batch()
     ignored = [e | {"sem_seg": e["sem_seg"].where(e["sem_seg"] != 2, 255)} for e in inputs]
     expected = tiny_model()(ignored)["loss_sem_seg"]

@@ -73,7 +73,7 @@ def test_the_adapter_starts_as_clip_and_trains(tmp_path, adapter):
 @pytest.mark.parametrize(
     ("section", "problem"),
     [
-        ({"RANKS": 8}, r"MODEL.ADAPTER.LOW_RANK.RANKS is no config key; .* has RANK, SCALE"),
+        ({"RANKS": 8}, r"MODEL.ADAPTER.LOW_RANK.RANKS is not a config key; .* has RANK, SCALE"),
         ({"RANK": "many"}, "MODEL.ADAPTER.LOW_RANK.RANK is 'many'; it takes a value such as 4"),
     ],
 )

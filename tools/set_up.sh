@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install a requirements file into a virtual environment, which is made or mended first.
+# Install a requirements file into a virtual environment, which is made or repaired first.
 #   [PYTHON=python3.12] tools/set_up.sh VENV REQUIREMENTS
 # It may be cut short at any point: the next run goes on from whatever is there.
 set -euo pipefail

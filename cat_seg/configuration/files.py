@@ -103,7 +103,7 @@ def _base(path: Path, name: str) -> Path:
     for file in (beside, shipped):
         if os.path.isfile(file):
             return file
-    raise UserError(f"{path}: its {BASE} {name!r} is no file; looked for {beside} and {shipped}")
+    raise UserError(f"{path}: its {BASE} {name!r} is not a file; looked for {beside} and {shipped}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -202,10 +202,10 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _unknown(key: str) -> str:
     known = [name for name, _ in leaves(add_cat_seg_config(get_cfg()))]
     if key in known:
-        return f"{key} with dots is no key of a file; nest it, as in SOLVER: {{MAX_ITER: 100}}"
+        return f"{key} with dots is not a key of a file; nest it, as in SOLVER: {{MAX_ITER: 100}}"
     close = difflib.get_close_matches(key, known, n=1)
     guess = f"did you mean {close[0]}?" if close else _HELP
-    return f"{key} is no config key; {guess}"
+    return f"{key} is not a config key; {guess}"
 
 
 def _check_pairs(overrides: Sequence[str]) -> None:

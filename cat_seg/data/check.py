@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(args)
     except OSError as error:
         raise UserError(
-            f"{error.filename}: {error.strerror}; mend its permissions or choose another --output"
+            f"{error.filename}: {error.strerror}; fix its permissions or choose another --output"
         ) from error
     except KeyboardInterrupt:
         print("interrupted; --datasets goes on with those that are left", file=sys.stderr)

@@ -129,7 +129,7 @@ class CustomSpec(DatasetSpec):
         if not holds(Path(layout.images), self.image_suffixes, self.subfolders):
             key, folder, suffixes = "IMAGES", layout.images, self.image_suffixes
         problem = (
-            f"{_NODE}.{self.name}.{key}: {folder} is no folder with files that end in "
+            f"{_NODE}.{self.name}.{key}: {folder} is not a folder with files that end in "
             f"{', '.join(sorted(suffixes))}"
         )
         if not self.subfolders and holds(Path(folder), suffixes, subfolders=True):
@@ -157,7 +157,7 @@ def register_custom(cfg: CfgNode) -> None:
 
 def _spec(name: str, node: object) -> CustomSpec:
     if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"{_NODE}: {name!r} is no name; use letters, digits, _ and -")
+        raise UserError(f"{_NODE}: {name!r} is not a valid name; use letters, digits, _ and -")
     if not isinstance(node, CfgNode):
         raise UserError(f"{_NODE}.{name} is {node!r}; it takes a section with {', '.join(_KEYS)}")
     for key in node:

@@ -74,7 +74,7 @@ def _upper_bits(gray: np.ndarray, path: str, bits: int) -> np.ndarray:
     """Return the upper 8 of `bits` bits of gray values (H, W), as uint8 (H, W, 3)."""
     if gray.min() < 0 or gray.max() >= 2**bits:
         raise UserError(
-            f"image {path} has values from {gray.min()} to {gray.max()}, which are no 16 bits; "
+            f"image {path} has values from {gray.min()} to {gray.max()}, too large for an image; "
             "save it with 8 or 16 bits"
         )
     return np.repeat((gray >> (bits - 8)).astype(np.uint8)[..., None], 3, axis=2)

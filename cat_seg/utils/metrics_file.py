@@ -26,5 +26,5 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     except OSError as error:
         raise UserError(f"cannot read the metrics {path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is no metrics.json of a training run") from error
+        raise UserError(f"{path} is not a metrics.json of a training run") from error
     return dict(sorted(merged.items()))

@@ -1,4 +1,4 @@
-"""What is no checkpoint is called what it is, in one line with the config key."""
+"""A file that is not a checkpoint is called what it is, in one line with the config key."""
 
 from __future__ import annotations
 

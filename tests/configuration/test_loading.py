@@ -204,7 +204,7 @@ def test_a_whole_number_stands_for_a_float_and_a_value_for_a_list():
 
 def test_an_unknown_key_names_the_closest_one():
     with pytest.raises(
-        UserError, match=r"SOLVER\.MAX_ITERS is no .*did you mean SOLVER\.MAX_ITER\?"
+        UserError, match=r"SOLVER\.MAX_ITERS is not a .*did you mean SOLVER\.MAX_ITER\?"
     ):
         load_config("", ["SOLVER.MAX_ITERS", "7"])
 
@@ -238,15 +238,15 @@ def test_an_unknown_key_names_the_closest_one():
         (b"INPUT: {MIN_SIZE_TRAIN: [a, b]}\n", r"INPUT\.MIN_SIZE_TRAIN is \['a', 'b'\]"),
         (b"_BASE_: {a: b}\n", "_BASE_ is"),
         (b"_BASE_: [1]\n", "_BASE_ is"),
-        (b"_BASE_: nowhere.yaml\n", r"_BASE_ 'nowhere\.yaml' is no file"),
-        (b"_BASE_: .\n", "_BASE_ '.' is no file"),
+        (b"_BASE_: nowhere.yaml\n", r"_BASE_ 'nowhere\.yaml' is not a file"),
+        (b"_BASE_: .\n", "_BASE_ '.' is not a file"),
         (b"[" * 6000, "nested too deeply"),
         (b"SOLVER: " + b"{STEPS: [" * 60, "nested too deeply"),
         (b"SOLVER: " + b"- " * 5000, "cannot be read"),
         (b"# a comment\n" * 20_000, "more than 200000 characters"),
-        (b"_BASE_: ~nobody/a.yaml\n", "_BASE_ '~nobody/a.yaml' is no file"),
-        (b"_BASE_: " + b"a" * 5000 + b"\n", "is no file"),
-        (b"1: 2\n", "1 is no config key"),
+        (b"_BASE_: ~nobody/a.yaml\n", "_BASE_ '~nobody/a.yaml' is not a file"),
+        (b"_BASE_: " + b"a" * 5000 + b"\n", "is not a file"),
+        (b"1: 2\n", "1 is not a config key"),
         (b"VERSION: 1\n", "v1"),
     ],
 )

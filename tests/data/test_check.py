@@ -315,7 +315,7 @@ def test_background_is_one_label_value(add, tmp_path, capsys):
 def test_an_ignored_class_is_not_seen(add, tmp_path, capsys):
     add(count=3, ignore_label=0)
     write_label(tmp_path / "root/labels/1.png", 1)
-    assert run(tmp_path, "--datasets", "sample") == 1  # 255 is no class here
+    assert run(tmp_path, "--datasets", "sample") == 1  # 255 is not a class here
     for value in range(3):
         pixels = np.full((HEIGHT, WIDTH), value, dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"root/labels/{value}.png")

@@ -162,7 +162,7 @@ def test_a_saved_config_has_them_too(data):
         ("mine", node(BACKGROUND_FROM=True), "DATASETS.CUSTOM.mine.BACKGROUND_FROM is True"),
         ("mine", node(LABEL_SUFFIX="png"), "DATASETS.CUSTOM.mine.LABEL_SUFFIX is 'png'"),
         ("mine", "images/a", "DATASETS.CUSTOM.mine is 'images/a'; it takes a section"),
-        ("mine/all", node(), "DATASETS.CUSTOM: 'mine/all' is no name"),
+        ("mine/all", node(), "DATASETS.CUSTOM: 'mine/all' is not a valid name"),
         ("voc_2012_test_sem_seg", node(), "DATASETS.CUSTOM.voc_2012_test_sem_seg: a built-in"),
         ("coco_2017_val", node(), "DATASETS.CUSTOM.coco_2017_val: a built-in"),
     ],
@@ -185,10 +185,10 @@ def test_something_else_than_sections(section):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"IMAGES": "no/images"}, "DATASETS.CUSTOM.mine.IMAGES: {}/no/images is no folder with"),
-        ({"IMAGES": "labels"}, "DATASETS.CUSTOM.mine.IMAGES: {}/labels is no folder with"),
-        ({"LABELS": "no/labels"}, "DATASETS.CUSTOM.mine.LABELS: {}/no/labels is no folder with"),
-        ({"LABEL_SUFFIX": ".tif"}, "DATASETS.CUSTOM.mine.LABELS: {}/labels/a is no folder with"),
+        ({"IMAGES": "no/images"}, "DATASETS.CUSTOM.mine.IMAGES: {}/no/images is not a folder with"),
+        ({"IMAGES": "labels"}, "DATASETS.CUSTOM.mine.IMAGES: {}/labels is not a folder with"),
+        ({"LABELS": "no/labels"}, "DATASETS.CUSTOM.mine.LABELS: {}/no/labels is not a folder with"),
+        ({"LABEL_SUFFIX": ".tif"}, "DATASETS.CUSTOM.mine.LABELS: {}/labels/a is not a folder with"),
     ],
 )
 def test_a_folder_without_files_is_named_when_it_is_used(data, changes, named):

@@ -146,7 +146,7 @@ def test_cut_files_are_refused_or_complete(tmp_path, monkeypatch, encoding, fill
 
 @pytest.fixture
 def no_file(tmp_path, monkeypatch, request):
-    """A path that is no regular file."""
+    """A path that is not a regular file."""
     path = tmp_path / "image.png"
     if request.param == "folder":
         path.mkdir()

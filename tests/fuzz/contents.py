@@ -42,7 +42,7 @@ VALUES = st.recursive(
 
 
 def class_lists() -> st.SearchStrategy[File]:
-    """JSON and text files of odd names, and JSON that is no list."""
+    """JSON and text files of odd names, and JSON that is not a list."""
     names = st.lists(st.text(max_size=8), max_size=6)
     return st.one_of(
         st.one_of(VALUES, names).map(lambda value: ("odd.json", json.dumps(value).encode())),

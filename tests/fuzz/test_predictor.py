@@ -98,7 +98,7 @@ def test_what_is_no_array_is_refused(predictor, value):
 
 
 def names() -> st.SearchStrategy[Any]:
-    """Lists of names, and what is no list of names."""
+    """Lists of names, and what is not a list of names."""
     name = st.one_of(
         st.text(max_size=12),
         st.text(max_size=3).map(lambda text: f"<end_of_text>{text}"),

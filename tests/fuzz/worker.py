@@ -25,7 +25,7 @@ def main() -> None:
     """Serve until the input ends."""
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what readers print is no answer
+    os.dup2(2, 1)  # what readers print is not an answer
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
     while True:

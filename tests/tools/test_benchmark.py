@@ -166,7 +166,7 @@ def test_a_process_that_fails_is_one_line(measure, monkeypatch, capsys):
         (["--device", "cpu", "NO.KEY", "1"], "error: NO.KEY 1: "),
         (["--config-file", "none.yaml", "--device", "cpu"], "error: --config-file none.yaml"),
         (["--device", "tpu9"], "error: MODEL.DEVICE is 'tpu9'"),
-        (["--compare", "none.json", "none.json"], "error: none.json is no result"),
+        (["--compare", "none.json", "none.json"], "error: none.json is not a result"),
     ],
 )
 def test_what_is_wrong_is_one_line(given, complaint, capsys):

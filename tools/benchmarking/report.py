@@ -76,7 +76,7 @@ def read(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no result of this tool: {error}") from error
+        raise UserError(f"{path} is not a result of this tool: {error}") from error
 
 
 def text(result: Result) -> str:

@@ -96,7 +96,9 @@ class StageRunner:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise UserError(f"{self._record(name)} is no JSON ({error}); remove it") from error
+            raise UserError(
+                f"{self._record(name)} is not valid JSON ({error}); remove it"
+            ) from error
 
     def _write(self, name: str, fingerprint: str, seconds: float, finished: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def prepare(
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except OSError as error:
-        raise UserError(f"{error}; mend that, and run it again") from error
+        raise UserError(f"{error}; fix that and run it again") from error
     if root.resolve() != datasets_root().resolve():
         line = f"to use them: export DETECTRON2_DATASETS={shlex.quote(str(root.resolve()))}"
         print(printable(line))
@@ -56,7 +56,7 @@ def prepare(
             print(printable(problem), file=sys.stderr)
         if len(problems) > PROBLEMS_SHOWN:
             print(f"... and {len(problems) - PROBLEMS_SHOWN} more", file=sys.stderr)
-        raise UserError(f"{len(problems)} of the files failed; mend them and run it again")
+        raise UserError(f"{len(problems)} of the files failed; fix them and run it again")
 
 
 def _parse_args(description: str, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -162,7 +162,7 @@ def run_job(rules: LabelRules, job: Job) -> Outcome:
             Image.fromarray(label.astype(rules.dtype)).save(file, **SAVING[job.label.suffix])
     except OSError as error:
         raise UserError(
-            f"cannot write {job.label}: {error}; make room or mend the permissions, "
+            f"cannot write {job.label}: {error}; free some space or fix the permissions, "
             "and run it again"
         ) from error
     return Outcome(State.CONVERTED)

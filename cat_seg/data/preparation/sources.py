@@ -97,7 +97,7 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"{path} lists no images; replace it")
     wrong = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
     if wrong:
-        raise UserError(f"{path} is no list of image names: it has {wrong[0]!r}; replace it")
+        raise UserError(f"{path} is not a list of image names: it has {wrong[0]!r}; replace it")
     return list(dict.fromkeys(names))
 
 

@@ -105,7 +105,7 @@ def _read_result(file: Path) -> tuple[str | None, Result]:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file} is no results file: evaluate that benchmark again") from error
+        raise UserError(f"{file} is not a results file: evaluate that benchmark again") from error
     return label, Result(
         file, metrics, content.get("config"), weights, content.get("commit"), short
     )

@@ -101,7 +101,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{KEY}: cannot read the model config {path}: {error}") from error
     parts = ("vision_cfg", "text_cfg")
     if not isinstance(config, dict) or not all(isinstance(config.get(p), dict) for p in parts):
-        raise UserError(f"{KEY}: {path} is no open_clip model config with vision_cfg and text_cfg")
+        raise UserError(
+            f"{KEY}: {path} is not an open_clip model config with vision_cfg and text_cfg"
+        )
     if not isinstance(config.get("embed_dim"), int):
         raise UserError(f"{KEY}: the model config {path} lacks embed_dim")
     return config

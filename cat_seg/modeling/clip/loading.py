@@ -176,7 +176,7 @@ def _what_else(names: Iterable[str]) -> str:
     segmenters = ("backbone.", "decode_head.", "sem_seg_head.", "pixel_decoder.")
     if any(name.startswith(segmenters) for name in names):
         return f"is another segmentation model's checkpoint, not a CLIP ({example})"
-    return f"is no CLIP ({example}); give a CLIP of open_clip, OpenAI or transformers"
+    return f"is not a CLIP ({example}); give a CLIP of open_clip, OpenAI or transformers"
 
 
 def _open_clip_name(name: str) -> str:

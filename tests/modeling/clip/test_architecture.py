@@ -1,4 +1,4 @@
-"""CLIP architectures: the sizes of known ones, and one line for what is no plain ViT."""
+"""CLIP architectures: the sizes of known ones, and one line for what is not a plain ViT."""
 
 from __future__ import annotations
 

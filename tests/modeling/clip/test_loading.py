@@ -269,7 +269,7 @@ def test_a_part_of_transformers_clip_names_what_is_missing_or_extra(folder, conf
         (["text_model.final_layer_norm.bias"], "a transformers model other than a CLIP with both"),
         (["backbone.stem.weight", "decode_head.conv.bias"], "another segmentation model's"),
         (["visual.attnpool.c_proj.bias"], "image tower is not a plain ViT"),
-        (["blocks.0.attn.qkv.weight"], "is no CLIP (it holds blocks.0.attn.qkv.weight)"),
+        (["blocks.0.attn.qkv.weight"], "is not a CLIP (it holds blocks.0.attn.qkv.weight)"),
     ],
 )
 def test_what_is_no_clip_is_called_what_it_is(tmp_path, config, entries, expected):

@@ -88,7 +88,7 @@ def test_json_is_whole_or_not_there(tmp_path):
         report.write({}, path / "below_a_file.json")
     for wrong in (tmp_path / "missing.json", tmp_path / "text.json"):
         (tmp_path / "text.json").write_text("no json")
-        with pytest.raises(UserError, match="is no result of this tool"):
+        with pytest.raises(UserError, match="is not a result of this tool"):
             report.read(wrong)
 
 

@@ -55,7 +55,7 @@ def read_settings(settings: type[S], model: CfgNode, name: str) -> S:
     values: dict[str, Any] = {}
     for given, value in section.items():
         if given not in fields:
-            raise UserError(f"{key}.{given} is no config key; {key} has {', '.join(fields)}")
+            raise UserError(f"{key}.{given} is not a config key; {key} has {', '.join(fields)}")
         default = fields[given].default
         if isinstance(default, float) and type(value) is int:
             value = float(value)

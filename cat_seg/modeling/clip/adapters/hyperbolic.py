@@ -32,7 +32,7 @@ class HyperbolicSettings:
             value = getattr(self, key)
             if not 0 < value < math.inf:
                 raise UserError(
-                    f"MODEL.HYPERBOLIC.{key.upper()}: {value} is no positive number; set it to"
+                    f"MODEL.HYPERBOLIC.{key.upper()}: {value} is not a positive number; set it to"
                     f" one such as {getattr(type(self), key)}"
                 )
 

@@ -241,14 +241,16 @@ def test_a_checkpoint_of_hpa_and_afr_on_a_hyperbolic_clip_loads_again():
 @pytest.mark.parametrize("key", ["TEXT_CURVATURE", "IMAGE_CURVATURE"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_a_curvature_that_is_not_positive_is_one_line(key, value):
-    with pytest.raises(UserError, match=rf"MODEL\.HYPERBOLIC\.{key}: {value} is no pos") as error:
+    with pytest.raises(
+        UserError, match=rf"MODEL\.HYPERBOLIC\.{key}: {value} is not a pos"
+    ) as error:
         tiny_model(*HYPERBOLIC, f"MODEL.HYPERBOLIC.{key}", value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("side", "complaint"),
-    [(0, "0 is no positive"), (96, "96 does not divide .* 128 .* text"), (256, "256 .* 128")],
+    [(0, "0 is not a positive"), (96, "96 does not divide .* 128 .* text"), (256, "256 .* 128")],
 )
 def test_a_block_size_that_does_not_divide_a_width_is_one_line(side, complaint):
     with pytest.raises(UserError, match=rf"MODEL\.HYPERBOLIC\.BLOCK_SIZE: {complaint}") as error:
