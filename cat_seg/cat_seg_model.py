@@ -17,7 +17,8 @@ from cat_seg.errors import UserError
 from cat_seg.modeling.aggregator import Guidance
 from cat_seg.modeling.head import CATSegHead
 from cat_seg.modeling.losses import sem_seg_loss
-from cat_seg.modeling.processing import pad, padded_size, resize, restore, sliding_window
+from cat_seg.modeling.processing import pad, resize, restore, sliding_window
+from cat_seg.utils.sizes import padded_size
 
 UNLABELED = -1  # never a class index, unlike a dataset's ignore value
 

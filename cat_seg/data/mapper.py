@@ -20,6 +20,7 @@ from cat_seg.data.augmentation import (
 from cat_seg.data.reading import check_label_size, check_label_values, read_image, read_label
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError
+from cat_seg.utils.sizes import padded_size
 
 # Gray value of padded pixels, as published.
 IMAGE_PADDING = 128
@@ -110,7 +111,7 @@ class TrainMapper:
 
         augmented = T.AugInput(image, sem_seg=label)
         self.augmentations(augmented)
-        size = self._padded(augmented.sem_seg.shape)
+        size = padded_size(augmented.sem_seg.shape, self.size_divisibility)
         padded_image = np.full((3, *size), IMAGE_PADDING, dtype=np.uint8)
         padded_label = np.full(size, self.ignore_label, dtype=self.label_type)
         _fill(padded_image, augmented.image.transpose(2, 0, 1))
@@ -121,11 +122,6 @@ class TrainMapper:
             "height": height,
             "width": width,
         }
-
-    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
-        divisor = max(self.size_divisibility, 1)
-        height, width = (-(-side // divisor) * divisor for side in size)
-        return height, width
 
 
 class InferenceMapper:

@@ -28,14 +28,6 @@ def pad(image: Tensor, size: tuple[int, int], value: float = 0.0) -> Tensor:
     return F.pad(image, (0, size[1] - width, 0, size[0] - height), value=value)
 
 
-def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
-    """Round `size` up to multiples of `divisibility`; 0 or less leaves it unchanged."""
-    if divisibility <= 0:
-        return size
-    height, width = (-(-side // divisibility) * divisibility for side in size)
-    return height, width
-
-
 def restore(
     logits: Tensor, padded: tuple[int, int], image: tuple[int, int], output: tuple[int, int]
 ) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cat_seg.modeling.processing import pad, padded_size, resize, restore, sliding_window
+from cat_seg.modeling.processing import pad, resize, restore, sliding_window
+from cat_seg.utils.sizes import padded_size
 from tests.tiny import image
 
 
