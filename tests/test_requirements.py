@@ -19,6 +19,8 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 OWN = {"cat_seg", "demo", "tools", "train_net", "tests", "detectron2"}
+# Type checkers have it built in.
+STUBS = {"_typeshed"}
 
 
 def named_in(path: Path) -> set[str]:
@@ -37,7 +39,7 @@ def imported_under(*names: str) -> set[str]:
                     modules |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                     modules.add(node.module.split(".")[0])
-    foreign = modules - set(sys.stdlib_module_names) - OWN
+    foreign = modules - set(sys.stdlib_module_names) - OWN - STUBS
     return {DISTRIBUTIONS.get(module, module) for module in foreign}
 
 
