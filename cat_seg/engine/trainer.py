@@ -16,7 +16,6 @@ from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from torch import nn
 
 import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.analysis.radius_hook import radius_loggers
@@ -34,6 +33,7 @@ from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.engine.step import BatchError, StepTrainer
 from cat_seg.errors import UserError, explain
 from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
+from cat_seg.modeling.segmentor import Segmentor
 from cat_seg.utils.files import drop_unfinished_line
 from cat_seg.utils.rng import rng_state, seed_run, set_rng_state
 
@@ -53,7 +53,7 @@ logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexplained)
 
 
 class Trainer(DefaultTrainer):
-    """detectron2's DefaultTrainer for models that follow CATSeg's interface.
+    """detectron2's DefaultTrainer for a `TrainableSegmentor`.
 
     A run that was stopped and resumed gives the same losses and weights as one that never stopped,
     bit for bit on a CPU.
@@ -292,14 +292,14 @@ class Trainer(DefaultTrainer):
     def test(
         cls,
         cfg: CfgNode,
-        model: nn.Module,
+        model: Segmentor,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
         """Evaluate on each dataset in DATASETS.TEST with its own or TEST_CLASS_JSON's classes.
 
         Args:
             cfg: with TEST.AUG.ENABLED, test-time augmentation is used.
-            model: has `set_vocabulary`; its vocabulary is restored afterwards.
+            model: its vocabulary is restored afterwards.
             evaluators: one per dataset, instead of those from `build_evaluator`.
 
         Returns:
