@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch._dynamo.utils import counters
 
-from cat_seg.engine import Trainer, trainer
+from cat_seg.engine import Trainer, builders
 from cat_seg.engine.compiling import check_compiler, compile_aggregator
 from cat_seg.engine.step import StepTrainer
 from cat_seg.errors import UserError
@@ -70,7 +70,7 @@ def test_names_stay():
 @pytest.mark.parametrize("wanted", [False, True])
 def test_the_trainer_compiles_where_it_is_asked_to(cfg, monkeypatch, wanted):
     compiled = []
-    monkeypatch.setattr(trainer, "compile_aggregator", compiled.append)
+    monkeypatch.setattr(builders, "compile_aggregator", compiled.append)
     cfg.MODEL.COMPILE = wanted
     model = Trainer.build_model(cfg)
     assert compiled == ([model] if wanted else [])
