@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
 from cat_seg import add_cat_seg_config
+from cat_seg.configuration.loading import leaves
 from cat_seg.errors import UserError
 from tests.tiny import batch, share_tokenizers, tiny_cfg
 
@@ -38,17 +39,6 @@ def load(name: str) -> CfgNode:
     cfg = add_cat_seg_config(get_cfg())
     cfg.merge_from_file(str(ROOT / "configs" / f"{name}.yaml"))
     return cfg
-
-
-def leaves(node: dict, prefix: str = "") -> dict[str, object]:
-    """Every value of nested dicts by its dotted key; a list is one value."""
-    found = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def test_hyperspherical_defaults():
@@ -89,7 +79,7 @@ def test_the_config_is_changed_in_place_and_returned():
 
 
 def test_every_added_key_is_read_somewhere():
-    before, after = leaves(get_cfg()), leaves(add_cat_seg_config(get_cfg()))
+    before, after = dict(leaves(get_cfg())), dict(leaves(add_cat_seg_config(get_cfg())))
     added = {key.rsplit(".", 1)[-1] for key in after.keys() - before.keys()}
     assert len(added) > 20
     sources = [p for p in (ROOT / "cat_seg").rglob("*.py") if p.name != "config.py"]
@@ -112,11 +102,11 @@ def test_no_key_repeats_the_value_of_its_base(path):
     base = add_cat_seg_config(get_cfg())
     if "_BASE_" in content:
         base.merge_from_file(str(path.parent / content.pop("_BASE_")))
-    before = leaves(base)
+    before = dict(leaves(base))
     base.merge_from_file(str(path))
-    after = leaves(base)
+    after = dict(leaves(base))
     # VERSION says how to read the file; it configures nothing.
-    repeated = [k for k in leaves(content) if k != "VERSION" and before[k] == after[k]]
+    repeated = [k for k, _ in leaves(content) if k != "VERSION" and before[k] == after[k]]
     assert not repeated
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from cat_seg.configuration.loading import leaves
 from cat_seg.evaluation.protocol import PROTOCOL
-from cat_seg.evaluation.results.read import Config, Run
+from cat_seg.evaluation.results.read import Run
 from cat_seg.evaluation.results.table import group
 
 # Config sections in which the runs of one method must agree, and the keys in them that may differ.
@@ -42,7 +42,7 @@ def _mixed(run: Run) -> Iterator[str]:
 
 def _off_protocol(run: Run) -> Iterator[str]:
     for label, result in run.results.items():
-        config = leaves(result.config or {})
+        config = dict(leaves(result.config or {}))
         for key, value in PROTOCOL.items():
             if config.get(key, value) != value:
                 yield (
@@ -74,7 +74,7 @@ def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:
 def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return the different values of each relevant key that all runs have and do not agree on."""
     configs = [
-        leaves(result.config)
+        dict(leaves(result.config))
         for run in runs
         for result in list(run.results.values())[:1]
         if result.config is not None
@@ -86,14 +86,3 @@ def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
             if len(values) > 1:
                 found[key] = values
     return dict(sorted(found.items()))
-
-
-def leaves(config: Config, prefix: str = "") -> dict[str, Any]:
-    """Return every value of a nested dict by its dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
