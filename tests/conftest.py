@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.parity.summary import pytest_terminal_summary  # noqa: F401 (a hook)
+
 TESTS = Path(__file__).parent
 # What `make test-fast` leaves out: tests that start interpreters, train, or build full-size models.
 SLOW = (

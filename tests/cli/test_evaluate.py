@@ -186,7 +186,7 @@ def test_a_missing_benchmark_is_listed_with_what_to_do(first, place):
     assert "datasets/prepare_pascal_context_459.py" in note
 
 
-@pytest.mark.parametrize("label", MINIATURES.keys() - {"PC-459"})
+@pytest.mark.parametrize("label", [label for label in MINIATURES if label != "PC-459"])
 def test_metrics_are_those_of_the_saved_predictions(first, place, label):
     one, found = MINIATURES[label], results(place, label)
     truth = np.concatenate([a.ravel() for a in true_labels(place, label)])

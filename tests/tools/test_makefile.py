@@ -218,6 +218,14 @@ def test_test_lints_and_asks_for_coverage(repo: Path) -> None:
     assert "tests/requirements.txt" in commands
 
 
+@pytest.mark.parametrize("target", ["test", "test-fast"])
+def test_tests_run_on_all_cores_with_a_thread_each(repo: Path, target: str) -> None:
+    command = make(repo, "--dry-run", target).stdout.splitlines()[-1]
+    assert command.startswith("OMP_NUM_THREADS=1 ")
+    assert "-n auto" in command and "--dist loadfile" in command
+    assert ('-m "not slow"' in command) == (target == "test-fast")
+
+
 def test_clean_keeps_the_environment_and_the_results(repo: Path) -> None:
     kept = [".venv/lib/__pycache__/a.pyc", "output/run/model_final.pth", "tools/set_up.sh"]
     removed = ["build/x", "hps_seg.egg-info/PKG-INFO", ".coverage", "tools/__pycache__/a.pyc"]
