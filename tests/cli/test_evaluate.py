@@ -27,7 +27,7 @@ from cat_seg.data.registration import spec_of
 from cat_seg.engine import benchmarks
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.utils.paths import REPO_ROOT
-from tests.tiny import answer, tiny_cfg, tiny_model
+from tests.tiny import answer, share_tokenizers, tiny_cfg, tiny_model
 from tests.tools.miniature_benchmarks import MINIATURES, write
 
 PROTOCOL = ("TEST.SLIDING_WINDOW", True, "MODEL.SEM_SEG_HEAD.POOLING_SIZES", (1, 1))
@@ -112,6 +112,7 @@ def place(tmp_path_factory) -> Path:
         patch.setenv("DETECTRON2_DATASETS", str(root / "datasets"))
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setenv("OMP_NUM_THREADS", "1")
+        share_tokenizers(patch)
         yield root
 
 
