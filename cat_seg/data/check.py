@@ -22,8 +22,9 @@ from tabulate import tabulate
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.reading import read_image, read_label
-from cat_seg.data.registration import DatasetSpec, datasets_root, is_on_disk, spec_of
+from cat_seg.data.registration import is_on_disk, spec_of
 from cat_seg.data.soundness import DatasetReport, check_dataset
+from cat_seg.data.specs import DatasetSpec, datasets_root
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.utils.files import atomic_write
@@ -163,8 +164,7 @@ def _list_problems(report: DatasetReport, path: Path) -> None:
 def _specs(names: Sequence[str] | None, cfg: CfgNode | None) -> list[DatasetSpec]:
     if names is not None:
         return [spec_of(name) for name in datasets_named(names)]
-    specs = [spec for spec in DATASETS if spec.expected is not None]
-    return specs + [spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ())]
+    return [*DATASETS, *(spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ()))]
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -75,7 +75,7 @@ def contact_sheet(
     ]
     legends = _legends(label_maps, names, panel_size) if legend_per_image else [None] * len(rows)
     column = max(panels[0].width for panels in rows)
-    lines = []
+    lines: list[Image.Image] = []
     for start in range(0, len(rows), columns):
         part = slice(start, start + columns)
         height = max(panels[0].height for panels in rows[part])

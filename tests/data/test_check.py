@@ -11,7 +11,8 @@ import yaml
 from PIL import Image
 
 from cat_seg.data import check
-from cat_seg.data.registration import DatasetSpec, Layout, register, unregister
+from cat_seg.data.registration import register, unregister
+from cat_seg.data.specs import DatasetSpec, Layout
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.utils.paths import REPO_ROOT
 from cat_seg.visualization import contact_sheet
