@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,13 +162,9 @@ def _run(command: Sequence[str], log: Path, look: Callable[[], None]) -> None:
             start_new_session=True,
         )
     try:
-        while True:
+        while (status := process.poll()) is None:
             look()
-            try:
-                status = process.wait(POLL)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+            time.sleep(POLL)
         look()
     finally:
         if process.poll() is None:
