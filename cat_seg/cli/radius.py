@@ -71,7 +71,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         help='class names: "cat, dog", a .json or .txt file, or the name of a shipped list '
-        "(ade150); repeatable. By default all those of the runs",
+        '(ade150); a class that looks like a file or a list needs a comma ("ade151,"); repeatable. '
+        "By default all those of the runs",
     )
     parser.add_argument(
         "--images", nargs="+", default=[], help="images whose patches are measured in the models"
@@ -110,7 +111,7 @@ def check(args: argparse.Namespace) -> None:
 def vocabulary_name(text: str) -> str:
     """Return a vocabulary's name in the picture and the metrics: a file's stem, or the text."""
     path = Path(text.strip())
-    return path.stem if path.suffix.lower() in (".json", ".txt") else text.strip()
+    return path.stem if path.suffix.lower() in (".json", ".txt") else text.strip().rstrip(", ")
 
 
 def load_model(config: str, weights: str, overrides: Sequence[str]) -> CATSeg:

@@ -57,7 +57,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "-v",
         "--vocabulary",
         help='the classes: "cat, dog", a .json or .txt file, or the name of a shipped list '
-        "(ade150); by default those of the config",
+        '(ade150); a class that looks like a file or a list needs a comma ("ade151,"); '
+        "by default those of the config",
     )
     parser.add_argument(
         "--save-masks",

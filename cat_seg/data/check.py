@@ -12,29 +12,42 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
+from PIL import Image
 from tabulate import tabulate
 
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.reading import read_image, read_label
-from cat_seg.data.registration import DatasetSpec, datasets_root, is_on_disk, spec_of
+from cat_seg.data.registration import is_on_disk, spec_of
 from cat_seg.data.soundness import DatasetReport, check_dataset
+from cat_seg.data.specs import DatasetSpec, datasets_root
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.parallel import add_jobs_option, check_jobs
 from cat_seg.utils.paths import WORK_ROOT, resolve
-from cat_seg.visualization.sample_sheet import Sample, draw_sheet
+from cat_seg.visualization import contact_sheet
+from cat_seg.visualization.overlay import percent
 
 UNSOUND, INTERRUPTED = 1, 130
 PROBLEMS_SHOWN = 10
 IGNORED = -1  # ignored pixels in pictures; the dataset's own ignore label may be a class index
+PANEL, SHEET_COLUMNS, LABEL_OPACITY = 400, 2, 0.75  # of the picture of samples; PANEL in pixels
 HEADINGS = ("Dataset", "Benchmark", "Images", "Expected", "Classes", "Result")
 
 COLUMNS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
+
+
+class Sample(NamedTuple):
+    """An image (H, W, 3) uint8 RGB, its label map (H, W) of integers, and a caption."""
+
+    caption: str
+    image: np.ndarray
+    label: np.ndarray
 
 
 def write_sheet(
@@ -60,9 +73,20 @@ def write_sheet(
         f"  ·  ignored pixels are {spec.ignore_label}"
     )
     title = "  ·  ".join(filter(None, (COLUMNS.get(spec.name), spec.name)))
-    sheet = draw_sheet(title, remark, read, report.names)
+    sheet = contact_sheet(
+        [sample.image for sample in read],
+        [[sample.label] for sample in read],
+        report.names,
+        alpha=LABEL_OPACITY,
+        panel_size=PANEL,
+        heading=title,
+        remark=remark,
+        captions=[sample.caption for sample in read],
+        columns=min(SHEET_COLUMNS, len(read)),
+        legend_per_image=True,
+    )
     with atomic_write(path) as file:
-        sheet.save(file, format="PNG")
+        Image.fromarray(sheet).save(file, format="PNG")
     return True
 
 
@@ -78,7 +102,10 @@ def _read_sample(report: DatasetReport, index: int, ignore_orientation: bool) ->
     if label.shape != image.shape[:2]:
         return None
     label[label == report.spec.ignore_label] = IGNORED
-    return Sample(printable(Path(record["file_name"]).name), image, label)
+    ignored = percent(float(np.mean((label < 0) | (label >= len(report.names)))))
+    height, width = label.shape
+    name = printable(Path(record["file_name"]).name)
+    return Sample(f"{name}  ·  {width} x {height}  ·  {ignored} ignored", image, label)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -137,8 +164,7 @@ def _list_problems(report: DatasetReport, path: Path) -> None:
 def _specs(names: Sequence[str] | None, cfg: CfgNode | None) -> list[DatasetSpec]:
     if names is not None:
         return [spec_of(name) for name in datasets_named(names)]
-    specs = [spec for spec in DATASETS if spec.expected is not None]
-    return specs + [spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ())]
+    return [*DATASETS, *(spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ()))]
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

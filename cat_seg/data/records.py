@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 
-from cat_seg.data.registration import datasets_root
+from cat_seg.data.specs import datasets_root
 from cat_seg.data.vocabularies import check_class_list
 from cat_seg.errors import UserError
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_image_size, read_label
-from cat_seg.data.registration import DatasetSpec, find_pairs, why_incomplete
+from cat_seg.data.registration import find_pairs, why_incomplete
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError, printable
 from cat_seg.utils.parallel import run_in_processes
 from cat_seg.utils.progress import bar

@@ -19,8 +19,8 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_label
-from cat_seg.data.registration import DatasetSpec
 from cat_seg.data.soundness import LEAST_LABELED
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.predictions import encode_prediction

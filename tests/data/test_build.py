@@ -287,8 +287,8 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
         (["DATASETS.TRAIN", ()], "DATASETS.TRAIN is empty"),
         (["DATASETS.TRAIN", ("minor",)], "unknown dataset 'minor' in DATASETS.TRAIN; .* mini,"),
         (
-            ["DATASETS.TRAIN", ("mini", "quickstart_train")],
-            r"TRAIN_CLASS_JSON \(.*names\.json\) lists 3 .*quickstart_train has 22; choose",
+            ["DATASETS.TRAIN", ("mini", "voc_2012_test_sem_seg")],
+            r"TRAIN_CLASS_JSON \(.*names\.json\) lists 3 .*voc_2012_test_sem_seg has 20; choose",
         ),
         (
             [

@@ -11,8 +11,11 @@ import yaml
 from PIL import Image
 
 from cat_seg.data import check
-from cat_seg.data.registration import DatasetSpec, Layout, register, unregister
+from cat_seg.data.registration import register, unregister
+from cat_seg.data.specs import DatasetSpec, Layout
+from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.utils.paths import REPO_ROOT
+from cat_seg.visualization import contact_sheet
 
 HEIGHT, WIDTH = 6, 8
 COLUMNS = ["Dataset", "Benchmark", "Images", "Expected", "Classes", "Result"]
@@ -145,23 +148,33 @@ def test_an_image_damaged_behind_its_header_shows_in_the_samples(add, tmp_path, 
     assert (tmp_path / "out/sample.png").exists()
 
 
-def test_the_picture_shows_evenly_spread_samples(add, tmp_path, monkeypatch):
-    drawn = []
-    draw = check.draw_sheet
-    monkeypatch.setattr(check, "draw_sheet", lambda *given: drawn.append(given) or draw(*given))
+def test_the_picture_shows_evenly_spread_samples(add, tmp_path):
     add(count=9, ignore_label=0)
     for value in range(9):
-        Image.fromarray(np.tile(np.uint8(value), (6, 8))).save(
-            tmp_path / f"root/labels/{value}.png"
-        )
+        label = np.full((HEIGHT, WIDTH), value, dtype=np.uint8)
+        label[0] = 0  # ignored
+        Image.fromarray(label).save(tmp_path / f"root/labels/{value}.png")
     run(tmp_path, "--datasets", "sample", "--samples", "3")
-    ((title, remark, samples, names),) = drawn
-    assert title == "sample" and len(names) == 20
-    assert remark == ("9 of 9 labeled images  ·  8 of 20 classes occur  ·  ignored pixels are 0")
-    assert [sample.caption for sample in samples] == ["0.jpg", "4.jpg", "8.jpg"]
-    assert [np.unique(sample.label).tolist() for sample in samples] == [[-1], [4], [8]]
+    shown = [np.full((HEIGHT, WIDTH), value) for value in (-1, 4, 8)]
+    for label in shown:
+        label[0] = -1
+    expected = contact_sheet(
+        [np.full((HEIGHT, WIDTH, 3), 99, dtype=np.uint8)] * 3,
+        [[label] for label in shown],
+        load_vocabulary("datasets/voc20.json"),
+        alpha=check.LABEL_OPACITY,
+        panel_size=check.PANEL,
+        heading="sample",
+        remark="9 of 9 labeled images  ·  8 of 20 classes occur  ·  ignored pixels are 0",
+        captions=[
+            f"{index}.jpg  ·  {WIDTH} x {HEIGHT}  ·  {share} ignored"
+            for index, share in ((0, "100%"), (4, "17%"), (8, "17%"))
+        ],
+        columns=2,
+        legend_per_image=True,
+    )
     picture = np.asarray(Image.open(tmp_path / "out/sample.png"))
-    np.testing.assert_array_equal(picture, draw(*drawn[0]))
+    np.testing.assert_array_equal(picture, expected)
 
 
 def test_a_picture_of_before_does_not_stay(add, tmp_path):

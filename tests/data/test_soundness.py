@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cat_seg.data.registration import DatasetSpec, Layout, register, spec_of, unregister
+from cat_seg.data.registration import register, spec_of, unregister
 from cat_seg.data.soundness import DatasetReport, check_dataset, check_pair
+from cat_seg.data.specs import DatasetSpec, Layout
 
 HEIGHT, WIDTH = 6, 8
 

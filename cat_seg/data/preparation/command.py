@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cat_seg.data.folders import file_names
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
-from cat_seg.data.registration import DatasetSpec, datasets_root
+from cat_seg.data.specs import DatasetSpec, datasets_root
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.utils.files import PARTIAL, exclusive_lock
 from cat_seg.utils.parallel import add_jobs_option, check_jobs, run_in_processes

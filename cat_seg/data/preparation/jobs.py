@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_image_size
-from cat_seg.data.registration import DatasetSpec
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.utils.files import atomic_write
 

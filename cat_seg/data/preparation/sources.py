@@ -12,7 +12,8 @@ import numpy as np
 
 from cat_seg.data.folders import IMAGE_SUFFIXES, holds
 from cat_seg.data.reading import read_label
-from cat_seg.data.registration import DatasetSpec, fullest_layout
+from cat_seg.data.registration import fullest_layout
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 
 
