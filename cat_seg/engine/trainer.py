@@ -18,11 +18,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.analysis.radius_hook import radius_loggers
+from cat_seg.build import build_model
 from cat_seg.cat_seg_model import CATSeg
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
-from cat_seg.configuration.checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.compiling import compile_aggregator
 from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
@@ -242,11 +241,13 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> CATSeg:
         """Build the model, compiled if configured, and log how many CLIP parameters are trained.
 
+        See `cat_seg.build.build_model`: MODEL.WEIGHTS has to be loaded afterwards.
+
         Raises:
             UserError: the model cannot be built from the config.
         """
-        check_registered(cfg.MODEL)
-        model = super().build_model(cfg)
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
         if cfg.MODEL.COMPILE:
             compile_aggregator(model)
         parameters = list(model.clip_parameters())

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from tabulate import tabulate
 from torch import Tensor, nn
 
 from cat_seg import add_cat_seg_config
+from cat_seg.build import build_model
 from cat_seg.checkpoint.checkpointer import Checkpointer
 from cat_seg.checkpoint.formats import convert
 from cat_seg.utils.paths import REPO_ROOT
