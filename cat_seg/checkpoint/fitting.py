@@ -229,14 +229,10 @@ def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparis
     clip = _of_clip(compared.reshaped)
     for name in clip or compared.reshaped:
         shape = tuple(converted.tensors[name].shape)
-        hint = (
-            "; it is of another CLIP: set MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to that one"
-            if clip
-            else ""
-        )
+        hint = "; it is of another CLIP: set MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to that one"
         raise UserError(
             f"checkpoint entry {converted.sources[name]} is {shape}, but this config's model has"
-            f" {tuple(own[name].shape)}{hint}"
+            f" {tuple(own[name].shape)}{hint if clip else ''}"
         )
     if compared.missing:
         raise UserError(
