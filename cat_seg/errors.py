@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -42,6 +43,31 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         """Store the message, escaped by `printable` because file names may contain any bytes."""
         super().__init__(printable(message))
+
+
+@contextmanager
+def user_errors(**keys: str) -> Iterator[None]:
+    """Turn a ValueError about an argument into a UserError about what the user set it with.
+
+    Layers do not know the config. They raise ValueError with a message that starts with the name of
+    the argument, such as "block_size must divide 512; it is 96". The caller that takes arguments
+    from a config knows their keys. All other errors pass unchanged.
+
+    Args:
+        keys: argument -> config key, or another source of the value.
+
+    Raises:
+        UserError: "KEY: message".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        argument = str(error).partition(" ")[0]
+        if argument not in keys:
+            raise
+        raise UserError(f"{keys[argument]}: {error}") from error
 
 
 def printable(text: object) -> str:

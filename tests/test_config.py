@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from detectron2.modeling import build_model
 from cat_seg import add_cat_seg_config
 from cat_seg.configuration.loading import leaves
 from cat_seg.errors import UserError
-from tests.tiny import batch, share_tokenizers, tiny_cfg
+from tests.tiny import batch, share_tokenizers, tiny_cfg, write_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -198,7 +199,6 @@ HYPER = "MODEL.HYPERSPHERICAL."
         (f"{HEAD}FEATURE_RESOLUTION", [2, 5]),
         (f"{HEAD}PAD_LEN", 0),
         ("MODEL.PROMPT_ENSEMBLE_TYPE", "many"),
-        ("MODEL.WEIGHTS", "absent.pth"),
         (f"{HYPER}AFR_REDUCTION", 4096),
         (f"{HYPER}AFR_REDUCTION", 0),
         (f"{HYPER}HPA_MOMENTUM", 1.5),
@@ -212,3 +212,28 @@ def test_a_bad_value_is_one_line_with_its_key_or_value(tmp_path, key, value):
     message = str(error.value)
     assert "\n" not in message
     assert key.rsplit(".", 1)[-1] in message or str(value) in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        (f"{HEAD}CLIP_FINETUNE", "prompt", "fine_tuning must be one of .*'prompt'"),
+        (f"{HEAD}CLIP_PRETRAINED", "ViT-Z/99", "name must be .*'ViT-Z/99'"),
+        ("MODEL.PROMPT_ENSEMBLE_TYPE", "many", "ensemble must be one of .*'many'"),
+        (f"{HYPER}AFR_REDUCTION", 4096, "reduction must be from 1 to C = 64; .* 4096"),
+        (f"{HYPER}HPA_MOMENTUM", 1.5, "momentum must be .* 1.5"),
+        (f"{HYPER}HPA_TEMPERATURE", 0.0, "temperature must be .* 0.0"),
+    ],
+)
+def test_what_a_layer_refuses_names_the_key(tmp_path, key, value, told):
+    cfg = tiny_cfg(tmp_path, "MODEL.META_ARCHITECTURE", "EnhancedCATSeg", key, value)
+    with pytest.raises(UserError, match=f"^{re.escape(key)}: {told}"):
+        build_model(cfg)
+
+
+def test_an_adapter_that_does_not_fit_the_clip_names_the_key(tmp_path):
+    clip = str(write_clip(tmp_path, "narrow", vision_cfg__width=192))
+    cfg = tiny_cfg(tmp_path, f"{HEAD}CLIP_PRETRAINED", clip, f"{HEAD}CLIP_FINETUNE", "oft")
+    told = r"^MODEL\.SEM_SEG_HEAD\.CLIP_FINETUNE: architecture must .* 128 .* 192"
+    with pytest.raises(UserError, match=told):
+        build_model(cfg)

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from cat_seg.errors import UserError, explain, fail, one_line_errors, printable
+from cat_seg.errors import UserError, explain, fail, one_line_errors, printable, user_errors
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT, resolve
 
@@ -191,3 +191,28 @@ def test_a_path_that_is_nowhere_stays_as_given(tmp_path, monkeypatch):
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert resolve("~/weights.pth") == tmp_path / "weights.pth"
+
+
+def test_an_error_about_an_argument_names_the_key_that_sets_it():
+    told = r"^MODEL\.SIDE: side must be even; it is 3$"
+    with (
+        pytest.raises(UserError, match=told),
+        user_errors(width="MODEL.WIDTH", side="MODEL.SIDE"),
+    ):
+        raise ValueError("side must be even; it is 3")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("height must be even; it is 3"),
+        ValueError("math domain error"),
+        ValueError(),
+        TypeError("side must be a number"),
+        UserError("side.json: no such file"),
+    ],
+)
+def test_other_errors_pass_unchanged(error):
+    with pytest.raises(type(error)) as caught, user_errors(side="MODEL.SIDE"):
+        raise error
+    assert caught.value is error

@@ -259,20 +259,6 @@ def check_head(head: CfgNode) -> None:
     )
 
 
-def check_hyperspherical(hyperspherical: CfgNode, channels: int) -> None:
-    """Check the values of MODEL.HYPERSPHERICAL for features with this many channels.
-
-    Raises:
-        UserError: naming the key, its value, and what it takes.
-    """
-    node = "MODEL.HYPERSPHERICAL"
-    values = (node, hyperspherical)
-    momentum, reduction = hyperspherical.HPA_MOMENTUM, hyperspherical.AFR_REDUCTION
-    _require(0 <= momentum <= 1, *values, "HPA_MOMENTUM", "a share from 0 to 1")
-    _require(hyperspherical.HPA_TEMPERATURE > 0, *values, "HPA_TEMPERATURE", "a positive number")
-    _require(1 <= reduction <= channels, *values, "AFR_REDUCTION", f"1 to {channels} (channels)")
-
-
 def _are_positive(values: Any, count: int) -> bool:
     return len(values) == count and all(isinstance(v, int) and v >= 1 for v in values)
 

@@ -14,12 +14,11 @@ from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
 from torch import nn
 
-import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.cat_seg_model import CATSeg
-from cat_seg.configuration.checks import check_registered
 from cat_seg.data import build_test_loader, build_train_loader
 from cat_seg.engine.compiling import compile_aggregator
 from cat_seg.engine.loading import SignalProofLoader
+from cat_seg.engine.model import build_model
 from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.evaluation import build_evaluator, run_on_dataset
@@ -37,11 +36,13 @@ class Builders(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> CATSeg:
         """Build the model, compiled if configured, and log how many CLIP parameters are trained.
 
+        See `cat_seg.engine.model.build_model`: MODEL.WEIGHTS has to be loaded afterwards.
+
         Raises:
             UserError: the model cannot be built from the config.
         """
-        check_registered(cfg.MODEL)
-        model = super().build_model(cfg)
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
         if cfg.MODEL.COMPILE:
             compile_aggregator(model)
         parameters = list(model.clip_parameters())

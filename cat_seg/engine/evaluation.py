@@ -72,6 +72,9 @@ def load_model(cfg: CfgNode, weights: str) -> nn.Module:
     Raises:
         UserError: the model cannot be built from the config, or the weights do not load.
     """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = weights
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, averaged=cfg.MODEL.WEIGHTS_EMA)
     checkpointer.load(weights, checkpointables=[])

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from cat_seg import add_cat_seg_config
 from cat_seg.checkpoint.checkpointer import Checkpointer
 from cat_seg.checkpoint.formats import convert
+from cat_seg.engine.model import build_model
 from cat_seg.utils.paths import REPO_ROOT
 from tests.golden.weights_recipe import image, labels, recipe_value
 from tests.parity.summary import LARGEST_DIFFERENCES
