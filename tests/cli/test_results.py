@@ -48,7 +48,7 @@ def test_warnings_are_printed_with_the_table(runs, capsys):
     write_run(runs / "c", "vitb_384_oft", {"A-150": 30.0}, ("SOLVER.MAX_ITER", "7"))
     collect_results.main([str(runs)])
     printed = capsys.readouterr()
-    assert printed.err.startswith("warning: the runs of H-CLIP")
+    assert printed.err.startswith("warning: runs of H-CLIP")
     assert "warning" not in printed.out
 
 
@@ -83,4 +83,4 @@ def test_partial_results_are_marked(tmp_path, capsys):
     printed = capsys.readouterr()
     assert " 31.8* (+1.0) |" in printed.out and " 30.8 |" in printed.out
     assert printed.out.endswith("; * marks results on only part of a dataset.\n")
-    assert "a has A-150 of 3 of 2000 images" in printed.err
+    assert "a has A-150 evaluated on only 3 of 2000 images" in printed.err
