@@ -90,11 +90,11 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError) and _NO_MEMORY.search(text)
     ):
-        return f"memory ran out ({_shortened(text or 'MemoryError')}); {_LESS_MEMORY}"
+        return f"out of memory ({_shortened(text or 'MemoryError')}); {_LESS_MEMORY}"
     if isinstance(error, OSError) and error.errno in _FILES:
-        return f"{text}; make room, or fix the permissions"
+        return f"{text}; free some space or fix the permissions"
     if lost_process(error):
-        return f"the connection to another process of this run was lost ({_shortened(text)})"
+        return f"lost the connection to another process of this run ({_shortened(text)})"
     return None
 
 

@@ -94,16 +94,19 @@ LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection cl
             chained(UserError("cannot write x"), RuntimeError(f"{WORKER}Terminated. ")),
             "a data worker was killed (signal 15); ",
         ),
-        (MemoryError(), "memory ran out (MemoryError); in training, lower SOLVER.IMS_PER_BATCH, "),
+        (MemoryError(), "out of memory (MemoryError); in training, lower SOLVER.IMS_PER_BATCH, "),
         (
             RuntimeError("CUDA out of memory. Tried\nto allocate 2 GiB"),
             "(CUDA out of memory. Tried",
         ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower TEST.IMS_PER_BATCH or"),
-        (OSError(12, "Cannot allocate memory"), "memory ran out ("),
-        (OSError(28, "No space left on device", "log.txt"), "device: 'log.txt'; make room"),
-        (PermissionError(13, "Permission denied", "out"), "Permission denied: 'out'; make room"),
-        (RuntimeError(LOST), "the connection to another process of this run was lost ("),
+        (OSError(12, "Cannot allocate memory"), "out of memory ("),
+        (OSError(28, "No space left on device", "log.txt"), "device: 'log.txt'; free some space"),
+        (
+            PermissionError(13, "Permission denied", "out"),
+            "Permission denied: 'out'; free some space",
+        ),
+        (RuntimeError(LOST), "lost the connection to another process of this run ("),
         (ValueError("a defect"), None),
         (FileNotFoundError(2, "No such file"), None),
         (RuntimeError("a defect"), None),
@@ -125,7 +128,7 @@ def test_running_out_of_memory_ends_in_one_line(capsys):
     with pytest.raises(SystemExit) as exit_info:
         main()
     assert exit_info.value.code == 2
-    assert capsys.readouterr().err.startswith("error: memory ran out (MemoryError); ")
+    assert capsys.readouterr().err.startswith("error: out of memory (MemoryError); ")
 
 
 @pytest.mark.parametrize(

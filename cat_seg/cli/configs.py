@@ -15,7 +15,7 @@ EXAMPLE = """\
 examples:
   hps-seg configs                               list them
   hps-seg configs vitb_384_enhanced             print one
-  hps-seg configs vitb_384_enhanced my.yaml     copy it, to edit
+  hps-seg configs vitb_384_enhanced my.yaml     copy it for editing
 """
 
 
@@ -24,8 +24,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="?", help="a config, such as vitb_384_enhanced")
-    parser.add_argument("target", nargs="?", type=Path, metavar="FILE.yaml", help="where to copy")
+    parser.add_argument("name", nargs="?", help="name of a config, such as vitb_384_enhanced")
+    parser.add_argument(
+        "target", nargs="?", type=Path, metavar="FILE.yaml", help="file to copy it to"
+    )
     return parser.parse_args(argv)
 
 
@@ -43,7 +45,7 @@ def find(name: str) -> Path:
     """
     file = FOLDER / f"{Path(name).name.removesuffix('.yaml')}.yaml"
     if not file.is_file():
-        raise UserError(f"there is no config {name!r}; shipped are {', '.join(summaries())}")
+        raise UserError(f"unknown config {name!r}; choose from {', '.join(summaries())}")
     return file
 
 
@@ -59,9 +61,9 @@ def copy(source: Path, target: Path) -> list[Path]:
         UserError: `target` exists or cannot be written.
     """
     if target.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{target}: give the name of a .yaml file")
+        raise UserError(f"{target} is not a .yaml file name; use a name ending in .yaml")
     if target.exists():
-        raise UserError(f"{target} exists; give another name, or remove it first")
+        raise UserError(f"{target} already exists; choose another name or remove it first")
     written = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -87,8 +87,8 @@ def images_per_process(cfg: CfgNode, processes: int) -> int:
         raise UserError(f"SOLVER.ACCUMULATION_STEPS is {steps}; set it to 1 or more")
     if total < 1 or total % (processes * steps):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {total}; set it to a multiple of {processes * steps}, "
-            f"the processes ({processes}) times SOLVER.ACCUMULATION_STEPS ({steps})"
+            f"SOLVER.IMS_PER_BATCH is {total}; set it to a multiple of {processes * steps}, the "
+            f"number of processes ({processes}) times SOLVER.ACCUMULATION_STEPS ({steps})"
         )
     return total // processes
 
@@ -218,7 +218,7 @@ def _unexpected(record: Record, error: Exception) -> UserError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     where = traceback.extract_tb(error.__traceback__)[-1]
     return UserError(
-        f"image {record['file_name']} cannot be prepared: {reason} "
+        f"image {record['file_name']} cannot be preprocessed: {reason} "
         f"({Path(where.filename).name}, line {where.lineno}); repair or remove it"
     )
 

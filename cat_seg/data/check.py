@@ -1,8 +1,9 @@
-"""Check datasets on disk (complete, label values in range, sizes equal) and draw a few samples.
+"""Check datasets on disk and draw a few samples of each.
 
-Reads every label map, every PNG image, and the headers of other images. Exits with 0 if all
-datasets on disk are sound (missing ones do not count), else with 1. Warnings report what is
-allowed but rarely intended.
+Checks that each dataset is complete, that label values are in range, and that label maps have the
+size of their images. Reads every label map, every PNG image, and the headers of other images.
+Exits with 1 if a dataset on disk has problems, else with 0; missing datasets are not a problem.
+Warnings report what is allowed but rarely intended.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def write_sheet(
     whole = "" if spec.expected is None else f" of {spec.expected}"
     remark = (
         f"{count}{whole} labeled images  ·  {report.seen} of {len(report.names)} classes occur"
-        f"  ·  ignored pixels are {spec.ignore_label}"
+        f"  ·  ignore label {spec.ignore_label}"
     )
     title = "  ·  ".join(filter(None, (COLUMNS.get(spec.name), spec.name)))
     sheet = contact_sheet(
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         report = check_dataset(spec, args.jobs, as_stored)
         sheet = args.output / f"{spec.name}.png"
         if write_sheet(report, args.samples, sheet, as_stored):
-            print(printable(f"{spec.name}: samples in {sheet}"))
+            print(printable(f"{spec.name}: samples drawn in {sheet}"))
         for warning in report.warnings:
             print(f"{spec.name}: warning: {warning}", file=sys.stderr)
         _list_problems(report, args.output / f"{spec.name}.problems.txt")
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     print(tabulate(map(row, reports), HEADINGS, "github", missingval="-"))
     if all(report.missing for report in reports):
         root = printable(datasets_root())
-        print(f"no dataset is in {root}; datasets/README.md says how to get them")
+        print(f"no datasets found in {root}; see datasets/README.md for how to get them")
     return UNSOUND if any(report.problems for report in reports) else 0
 
 
@@ -138,14 +139,14 @@ def row(report: DatasetReport) -> tuple[str | int | None, ...]:
     spec = report.spec
     counts = {"problem": len(report.problems), "warning": len(report.warnings)}
     found = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count]
-    result = ", ".join(found if report.problems else ["sound", *found])
+    result = ", ".join(found if report.problems else ["ok", *found])
     return (
         spec.name,
         COLUMNS.get(spec.name),
         None if report.missing else len(report.records),
         spec.expected and f"{'at most ' * spec.drops_unlabeled}{spec.expected}",
         f"{report.seen} of {len(report.names)}" if report.records else None,
-        "not there" if report.missing else result,
+        "not found" if report.missing else result,
     )
 
 
@@ -158,7 +159,7 @@ def _list_problems(report: DatasetReport, path: Path) -> None:
         print(f"{report.spec.name}: {problem}", file=sys.stderr)
     with atomic_write(path) as file:
         file.writelines(f"{problem}\n".encode() for problem in report.problems)
-    print(printable(f"{report.spec.name}: all problems are listed in {path}"), file=sys.stderr)
+    print(printable(f"{report.spec.name}: full list of problems in {path}"), file=sys.stderr)
 
 
 def _specs(names: Sequence[str] | None, cfg: CfgNode | None) -> list[DatasetSpec]:
@@ -178,19 +179,20 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--root",
-        help="folder of all datasets (default: $DETECTRON2_DATASETS, else this repository's "
-        "datasets/)",
+        help="folder that contains the datasets (default: $DETECTRON2_DATASETS, else this "
+        "repository's datasets/)",
     )
     parser.add_argument(
         "--datasets",
         nargs="+",
         metavar="NAME",
-        help="names or columns of the results table (A-150); default: all benchmarks and "
-        "training sets, and those of --config-file",
+        help="dataset names, or benchmark names such as A-150 (default: all benchmarks and "
+        "training sets, and the custom datasets of --config-file)",
     )
     parser.add_argument(
         "--config-file",
-        help="a config whose DATASETS.CUSTOM to add, and whose INPUT.IGNORE_EXIF_ORIENTATION holds",
+        help="config whose DATASETS.CUSTOM is checked too, and whose "
+        "INPUT.IGNORE_EXIF_ORIENTATION is used",
     )
     add_jobs_option(parser)
     parser.add_argument(
@@ -204,7 +206,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=8,
         metavar="N",
-        help="images to draw of each dataset (default: %(default)s)",
+        help="number of images to draw per dataset (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -219,7 +221,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.root:
         root = resolve(args.root)
         if not root.is_dir():
-            raise UserError(f"--root {root}: no such folder; give the one that holds the datasets")
+            raise UserError(
+                f"--root {root}: no such folder; give the folder that contains the datasets"
+            )
         os.environ["DETECTRON2_DATASETS"] = str(root.absolute())
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -229,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{error.filename}: {error.strerror}; fix its permissions or choose another --output"
         ) from error
     except KeyboardInterrupt:
-        print("interrupted; --datasets goes on with those that are left", file=sys.stderr)
+        print("interrupted; check the remaining datasets with --datasets", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -115,7 +115,7 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     reason = ", most likely because memory ran out" if number == signal.SIGKILL else ""
     fail(
         f"process {ranks.index(failed)} of {len(ranks)} was killed (signal {number}){reason}; "
-        "a training goes on from its last checkpoint with --resume",
+        "continue a training run from its last checkpoint with --resume",
         128 + number,
     )
 

@@ -210,9 +210,9 @@ class SemSegEvaluator(DatasetEvaluator):
         self._results_file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._results_file, "w") as file:
             json.dump(content, file, indent=1)
-        logger.info("The metrics of each class are in %s", self._results_file)
+        logger.info("Per-class metrics are in %s", self._results_file)
         if short := incompleteness(content):
-            logger.warning("The figures of %s are of %s", self._dataset_name, short)
+            logger.warning("The metrics of %s cover only %s", self._dataset_name, short)
 
 
 def _expected_images(spec: DatasetSpec | None, found: int) -> int | None:

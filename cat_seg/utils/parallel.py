@@ -36,7 +36,7 @@ def add_jobs_option(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=cores(),
         metavar="N",
-        help="processes that work at once (default: one for each core, here %(default)s)",
+        help="number of parallel processes (default: one per core, here %(default)s)",
     )
 
 

@@ -206,7 +206,7 @@ def test_a_folder_without_files_is_named_when_it_is_used(data, changes, named):
     ("changes", "named"),
     [
         ({"CLASSES": "no.txt"}, r"CUSTOM\.mine\.CLASSES: cannot read the class list no\.txt"),
-        ({"CLASSES": "bad.json"}, r"CUSTOM\.mine\.CLASSES: bad\.json is not JSON"),
+        ({"CLASSES": "bad.json"}, r"CUSTOM\.mine\.CLASSES: bad\.json is not valid JSON"),
         ({"BACKGROUND_FROM": 3}, r"CUSTOM\.mine\.BACKGROUND_FROM is 3; classes\.txt lists 3"),
     ],
 )

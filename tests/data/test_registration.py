@@ -195,7 +195,7 @@ def test_two_images_of_one_name_are_refused(root, add):
     name = add(FIRST)
     fill(root, FIRST)
     (root / FIRST.images / "a.png").touch()
-    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png differ in the suffix alone"):
+    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png differ only in the suffix"):
         DatasetCatalog.get(name)
 
 

@@ -69,7 +69,7 @@ def test_files_by_suffix(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[", "is not JSON"),
+        (b"[", "is not valid JSON"),
         (b'{"cat": 1}', "is not a list of class names"),
         (b'["cat", 3]', "is not a list of class names"),
         (b"[]", "has no class names"),

@@ -82,14 +82,16 @@ def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     for variable in ("CC", "CXX"):
         monkeypatch.delenv(variable, raising=False)
-    message = f"MODEL.COMPILE is True, but there is no compiler {named}; install .*COMPILE to False"
+    message = (
+        f"MODEL.COMPILE is True, but the compiler {named} was not found; install .*COMPILE to False"
+    )
     with pytest.raises(UserError, match=message):
         check_compiler(device)
 
 
 def test_a_compiler_that_the_environment_names_has_to_be_there(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match="there is no compiler no-such-compiler; "):
+    with pytest.raises(UserError, match="the compiler no-such-compiler was not found; "):
         compile_aggregator(tiny_model(*SETTINGS))
 
 
