@@ -96,7 +96,7 @@ def _read_config(name: str) -> tuple[str, dict[str, Any]]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{KEY}: cannot read the model config {path}: {error}") from error
     parts = ("vision_cfg", "text_cfg")
