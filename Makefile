@@ -1,5 +1,5 @@
 # Each target sets up what it needs; that is quick once it is done.
-# PYTHON=... names the interpreter (3.10 to 3.12) that a new .venv is made with,
+# PYTHON=... names the interpreter (3.10 to 3.14) that a new .venv is made with,
 # ADAPTER=hyperbolic fine-tunes the quickstart's CLIP in hyperbolic space.
 
 ADAPTER := oft
@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 .PHONY: help setup quickstart test test-fast lint fuzz clean
 
 help: ## list these targets
-	@echo "usage: make TARGET [PYTHON=python3.12] [ADAPTER=oft|hyperbolic]"
+	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic]"
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## make .venv with everything that training, evaluation and the demo need

@@ -111,7 +111,7 @@ def worker_death(error: BaseException) -> str | None:
     cause = f"was killed (signal {int(number)})" if number else "ended unexpectedly"
     if number == signal.SIGTERM:
         return f"a data worker {cause}; run the command again"
-    if number == signal.SIGBUS:
+    if sys.platform != "win32" and number == signal.SIGBUS:
         return (
             f"a data worker {cause}, most likely because shared memory ran out; lower "
             "DATALOADER.NUM_WORKERS or enlarge /dev/shm (docker run --shm-size)"

@@ -20,7 +20,12 @@ SLOW = (
     *("engine/test_accumulation.py", "engine/test_compiling.py", "engine/test_setup.py"),
     *("engine/test_radius_hook.py", "engine/test_resuming.py", "engine/test_evaluation.py"),
     *("evaluation/test_run.py", "evaluation/test_sem_seg.py", "utils/test_parallel.py"),
-    *("utils/test_compatibility.py", "data/test_check.py", "data/test_custom.py"),
+    *(
+        "utils/test_compatibility.py",
+        "utils/test_windows.py",
+        "data/test_check.py",
+        "data/test_custom.py",
+    ),
     *("data/test_custom_labels.py", "data/preparation", "checkpoint/test_fitting.py"),
     *("test_errors_and_paths.py", "modeling/clip/adapters", "modeling/clip/test_architecture.py"),
 )

@@ -32,7 +32,7 @@ def last_checkpoint(folder: str) -> Path | None:
     tag = Path(folder) / TAG
     if not tag.exists():
         return None
-    name = tag.read_text().strip()
+    name = tag.read_text(encoding="utf-8").strip()
     file = tag.parent / name
     if not file.is_file():
         raise UserError(f"{tag} names {name!r}, which is not there; remove {tag} to start anew")

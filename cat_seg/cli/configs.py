@@ -34,7 +34,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def summaries() -> dict[str, str]:
     """Return the first comment line of each shipped config, by config name."""
     files = sorted(FOLDER.glob("*.yaml"))
-    return {file.stem: file.read_text().splitlines()[0].removeprefix("# ") for file in files}
+    return {
+        file.stem: file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        for file in files
+    }
 
 
 def find(name: str) -> Path:
@@ -82,7 +85,7 @@ def copy(source: Path, target: Path) -> list[Path]:
 
 def _base_of(config: Path) -> str | None:
     """Return the _BASE_ of a shipped config: the name of a file in the same folder, or None."""
-    for line in config.read_text().splitlines():
+    for line in config.read_text(encoding="utf-8").splitlines():
         if line.startswith("_BASE_:"):
             return line.split(":", 1)[1].strip().strip("\"'")
     return None
@@ -97,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, known))
         print("\n".join(f"{name:{width}}  {summary}" for name, summary in known.items()))
     elif args.target is None:
-        print(find(args.name).read_text(), end="")
+        print(find(args.name).read_text(encoding="utf-8"), end="")
     else:
         for file in copy(find(args.name), args.target):
             print(f"wrote {file}")

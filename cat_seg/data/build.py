@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
 from cat_seg.data.records import Record, check_test_dataset, check_train_dataset, load_records
 from cat_seg.errors import UserError
+from cat_seg.utils.processes import WorkerContext
 
 # Both names select the same mapper. The published configs use the second.
 TRAIN_MAPPERS = {"semantic": TrainMapper, "mask_former_semantic": TrainMapper}
@@ -264,6 +265,7 @@ def _build_loader(
         dataset,
         **sampling,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        multiprocessing_context=WorkerContext() if cfg.DATALOADER.NUM_WORKERS else None,
         collate_fn=trivial_batch_collator,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         # By default, DataLoader draws from the global generator, which is reserved for training.

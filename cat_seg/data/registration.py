@@ -58,7 +58,9 @@ class DatasetMetadata(Metadata):
 
 def load_raw_ids(name: str) -> list[int]:
     """Read datasets/raw_ids/NAME.json: the raw label value of each class, in class order."""
-    return json.loads((SHIPPED_ROOT / "datasets" / "raw_ids" / f"{name}.json").read_text())
+    return json.loads(
+        (SHIPPED_ROOT / "datasets" / "raw_ids" / f"{name}.json").read_text(encoding="utf-8")
+    )
 
 
 def register(spec: DatasetSpec) -> None:

@@ -123,7 +123,7 @@ def evaluate_one(
         return Outcome(word="failed", reason=str(error))
     if not comm.is_main_process():
         return Outcome()
-    content = json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text())
+    content = json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text(encoding="utf-8"))
     return Outcome(content, reason=skipped_images({dataset: evaluator}) or "")
 
 

@@ -94,7 +94,7 @@ def _read_config(name: str) -> tuple[str, dict[str, Any]]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"name must give a readable model config; {path}: {error}") from error
     parts = ("vision_cfg", "text_cfg")
