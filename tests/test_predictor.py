@@ -90,10 +90,10 @@ def test_probabilities_that_are_not_numbers_are_an_error(cfg):
 def test_an_image_that_does_not_fit_into_memory_is_an_error(cfg, monkeypatch, error):
     predictor = Predictor(cfg)
 
-    def fail(batch):
+    def fail(*_):
         raise error
 
-    monkeypatch.setattr(predictor.model, "forward", fail)
+    monkeypatch.setattr(predictor.model, "segment", fail)
     with pytest.raises(UserError, match="not enough memory to segment 6x4 pixels into 3 classes"):
         predictor(stripes(4, 6)[0])
 
@@ -192,7 +192,7 @@ def test_scores_of_a_batch_are_those_of_each_image(cfg):
     [
         ("MODEL.META_ARCHITECTURE", "Foo", "is 'Foo'; set it to CATSeg or EnhancedCATSeg"),
         ("MODEL.SEM_SEG_HEAD.NAME", "Foo", "is 'Foo'; set it to CATSegHead"),
-        ("INPUT.MIN_SIZE_TEST", -1, "is -1 and .* set them to 0"),
+        ("INPUT.MIN_SIZE_TEST", -1, "is -1 and .* set MIN_SIZE_TEST to 0"),
     ],
 )
 def test_what_cannot_be_built_is_named(cfg, key, value, told):
@@ -237,7 +237,9 @@ def test_other_arrays_are_refused(cfg, image):
 
 @pytest.mark.parametrize("names", [None, 3])
 def test_a_vocabulary_is_names_or_a_text(cfg, names):
-    with pytest.raises(UserError, match="the vocabulary must be class names or a text, not"):
+    with pytest.raises(
+        UserError, match="the vocabulary must be a list of class names or a string, not"
+    ):
         Predictor(cfg).set_vocabulary(names)
 
 

@@ -51,13 +51,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='image files, folders of images, or quoted patterns ("photos/**/*.jpg")',
     )
     parser.add_argument("--input", nargs="+", action="extend", default=[], help="more images")
-    parser.add_argument("--config-file", required=True, help="config of the model, see configs/")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument("--config-file", required=True, help="model config; see configs/")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, help="folder for the output images"
+    )
     parser.add_argument(
         "-v",
         "--vocabulary",
         help='the classes: "cat, dog", a .json or .txt file, or the name of a shipped list '
-        "(ade150); by default those of the config",
+        '(ade150); a class that looks like a file or a list needs a comma ("ade151,"); '
+        "default: the classes of the config",
     )
     parser.add_argument(
         "--save-masks",
@@ -69,12 +72,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="KEY VALUE",
-        help="config changes, as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
+        help="config overrides, such as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
     )
     args = parser.parse_args(argv)
     args.input = [*args.images, *args.input]
     if not args.input:
-        parser.error("name at least one image, folder or pattern")
+        parser.error("give at least one image, folder or pattern")
     return args
 
 
@@ -91,7 +94,7 @@ def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
         files = [file for file in _expand(text) if _real(file.parent) != _real(output)]
         if not files:
             raise UserError(
-                f"--input {text}: no images there outside the output folder; "
+                f"--input {text}: no images found outside the output folder; "
                 'give image files, folders of images, or a quoted pattern like "photos/*.jpg"'
             )
         for file in files:
@@ -150,7 +153,7 @@ def _cut(stem: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment all images and return the number of skipped ones, which are named on stderr.
+    """Segment all images and return the number skipped; the reasons are printed on stderr.
 
     Raises:
         UserError: the arguments, the model or the output folder are invalid.
@@ -183,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
         for end, picture in pictures.items():
             _write(args.output / f"{name}{end}.png", picture)
     drawn = len(images) - skipped
-    print(printable(f"{drawn} of {len(images)} images drawn in {args.output}"))
+    print(printable(f"wrote {drawn} of {len(images)} images to {args.output}"))
     return skipped
 
 
@@ -196,7 +199,7 @@ def _pictures(image: np.ndarray, predictor: Predictor, with_mask: bool) -> dict[
         if with_mask:
             pictures["_mask"] = _png(mask_image(labels, len(predictor.vocabulary)))
     except MemoryError as error:
-        raise UserError("there is not enough memory to draw it; make it smaller") from error
+        raise UserError("not enough memory to draw it; resize the image") from error
     return pictures
 
 
@@ -227,9 +230,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         skipped = run(args)
     except KeyboardInterrupt as interrupt:
-        print("interrupted: pictures written so far are complete", file=sys.stderr)
+        print("interrupted; images written so far are complete", file=sys.stderr)
         return status_of(interrupt)
     if skipped:
-        print(f"images that could not be read and were skipped: {skipped}", file=sys.stderr)
+        print(
+            f"skipped {skipped} image{'s' * (skipped > 1)}; the reasons are listed above",
+            file=sys.stderr,
+        )
         return SOME_SKIPPED
     return 0

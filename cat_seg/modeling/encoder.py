@@ -65,11 +65,14 @@ class Encoder(Protocol):
     def templates(self) -> int: ...
 
     def check_names(self, names: Sequence[str], source: str) -> None:
-        """Warn about names that the tokenizer cannot tell apart; UserError if it cuts them equal.
+        """Warn about names that the tokenizer cannot tell apart.
 
         Args:
             names: class names.
-            source: where they come from, for messages.
+            source: where they come from, for warnings.
+
+        Raises:
+            ValueError: "names ...", if the tokenizer cuts different names to the same prompt.
         """
         ...
 

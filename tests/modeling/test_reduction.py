@@ -38,9 +38,7 @@ def test_argmax_is_that_of_all_maps(sizes):
 def test_a_nan_in_any_class_shows_in_the_confidence(sizes):
     maps = random_maps(7)
     maps[4, 2, 3] = maps[1, 5, 6] = maps[6, 5, 6] = torch.nan
-    winners = run(Argmax, maps, sizes)
-    assert torch.equal(winners.labels, maps.argmax(dim=0))
-    assert torch.equal(winners.confidence.isnan(), maps.isnan().any(dim=0))
+    assert torch.equal(run(Argmax, maps, sizes).confidence.isnan(), maps.isnan().any(dim=0))
 
 
 @pytest.mark.parametrize("sizes", SPLITS)
