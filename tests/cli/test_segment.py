@@ -166,14 +166,15 @@ def test_a_failing_image_does_not_stop_the_others(
 
     def limited(original):
         def called(*args):
-            if args[0 if failing == "drawing" else 1].shape[1] == 77:
+            image = args[0] if failing == "drawing" else args[1][0]
+            if image.shape[1] == 77:
                 raise MemoryError
             return original(*args)
 
         return called
 
     if failing == "predictor":
-        monkeypatch.setattr(Predictor, "_answer", limited(Predictor._answer))
+        monkeypatch.setattr(Predictor, "_segment", limited(Predictor._segment))
     else:
         monkeypatch.setattr(demo, "draw_overlay", limited(demo.draw_overlay))
     assert run("--input", photos, "--output", tmp_path / "out") == 1
