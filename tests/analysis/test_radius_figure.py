@@ -11,7 +11,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from cat_seg.analysis.radius import Trajectory
-from cat_seg.analysis.radius_figure import COLORS, MOST_DOTS, draw_radii
+from cat_seg.analysis.radius_figure import MOST_DOTS, draw_radii
+from cat_seg.visualization.palette import LINE_COLORS
 
 RUN = Trajectory([0, 10, 20], [8.0, 7.0, 6.0], [1.0, 0.5, 0.25])
 FEW, MANY = [3.0, 5.0, 7.0], list(np.linspace(4, 8, MOST_DOTS + 1))
@@ -80,8 +81,8 @@ def test_long_headings_end_before_the_next_panel():
 def test_a_model_and_its_run_share_a_color(both):
     left, right = panels(both)["text: coco"]
     colors = [to_hex(line.get_color()) for line in left.lines]
-    assert colors == [COLORS[0], COLORS[1]]
-    assert to_hex(right.lines[0].get_color()) == COLORS[1]
+    assert colors == [LINE_COLORS[0], LINE_COLORS[1]]
+    assert to_hex(right.lines[0].get_color()) == LINE_COLORS[1]
 
 
 def test_what_was_not_measured_is_said(both):
@@ -97,7 +98,7 @@ def test_either_side_alone():
 
 
 def test_more_models_than_colors_and_single_or_equal_radii_can_be_drawn():
-    models = {f"model {index}": {"text/coco": [5.0]} for index in range(len(COLORS) + 2)}
+    models = {f"model {index}": {"text/coco": [5.0]} for index in range(len(LINE_COLORS) + 2)}
     models["equal"] = {"text/coco": [4.0, 4.0]}
     file = BytesIO()
     draw_radii(models, {"run": {"text/coco": Trajectory([5], [1.0], [0.0])}}).savefig(file)

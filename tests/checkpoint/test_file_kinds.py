@@ -41,7 +41,10 @@ def refused(path) -> str:
         (b"\xef\xbb\xbf\n  <html lang='de'>\xc3\xa4</html>", "is a web page"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is a web page"),
         (POINTER, "is a Git LFS pointer, not the file itself; run git lfs pull"),
-        (gzip.compress(b"weights", mtime=0), "is a gzip archive, not a checkpoint; unpack it first"),
+        (
+            gzip.compress(b"weights", mtime=0),
+            "is a gzip archive, not a checkpoint; unpack it first",
+        ),
     ],
 )
 def test_downloads_that_went_wrong(tmp_path, content, expected, suffix):
