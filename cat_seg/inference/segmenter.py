@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cat_seg.configuration import load_config
 from cat_seg.errors import UserError
+from cat_seg.hub import locate
 from cat_seg.inference.classes import Classes, Vocabulary, classes_of
 from cat_seg.inference.images import WANTED, ImageInput, is_one_image, path_of, to_rgb
 from cat_seg.inference.result import Result, check_threshold
@@ -70,22 +71,21 @@ class Segmenter:
         """Load a model by its name, from a folder or from a file.
 
         Args:
-            source: a folder with config.yaml and model.safetensors or model_final.pth, or a
+            source: a name of `cat_seg.list_models()`, a Hugging Face repository "owner/name" (also
+                "owner/name@revision"), a folder that a training or `save_pretrained` wrote, or a
                 checkpoint file.
             device: "cuda", "cuda:1", "mps" or "cpu"; by default the first of cuda, mps and cpu
                 that this machine has.
-            revision: branch, tag or commit, for a model of a hub.
+            revision: branch, tag or commit of a repository.
             config_file: the config of a checkpoint file with no config.yaml beside it.
             opts: config changes, KEY, VALUE, KEY, VALUE, ...; they come last.
 
         Raises:
             UserError: there is no such model, or it cannot be loaded.
         """
-        config, weights = _locate(Path(source), config_file)
-        chosen = default_device() if device is None else str(device)
-        fixed = ["MODEL.WEIGHTS", str(weights), "MODEL.DEVICE", chosen]
-        cfg = load_config(str(config), [*fixed, *opts])
-        return cls(cfg, name=str(source))
+        files = locate(source, revision, config_file)
+        fixed = [*files.overrides(), "MODEL.DEVICE", str(device or default_device())]
+        return cls(load_config(str(files.config), [*fixed, *opts]), name=files.name)
 
     @property
     def name(self) -> str:
@@ -278,16 +278,3 @@ def _naming(one: _Input, error: UserError) -> UserError:
 
 def _warn(index: int, error: UserError) -> None:
     logger.warning("skipped: %s", error)
-
-
-def _locate(source: Path, config_file: str | os.PathLike[str] | None) -> tuple[Path, Path]:
-    """Return the config and the weights of a folder or a file."""
-    folder = source if source.is_dir() else source.parent
-    config = folder / "config.yaml" if config_file is None else Path(config_file)
-    files = [folder / "model.safetensors", folder / "model_final.pth"]
-    weights = next((file for file in files if file.is_file()), None) if source.is_dir() else source
-    if weights is None or not weights.is_file():
-        raise UserError(f"there is no model {source}; give a folder with one, or a checkpoint")
-    if not config.is_file():
-        raise UserError(f"model {source} has no {config}; name its config with config_file")
-    return config, weights
