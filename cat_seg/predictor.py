@@ -23,6 +23,9 @@ from cat_seg.data.mapper import InferenceMapper
 from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
+from cat_seg.modeling.wording import DEFAULT, Wording
+
+KINDS = ("cuda", "mps", "cpu")  # of devices that images can be segmented on
 
 # Maximum number of values in the probability maps requested from the model, 1 GiB in float32.
 # For larger outputs, smaller maps are requested and upsampled one class at a time. Does not apply
@@ -62,7 +65,7 @@ class Predictor:
         """
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model")
-        check_device(cfg)
+        check_device(cfg, kinds=KINDS)
         set_float32_precision(cfg)
         check_registered(cfg.MODEL)
         self.model = build_model(cfg).eval()
@@ -76,19 +79,21 @@ class Predictor:
         """The class names that labels are indices into."""
         return self.model.vocabulary
 
-    def set_vocabulary(self, names: Iterable[str] | str | Path) -> None:
+    def set_vocabulary(self, names: Iterable[str] | str | Path, wording: Wording = DEFAULT) -> None:
         """Set the classes to segment into.
 
         Args:
             names: class names in index order, the path of a class list, or a text that
                 `cat_seg.data.parse_vocabulary` understands.
+            wording: which of a class's synonyms to use, and prompts in place of the model's own.
 
         Raises:
             UserError: no names, an empty name, a duplicate name, an unordered collection (a set),
                 an unreadable list, or names that CLIP cannot tell apart because it truncates long
                 ones. The previous vocabulary stays in effect.
         """
-        self.model.set_vocabulary(vocabulary_from(names))
+        given = () if wording == DEFAULT else (wording,)
+        self.model.set_vocabulary(vocabulary_from(names), *given)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, with_probabilities: bool = False) -> Prediction:

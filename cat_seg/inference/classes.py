@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -10,6 +10,7 @@ from typing import TypeAlias
 from cat_seg.data import vocabulary_from
 from cat_seg.data.class_names import check_names, list_names
 from cat_seg.errors import UserError
+from cat_seg.modeling.wording import DEFAULT, Wording
 
 Vocabulary: TypeAlias = "Iterable[str] | str | Path | Mapping[str, Iterable[str] | str]"
 
@@ -21,11 +22,13 @@ class Classes:
     names: the T class names, which labels are indices into.
     prompted: the N names.
     groups: for each class, the indices of its names in `prompted`.
+    wording: which synonyms and prompts represent a name.
     """
 
     names: tuple[str, ...]
     prompted: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
+    wording: Wording = DEFAULT
 
 
 def classes_of(vocabulary: Vocabulary) -> Classes:
@@ -55,3 +58,14 @@ def classes_of(vocabulary: Vocabulary) -> Classes:
         groups.append(tuple(range(len(prompted), len(prompted) + len(listed))))
         prompted += listed
     return Classes(names, tuple(prompted), tuple(groups))
+
+
+def wording_of(synonyms: str, prompts: Sequence[str]) -> Wording:
+    """Return the wording of a call.
+
+    Raises:
+        UserError: naming the argument that is wrong.
+    """
+    if isinstance(prompts, str):
+        raise UserError(f"prompts is the text {prompts!r}; give a list of texts")
+    return Wording(synonyms, tuple(prompts))

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from threading import RLock
@@ -20,7 +20,7 @@ from torch import Tensor
 from cat_seg.configuration import load_config
 from cat_seg.errors import UserError
 from cat_seg.hub import locate
-from cat_seg.inference.classes import Classes, Vocabulary, classes_of
+from cat_seg.inference.classes import Classes, Vocabulary, classes_of, wording_of
 from cat_seg.inference.images import WANTED, ImageInput, is_one_image, path_of, to_rgb
 from cat_seg.inference.result import Result, check_threshold
 from cat_seg.inference.scores import score
@@ -110,6 +110,8 @@ class Segmenter:
         *,
         batch_size: int = 1,
         threshold: float | None = None,
+        synonyms: str = "first",
+        prompts: Sequence[str] = (),
         on_error: OnError | None = None,
     ) -> Result: ...
 
@@ -121,6 +123,8 @@ class Segmenter:
         *,
         batch_size: int = 1,
         threshold: float | None = None,
+        synonyms: str = "first",
+        prompts: Sequence[str] = (),
         on_error: OnError | None = None,
     ) -> Iterator[Result]: ...
 
@@ -131,6 +135,8 @@ class Segmenter:
         *,
         batch_size: int = 1,
         threshold: float | None = None,
+        synonyms: str = "first",
+        prompts: Sequence[str] = (),
         on_error: OnError | None = None,
     ) -> Result | Iterator[Result]:
         """Segment one image, or any number of them.
@@ -145,6 +151,10 @@ class Segmenter:
                 the class's. By default `self.vocabulary`.
             batch_size: images that the model takes at once.
             threshold: pixels of lower confidence (0..1) are unknown; see `Result`.
+            synonyms: "first" uses the first of a name's synonyms ("car, automobile"); "average"
+                averages the text features of all of them.
+            prompts: templates such as "a photo of a {}" in place of the model's own, whose text
+                features are averaged; only for a model with one template.
             on_error: called with the position and the error of an image that is skipped; by
                 default a warning is logged.
 
@@ -153,13 +163,14 @@ class Segmenter:
             that cannot be read or segmented are skipped, and `Result.index` counts them.
 
         Raises:
-            UserError: a bad vocabulary, batch size or threshold; or the one image cannot be
-                segmented.
+            UserError: naming the argument, a bad vocabulary, batch size, threshold or wording; or
+                the one image cannot be segmented.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size is {batch_size!r}; give a whole number from 1 on")
         threshold = check_threshold(threshold)
         classes = self._classes if vocabulary is None else classes_of(vocabulary)
+        classes = replace(classes, wording=wording_of(synonyms, prompts))
         with self._using(classes):
             pass  # a bad vocabulary is an error of this call, not of the first result
         if is_one_image(images):
@@ -220,7 +231,7 @@ class Segmenter:
         """Set the model's vocabulary within this context."""
         with self._lock:
             try:
-                self._predictor.set_vocabulary(classes.prompted)
+                self._predictor.set_vocabulary(classes.prompted, classes.wording)
                 yield
             finally:
                 self._predictor.set_vocabulary(self._classes.prompted)
