@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cat_seg.config import add_cat_seg_config
     from cat_seg.engine import load_config
     from cat_seg.enhanced_cat_seg_model import EnhancedCATSeg
+    from cat_seg.hub import list_models
     from cat_seg.predictor import Prediction, Predictor, read_rgb
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "Predictor",
     "__version__",
     "add_cat_seg_config",
+    "list_models",
     "load_config",
     "read_rgb",
 ]
@@ -34,6 +36,7 @@ _MODULES = (
     "cat_seg.config",
     "cat_seg.enhanced_cat_seg_model",
     "cat_seg.engine",
+    "cat_seg.hub",
     "cat_seg.predictor",
 )
 
