@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from cat_seg.checkpoint.reading import KEY, local_file, read_file, read_weights
+from cat_seg.checkpoint.without_clip import with_clip
 from cat_seg.errors import UserError
 from cat_seg.utils.files import PARTIAL, atomic_write
 from cat_seg.utils.rng import rng_state
@@ -204,7 +205,10 @@ class Checkpointer(DetectionCheckpointer):
                 "themselves",
                 file,
             )
-        return weights.tensors
+        try:
+            return with_clip(weights.tensors, file, self.model)
+        except UserError as error:
+            raise UserError(f"{key}: {file}: {error}") from error
 
     def _load_parts(self, file: Path, keys: Sequence[str]) -> dict[str, Any]:
         content = read_file(file)

@@ -27,6 +27,8 @@ COMMANDS = {
     "check-data": Command("cat_seg.data.check", "check prepared datasets and draw samples"),
     "results": Command("cat_seg.cli.results", "print the results table of runs"),
     "radius": Command("cat_seg.cli.radius", "draw the hyperbolic radius of CLIP's embeddings"),
+    "models": Command("cat_seg.cli.models", "list the models that can be given by name"),
+    "export-hub": Command("cat_seg.cli.export_hub", "make a folder to share of a training"),
     "configs": Command("cat_seg.cli.configs", "list the shipped configs, or copy one to edit"),
 }
 EXAMPLE = """\

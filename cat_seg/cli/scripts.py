@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from cat_seg.errors import UserError
 from cat_seg.utils.paths import WORK_ROOT, resolve
 
 VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
@@ -87,12 +88,22 @@ class Script:
             self.fail(f"there is no config '{path}'; see configs/")
         return path
 
-    def weights(self, path: str) -> Path:
-        """Find a weights file; a relative path also resolves from the repository root."""
-        file = resolve(path)
-        if not file.is_file():
-            self.fail(f"there are no weights '{path}'; give a .pth or .safetensors file")
-        return file
+    def weights(self, text: str) -> str:
+        """Find weights; a relative path also resolves from the repository root.
+
+        Returns:
+            A path, or the name of a model or repository; see `cat_seg.hub.locate`.
+        """
+        if resolve(text).exists():
+            return str(resolve(text))
+        # Imported here, because all other uses of the scripts need not wait for PyTorch.
+        from cat_seg.hub.locating import check_name
+
+        try:
+            check_name(text)
+            return text
+        except UserError:
+            self.fail(f"there are no weights '{text}'; give a file, a folder or a model's name")
 
 
 def train_enhanced(script: Script, argv: Sequence[str]) -> int:
@@ -255,20 +266,27 @@ def _train_once(gpus: str, config: str, output: Path, overrides: Sequence[str]) 
 def _evaluate(
     gpus: str,
     config: str,
-    weights: Path,
+    weights: Path | str,
     overrides: Sequence[str],
     output: str | None = None,
 ) -> int:
-    """Evaluate weights into `output`; returns the exit status.
+    """Evaluate weights into `output`, by default `_evaluation_folder`; returns the exit status.
 
-    The default is a folder beside the weights: eval for model_final.pth, eval_NAME for others.
     MODEL.WEIGHTS comes last, because in the overrides it names the weights that training started
     from.
     """
-    folder = "eval" if weights.stem == "model_final" else f"eval_{weights.stem}"
-    where = output or str(weights.parent / folder)
+    where = output or str(_evaluation_folder(Path(weights)))
     given = ("--num-gpus", gpus, "--config-file", config, *overrides)
     return run("evaluate", *given, "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", where)
+
+
+def _evaluation_folder(weights: Path) -> Path:
+    """Return the folder eval beside model_final.pth or in a folder, eval_NAME for others."""
+    if weights.is_dir():
+        return weights / "eval"
+    if not weights.is_file():  # the name of a model
+        return WORK_ROOT / "output" / f"eval_{weights.name}"
+    return weights.parent / ("eval" if weights.stem == "model_final" else f"eval_{weights.stem}")
 
 
 def _unfinished(step: str, status: int) -> int:

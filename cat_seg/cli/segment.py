@@ -19,10 +19,9 @@ from cat_seg.data import load_vocabulary, parse_vocabulary
 from cat_seg.engine import load_config
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError, one_line_errors, printable
-from cat_seg.hub import locate
 from cat_seg.inference import Segmenter
+from cat_seg.inference.loading import config_of
 from cat_seg.inference.result import check_threshold
-from cat_seg.inference.segmenter import default_device
 from cat_seg.predictor import KINDS
 from cat_seg.utils.processes import status_of
 from cat_seg.utils.progress import bar
@@ -167,9 +166,7 @@ def _config(args: argparse.Namespace) -> CfgNode:
     if args.model is None:
         cfg = load_config(args.config_file, opts)
     else:
-        files = locate(args.model, config_file=args.config_file)
-        fixed = [*files.overrides(), "MODEL.DEVICE", default_device()]
-        cfg = load_config(str(files.config), [*fixed, *opts])
+        cfg = config_of(args.model, config_file=args.config_file, opts=opts).cfg
     for device in reversed(args.devices or ()):
         cfg.MODEL.DEVICE = device
         try:

@@ -24,6 +24,8 @@ from detectron2.config import CfgNode
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
+from cat_seg.checkpoint.checkpointer import last_checkpoint
+from cat_seg.checkpoint.reading import local_file
 from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
 from cat_seg.errors import explain, fail, lost_process
@@ -92,6 +94,8 @@ def _naming_output(cfg: CfgNode) -> Iterator[None]:
 
 
 def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    if cfg.MODEL.WEIGHTS and not (args.resume and last_checkpoint(cfg.OUTPUT_DIR)):
+        local_file(cfg.MODEL.WEIGHTS)  # the ranks then find a download in the cache
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
         # Otherwise each process would start as many threads as there are cores.
         threads = max(1, cores() // args.num_gpus)

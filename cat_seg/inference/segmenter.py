@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import RLock
 from typing import overload
 
@@ -17,11 +18,11 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from cat_seg.configuration import load_config
 from cat_seg.errors import UserError
-from cat_seg.hub import locate
+from cat_seg.hub import pretrained
 from cat_seg.inference.classes import Classes, Vocabulary, classes_of, wording_of
 from cat_seg.inference.images import WANTED, ImageInput, is_one_image, path_of, to_rgb
+from cat_seg.inference.loading import config_of
 from cat_seg.inference.result import Result, check_threshold
 from cat_seg.inference.scores import score
 from cat_seg.predictor import Predictor
@@ -51,8 +52,8 @@ class Segmenter:
         Raises:
             UserError: see `Predictor`, and `segment` for the vocabulary.
         """
+        self._cfg = cfg
         self._predictor = Predictor(cfg)
-        self._ignore_orientation = cfg.INPUT.IGNORE_EXIF_ORIENTATION
         self._lock = RLock()
         self._name = name or cfg.MODEL.WEIGHTS
         self._classes = classes_of(self._predictor.vocabulary if vocabulary is None else vocabulary)
@@ -83,9 +84,10 @@ class Segmenter:
         Raises:
             UserError: there is no such model, or it cannot be loaded.
         """
-        files = locate(source, revision, config_file)
-        fixed = [*files.overrides(), "MODEL.DEVICE", str(device or default_device())]
-        return cls(load_config(str(files.config), [*fixed, *opts]), name=files.name)
+        config = config_of(
+            source, device=device, revision=revision, config_file=config_file, opts=opts
+        )
+        return cls(config.cfg, name=config.name)
 
     @property
     def name(self) -> str:
@@ -174,12 +176,40 @@ class Segmenter:
         with self._using(classes):
             pass  # a bad vocabulary is an error of this call, not of the first result
         if is_one_image(images):
-            rgb = to_rgb(images, self._ignore_orientation)
+            rgb = to_rgb(images, self._cfg.INPUT.IGNORE_EXIF_ORIENTATION)
             [result] = self._answer([_Input(0, path_of(images), rgb)], classes, threshold)
             return result
         if isinstance(images, bytes) or not isinstance(images, Iterable):
             raise UserError(f"images cannot be {type(images).__name__}; {WANTED}")
         return self._stream(images, classes, batch_size, threshold, on_error or _warn)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, clip: bool = True, license: str | None = None
+    ) -> Path:
+        """Save the model in a folder that `from_pretrained` loads.
+
+        See `cat_seg.hub.pretrained.save_pretrained` for the files, arguments and errors.
+        """
+        model = self._predictor.model
+        return pretrained.save_pretrained(model, self._cfg, folder, clip=clip, license=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        clip: bool = True,
+        license: str | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face Hub and return the address of the commit.
+
+        See `save_pretrained`, and `cat_seg.hub.pretrained.push_to_hub` for arguments and errors.
+        """
+        with TemporaryDirectory() as folder:
+            target = Path(folder, repo_id.rpartition("/")[2])  # names the model in its card
+            self.save_pretrained(target, clip=clip, license=license)
+            return pretrained.push_to_hub(target, repo_id, private=private, message=message)
 
     def _stream(
         self,
@@ -210,7 +240,7 @@ class Segmenter:
     def _readable(self, images: Iterable[ImageInput], on_error: OnError) -> Iterator[_Input]:
         for index, image in enumerate(images):
             try:
-                rgb = to_rgb(image, self._ignore_orientation)
+                rgb = to_rgb(image, self._cfg.INPUT.IGNORE_EXIF_ORIENTATION)
             except UserError as error:
                 on_error(index, error if path_of(image) else UserError(f"image {index}: {error}"))
                 continue
@@ -244,27 +274,6 @@ class _Input:
     index: int
     source: Path | None
     image: np.ndarray
-
-
-def from_pretrained(
-    source: str | os.PathLike[str],
-    *,
-    device: str | torch.device | None = None,
-    revision: str | None = None,
-    config_file: str | os.PathLike[str] | None = None,
-    opts: Sequence[str] = (),
-) -> Segmenter:
-    """Load a model by its name, from a folder or from a file; see `Segmenter.from_pretrained`."""
-    return Segmenter.from_pretrained(
-        source, device=device, revision=revision, config_file=config_file, opts=opts
-    )
-
-
-def default_device() -> str:
-    """Return the first of cuda, mps and cpu that this machine has."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _result(one: _Input, maps: Tensor, classes: Classes, threshold: float | None) -> Result:
