@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import cat_seg
 from cat_seg.errors import UserError
 from cat_seg.inference import Segmenter
 from cat_seg.predictor import Predictor
+from cat_seg.utils.paths import REPO_ROOT
 from tests.color_model import write_config, write_weights
+from tests.tiny import tiny_cfg, tiny_model
 
 RED, LIME, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -227,6 +230,44 @@ def test_from_pretrained_takes_a_file_and_its_config(folder, tmp_path):
     model = cat_seg.from_pretrained(file, config_file=folder / "config.yaml", device="cpu")
     assert winners([model.segment(plain(BLUE))]) == ["blue"]
     assert model.name == str(file) and model.device == torch.device("cpu")
+
+
+def test_the_documented_examples_run(folder, monkeypatch):
+    document = (REPO_ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    monkeypatch.chdir(folder)
+    Image.fromarray(stripes()).save("street.jpg")
+    (folder / "masks").mkdir()
+    for documented, here in (
+        ('"output/enhanced"', f'"{folder}"'),
+        ('["road", "car", "sky"]', '["red", "lime"]'),
+        ('"ade150"', '"red, lime"'),
+    ):
+        assert documented in first + second
+        first, second = (text.replace(documented, here) for text in (first, second))
+    found = {"folder": folder, "masks": folder / "masks"}
+    exec(first, found)
+    exec(second, found)
+    assert (folder / "out.png").exists() and (folder / "masks" / "street_mask.png").exists()
+
+
+def test_a_saved_model_answers_the_same(tmp_path):
+    torch.save({"model": tiny_model().state_dict()}, tmp_path / "model_final.pth")
+    (tmp_path / "config.yaml").write_text(tiny_cfg(tmp_path).dump())
+    model = cat_seg.from_pretrained(tmp_path, device="cpu")
+    model.save_pretrained(tmp_path / "saved")
+    again = cat_seg.from_pretrained(tmp_path / "saved", device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    wording = {"synonyms": "average", "prompts": ["a photo of a {}"]}
+    for options in ({}, wording):
+        found = [one.segment(image, ["car, truck", "sky"], **options) for one in (model, again)]
+        np.testing.assert_array_equal(found[0].confidence, found[1].confidence)
+        np.testing.assert_array_equal(found[0].labels, found[1].labels)
+    plain = model.segment(image, ["car, truck", "sky"])
+    assert (plain.confidence != found[0].confidence).any()
+    for name, value in (("synonyms", "all"), ("prompts", "a {}"), ("prompts", ["a"])):
+        with pytest.raises(UserError, match=name):
+            model.segment(image, **{name: value})
 
 
 def test_the_device_is_the_best_there_is_unless_given(folder, monkeypatch):
