@@ -248,7 +248,7 @@ def test_the_documented_examples_run(folder, monkeypatch):
     found = {"folder": folder, "masks": folder / "masks"}
     exec(first, found)
     exec(second, found)
-    assert (folder / "out.png").exists() and (folder / "masks" / "street_mask.png").exists()
+    assert (folder / "out.png").exists() and (folder / "masks" / "street.png").exists()
 
 
 def test_a_saved_model_answers_the_same(tmp_path):
