@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
 from torch import Tensor, nn
 
-from cat_seg.checkpoint.fitting import Start, load_converted, start_converted
 from cat_seg.data.vocabularies import load_vocabulary
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.aggregator import Guidance
 from cat_seg.modeling.head import CATSegHead
 from cat_seg.modeling.losses import sem_seg_loss
@@ -73,7 +72,8 @@ class CATSeg(nn.Module):
         train_json, test_json = head.TRAIN_CLASS_JSON, head.TEST_CLASS_JSON or head.TRAIN_CLASS_JSON
         classes = {path: load_vocabulary(path) for path in (train_json, test_json)}
         for path, names in classes.items():
-            sem_seg_head.encoder.check_names(names, path)
+            with user_errors(names=path):
+                sem_seg_head.encoder.check_names(names, path)
         return {
             "sem_seg_head": sem_seg_head,
             "train_classes": classes[train_json],
@@ -105,43 +105,15 @@ class CATSeg(nn.Module):
         if not names:
             raise UserError("the vocabulary is empty; give at least one class name")
         given = () if wording == DEFAULT else (wording,)
-        self.sem_seg_head.encoder.check_names(names, "the vocabulary", *given)
+        source = "the vocabulary"
+        with user_errors(names=source, prompts=source, synonyms=source):
+            self.sem_seg_head.encoder.check_names(names, source, *given)
         self._test_classes = tuple(names)
         self._test_wording = given
 
     def clip_parameters(self) -> Iterator[nn.Parameter]:
         """Return all parameters of CLIP and its adapter, trainable or not."""
         return self.sem_seg_head.encoder.parameters()
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load our own checkpoint, or a published one of any of the four systems.
-
-        Args:
-            strict: require every entry to match, as when resuming training. If False, only the
-                entries that affect predictions must match; those used in training alone (HPA) may
-                be missing, unexpected or of a different size.
-
-        Returns:
-            The result of `cat_seg.checkpoint.fitting.load_converted`.
-
-        Raises:
-            UserError: the checkpoint belongs to a different model, an entry is missing or
-                unexpected, a shape does not match, or a value is not finite. Nothing is loaded.
-        """
-        return load_converted(self, super().load_state_dict, state_dict, assign, strict)
-
-    def start_from(self, state_dict: Mapping[str, Tensor]) -> Start:
-        """Initialize training from the matching entries of any system's checkpoint.
-
-        The checkpoint must have the same CLIP.
-
-        Raises:
-            UserError: the checkpoint has a different CLIP or is not of a known system, or a value
-                is not finite. Nothing is loaded.
-        """
-        return start_converted(self, super().load_state_dict, state_dict)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Compute losses in training mode, segment images in evaluation mode.

@@ -12,14 +12,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import Tensor
 
-import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.checkpoint import Checkpointer
-from cat_seg.configuration.checks import check_registered
 from cat_seg.data import read_image, vocabulary_from
 from cat_seg.data.mapper import InferenceMapper
+from cat_seg.engine.model import build_model
 from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
@@ -67,7 +65,6 @@ class Predictor:
             raise UserError("MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model")
         check_device(cfg, kinds=KINDS)
         set_float32_precision(cfg)
-        check_registered(cfg.MODEL)
         self.model = build_model(cfg).eval()
         Checkpointer(self.model, averaged=cfg.MODEL.WEIGHTS_EMA).load(cfg.MODEL.WEIGHTS)
         self._mapper = InferenceMapper(cfg)

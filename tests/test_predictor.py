@@ -202,7 +202,7 @@ def test_probabilities_are_never_reduced(cfg, monkeypatch):
     [
         ("MODEL.META_ARCHITECTURE", "Foo", "is 'Foo'; set it to CATSeg or EnhancedCATSeg"),
         ("MODEL.SEM_SEG_HEAD.NAME", "Foo", "is 'Foo'; set it to CATSegHead"),
-        ("INPUT.MIN_SIZE_TEST", -1, "is -1 and .* set them to 0"),
+        ("INPUT.MIN_SIZE_TEST", -1, "is -1 and .* set MIN_SIZE_TEST to 0"),
     ],
 )
 def test_what_cannot_be_built_is_named(cfg, key, value, told):
@@ -247,7 +247,9 @@ def test_other_arrays_are_refused(cfg, image):
 
 @pytest.mark.parametrize("names", [None, 3])
 def test_a_vocabulary_is_names_or_a_text(cfg, names):
-    with pytest.raises(UserError, match="the vocabulary must be class names or a text, not"):
+    with pytest.raises(
+        UserError, match="the vocabulary must be a list of class names or a string, not"
+    ):
         Predictor(cfg).set_vocabulary(names)
 
 

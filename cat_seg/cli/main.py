@@ -37,7 +37,7 @@ examples:
   hps-seg segment photos/ -v "cat, grass, sky" -o pictures \\
       --config-file configs/vitb_384.yaml --opts MODEL.WEIGHTS model_base.pth
 
-`hps-seg COMMAND --help` explains a command.
+`hps-seg COMMAND --help` shows the options of a command.
 """
 
 
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage(), end="")
         return 0
     if name not in COMMANDS:
-        problem = f"there is no command {name!r}" if name else "a command is needed"
-        print(f"error: {problem}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        problem = f"unknown command {name!r}" if name else "no command given"
+        print(f"error: {problem}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     # The program name in argparse and error messages.
     sys.argv = [f"hps-seg {name}", *rest]

@@ -68,7 +68,7 @@ class Script:
             if not KEY.fullmatch(key):
                 self.fail(f"expected a config key such as SOLVER.MAX_ITER, not '{key}'")
             if not rest:
-                self.fail(f"the value of {key} is missing")
+                self.fail(f"{key} needs a value")
             value = rest.pop(0)
             if key == "OUTPUT_DIR":
                 output = value
@@ -79,13 +79,13 @@ class Script:
     def gpus(self, text: str) -> str:
         """Check NUM_GPUS."""
         if not re.fullmatch("[1-9][0-9]*", text):
-            self.fail(f"NUM_GPUS is '{text}'; give a whole number from 1 on")
+            self.fail(f"NUM_GPUS is '{text}'; it must be a positive integer")
         return text
 
     def config(self, path: str) -> str:
         """Check that a config file exists."""
         if not resolve(path).is_file():
-            self.fail(f"there is no config '{path}'; see configs/")
+            self.fail(f"config '{path}' not found; see configs/")
         return path
 
     def weights(self, text: str) -> str:
@@ -103,7 +103,7 @@ class Script:
             check_name(text)
             return text
         except UserError:
-            self.fail(f"there are no weights '{text}'; give a file, a folder or a model's name")
+            self.fail(f"weights '{text}' not found; give a file, a folder or a model's name")
 
 
 def train_enhanced(script: Script, argv: Sequence[str]) -> int:
@@ -128,7 +128,7 @@ def eval_enhanced(script: Script, argv: Sequence[str]) -> int:
     """Evaluate one set of weights on every benchmark that is on disk."""
     arguments = script.parse(argv, 3)
     if len(arguments.positional) < 2:
-        script.fail("CONFIG and WEIGHTS are needed")
+        script.fail("CONFIG and WEIGHTS are required")
     config, weights, *rest = arguments.positional
     config, file = script.config(config), script.weights(weights)
     gpus = script.gpus(rest[0] if rest else "1")
@@ -167,12 +167,12 @@ def train_ablation(script: Script, argv: Sequence[str]) -> int:
 SCRIPTS = {
     "train_enhanced": Script(
         "train_enhanced.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_enhanced.yaml] "
-        "[OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]",
+        "[OUTPUT_DIR=output/NAME for vitb_384_NAME.yaml] [KEY VALUE ...]",
         train_enhanced,
     ),
     "run_train_test": Script(
         "run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_hyperbolic.yaml] "
-        "[OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]",
+        "[OUTPUT_DIR=output/NAME for vitb_384_NAME.yaml] [KEY VALUE ...]",
         run_train_test,
     ),
     "eval_enhanced": Script(
@@ -245,7 +245,7 @@ def _training(script: Script, arguments: Arguments, default: str) -> tuple[str, 
 
 
 def _check_benchmarks() -> int:
-    """Check before days of training that there is a benchmark to evaluate on afterwards."""
+    """Check that there is a benchmark to evaluate on, before spending days on training."""
     return run("evaluate", "--check")
 
 
@@ -258,7 +258,7 @@ def _train(gpus: str, config: str, output: Path, overrides: Sequence[str]) -> in
 def _train_once(gpus: str, config: str, output: Path, overrides: Sequence[str]) -> int:
     final = output / "model_final.pth"
     if final.exists():
-        print(f"{final} is there: not trained again", flush=True)
+        print(f"{final} already exists; skipping training", flush=True)
         return 0
     return _train(gpus, config, output, overrides)
 
@@ -291,7 +291,7 @@ def _evaluation_folder(weights: Path) -> Path:
 
 def _unfinished(step: str, status: int) -> int:
     print(
-        f"unfinished: {step}; what is done is kept, the same command goes on from there",
+        f"unfinished: {step}; completed work is kept, run the same command again to resume",
         file=sys.stderr,
     )
     return status

@@ -56,14 +56,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--config-file",
-        help="config of the model, see configs/; without --model, --opts names MODEL.WEIGHTS",
+        help="model config, see configs/; without --model, --opts names MODEL.WEIGHTS",
     )
-    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, help="folder for the output images"
+    )
     parser.add_argument(
         "-v",
         "--vocabulary",
         help='the classes: "cat, dog", a .json or .txt file, or the name of a shipped list '
-        "(ade150); by default those of the config",
+        '(ade150); a class that looks like a file or a list needs a comma ("ade151,"); '
+        "default: the classes of the config",
     )
     parser.add_argument(
         "--confidence",
@@ -100,19 +103,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="KEY VALUE",
-        help="config changes, as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
+        help="config overrides, such as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
     )
     args = parser.parse_args(argv)
     args.input = [*args.images, *args.input]
     if not args.input:
-        parser.error("name at least one image, folder or pattern")
+        parser.error("give at least one image, folder or pattern")
     if args.model is None and args.config_file is None:
         parser.error("name the model with --model, or its config with --config-file")
     return args
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment all images and return the number of skipped ones, which are named on stderr.
+    """Segment all images and return the number skipped; the reasons are printed on stderr.
 
     Raises:
         UserError: the arguments, the model or the output folder are invalid.
@@ -153,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     print(
         printable(
-            f"{len(images) - skipped} of {len(images)} images drawn in {args.output} "
+            f"wrote {len(images) - skipped} of {len(images)} images to {args.output} "
             f"({len(images) / seconds:.2g} images a second)"
         )
     )
@@ -190,9 +193,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         skipped = run(args)
     except KeyboardInterrupt as interrupt:
-        print("interrupted: pictures written so far are complete", file=sys.stderr)
+        print("interrupted; images written so far are complete", file=sys.stderr)
         return status_of(interrupt)
     if skipped:
-        print(f"images that could not be read and were skipped: {skipped}", file=sys.stderr)
+        print(
+            f"skipped {skipped} image{'s' * (skipped > 1)}; the reasons are listed above",
+            file=sys.stderr,
+        )
         return SOME_SKIPPED
     return 0

@@ -124,10 +124,11 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     if failed.exitcode > 0:  # it has reported the error itself
         raise SystemExit(failed.exitcode)
     number = -failed.exitcode
-    reason = ", most likely because memory ran out" if number == signal.SIGKILL else ""
+    is_sigkill = sys.platform != "win32" and number == signal.SIGKILL
+    reason = ", most likely because memory ran out" if is_sigkill else ""
     fail(
         f"process {ranks.index(failed)} of {len(ranks)} was killed (signal {number}){reason}; "
-        "a training goes on from its last checkpoint with --resume",
+        "continue a training run from its last checkpoint with --resume",
         128 + number,
     )
 
@@ -192,8 +193,6 @@ def _join_others(number: int, url: str, args: argparse.Namespace) -> None:
 
 
 def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
-    # A spawned process would spawn its data workers too, and each would repeat all imports.
-    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     register_custom(cfg)
     try:
         with _naming_output(cfg):

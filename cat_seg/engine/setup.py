@@ -44,7 +44,7 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
         UserError: the run is refused; the message names the key or argument.
     """
     if args.num_gpus < 1 or args.num_machines < 1:
-        raise UserError("--num-gpus and --num-machines count processes and machines: 1 or more")
+        raise UserError("--num-gpus and --num-machines must be 1 or more")
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--num-machines needs --dist-url tcp://ADDRESS-OF-MACHINE-0:PORT")
     check_values(cfg)
@@ -78,7 +78,7 @@ def check_device(cfg: CfgNode, gpus: int = 1, kinds: Sequence[str] = ("cuda", "c
         return
     if not torch.cuda.is_available():
         raise UserError(
-            "MODEL.DEVICE is cuda, but PyTorch finds no GPU here; "
+            "MODEL.DEVICE is cuda, but PyTorch finds no GPU; "
             "add MODEL.DEVICE cpu (after --opts in the demo) to run on the CPU"
         )
     found = torch.cuda.device_count()
@@ -86,7 +86,7 @@ def check_device(cfg: CfgNode, gpus: int = 1, kinds: Sequence[str] = ("cuda", "c
     if index is not None and index >= found:
         raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but this machine has {found} GPUs")
     if gpus > found:
-        raise UserError(f"--num-gpus {gpus}: this machine has {found}; ask for at most that")
+        raise UserError(f"--num-gpus {gpus}: this machine has {found}; use at most {found}")
 
 
 def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
@@ -130,8 +130,8 @@ def config_restored_on_error(cfg: CfgNode, args: argparse.Namespace) -> Iterator
     """Restore config.yaml in OUTPUT_DIR if a run fails before it starts.
 
     The folder may hold another model's run. Wrap `setup` and everything else that comes before
-    training. An error that names the checkpoint to resume from then also says how to do without
-    that checkpoint.
+    training. If an error names the checkpoint to resume from, the message also says how to go on
+    without that checkpoint.
 
     Args:
         cfg: the config from `load_config`.
@@ -151,6 +151,6 @@ def config_restored_on_error(cfg: CfgNode, args: argparse.Namespace) -> Iterator
         if last is None or str(last) not in str(error):
             raise
         raise UserError(
-            f"{error} (it is the one to resume from: give another OUTPUT_DIR to begin anew, or "
-            f"write an earlier one's name into {last.with_name(TAG)})"
+            f"{error} (this is the checkpoint to resume from: use another OUTPUT_DIR to start "
+            f"over, or write the name of an earlier checkpoint into {last.with_name(TAG)})"
         ) from error

@@ -19,8 +19,8 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_label
-from cat_seg.data.registration import DatasetSpec
 from cat_seg.data.soundness import LEAST_LABELED
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.predictions import encode_prediction
@@ -210,9 +210,9 @@ class SemSegEvaluator(DatasetEvaluator):
         self._results_file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._results_file, "w") as file:
             json.dump(content, file, indent=1)
-        logger.info("The metrics of each class are in %s", self._results_file)
+        logger.info("Per-class metrics are in %s", self._results_file)
         if short := incompleteness(content):
-            logger.warning("The figures of %s are of %s", self._dataset_name, short)
+            logger.warning("The metrics of %s cover only %s", self._dataset_name, short)
 
 
 def _expected_images(spec: DatasetSpec | None, found: int) -> int | None:

@@ -32,9 +32,13 @@ class SemanticSegmentorWithTTA(nn.Module):
         super().__init__()
         sizes, longest = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE
         if not sizes:
-            raise UserError("TEST.AUG.MIN_SIZES is empty; give at least one size, such as [384]")
+            raise UserError(
+                "TEST.AUG.MIN_SIZES is empty; set it to at least one size, such as [384]"
+            )
         if not all(isinstance(size, int) and size >= 0 for size in sizes):
-            raise UserError(f"TEST.AUG.MIN_SIZES is {list(sizes)}; give whole numbers from 0 on")
+            raise UserError(
+                f"TEST.AUG.MIN_SIZES is {list(sizes)}; set it to integers of at least 0"
+            )
         if longest < 1:
             raise UserError(f"TEST.AUG.MAX_SIZE is {longest}; set it to 1 or more")
         self.model = model

@@ -29,7 +29,7 @@ def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
         path,
         dataset_name,
         own,
-        'set it to "" to use the list of each dataset',
+        'set it to "" to use the class list of each dataset',
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from cat_seg.data import vocabulary_from
 from cat_seg.data.class_names import check_names, list_names
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.wording import DEFAULT, Wording
 
 Vocabulary: TypeAlias = "Iterable[str] | str | Path | Mapping[str, Iterable[str] | str]"
@@ -60,12 +60,12 @@ def classes_of(vocabulary: Vocabulary) -> Classes:
     return Classes(names, tuple(prompted), tuple(groups))
 
 
-def wording_of(synonyms: str, prompts: Sequence[str]) -> Wording:
+def wording_of(synonyms: str, prompts: Iterable[str]) -> Wording:
     """Return the wording of a call.
 
     Raises:
         UserError: naming the argument that is wrong.
     """
-    if isinstance(prompts, str):
-        raise UserError(f"prompts is the text {prompts!r}; give a list of texts")
-    return Wording(synonyms, tuple(prompts))
+    source = "the vocabulary"
+    with user_errors(synonyms=source, prompts=source):
+        return Wording(synonyms, tuple([prompts] if isinstance(prompts, str) else prompts))

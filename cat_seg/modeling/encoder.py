@@ -66,12 +66,16 @@ class Encoder(Protocol):
     def templates(self) -> int: ...
 
     def check_names(self, names: Sequence[str], source: str, wording: Wording = DEFAULT) -> None:
-        """Warn about names that the tokenizer cannot tell apart; UserError if it cuts them equal.
+        """Warn about names that the tokenizer cannot tell apart.
 
         Args:
             names: class names.
-            source: where they come from, for messages.
-            wording: as for `encode`; UserError if the encoder does not support it.
+            source: where they come from, for warnings.
+            wording: as for `encode`.
+
+        Raises:
+            ValueError: "names ...", if the tokenizer cuts different names to the same prompt;
+                "prompts ..." or "synonyms ...", if the encoder does not support `wording`.
         """
         ...
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cat_seg.configuration.checks import is_template
 from cat_seg.data.class_names import first_synonym
-from cat_seg.errors import UserError
 
 SYNONYMS = ("first", "average")
 
@@ -23,7 +22,7 @@ class Wording:
             model's templates.
 
     Raises:
-        UserError: naming the argument, a value is none of these.
+        ValueError: naming the argument, a value is none of these.
     """
 
     synonyms: str = "first"
@@ -32,12 +31,12 @@ class Wording:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.synonyms not in SYNONYMS:
-            raise UserError(f"synonyms is {self.synonyms!r}; choose {' or '.join(SYNONYMS)}")
+            raise ValueError(f"synonyms is {self.synonyms!r}; choose {' or '.join(SYNONYMS)}")
         if not isinstance(self.prompts, tuple):
-            raise UserError(f"prompts is {self.prompts!r}; give a tuple of texts")
+            raise ValueError(f"prompts is {self.prompts!r}; give a list of texts")
         for prompt in self.prompts:
             if not is_template(prompt):
-                raise UserError(
+                raise ValueError(
                     f"prompts has {prompt!r}; give texts with one {{}} each, such as "
                     "'a photo of a {}'"
                 )

@@ -77,12 +77,12 @@ def class_at_center(picture: Path) -> int:
     return int(np.abs(seen - pixel).sum(axis=1).argmin())
 
 
-def test_a_folder_gives_a_picture_an_image(photos, tmp_path, run, capsys):
+def test_a_folder_gives_one_picture_per_image(photos, tmp_path, run, capsys):
     assert run("--input", photos, "--output", tmp_path / "new" / "out") == 0
     assert files(tmp_path / "new" / "out") == ["one.png", "two.png"]
     assert class_at_center(tmp_path / "new" / "out" / "one.png") == 0
     assert class_at_center(tmp_path / "new" / "out" / "two.png") == 2
-    assert "2 of 2 images drawn in " in capsys.readouterr().out
+    assert "wrote 2 of 2 images to " in capsys.readouterr().out
 
 
 def test_files_folders_and_patterns_together(photos, tmp_path, run):
@@ -104,7 +104,7 @@ def test_relative_inputs_also_start_at_the_repository(photos, tmp_path, run, mon
     assert files(tmp_path / "elsewhere" / "out") == ["one.png", "two.png"]
 
 
-def test_brackets_in_a_file_name_are_no_pattern(tmp_path, run):
+def test_brackets_in_a_file_name_are_not_a_pattern(tmp_path, run):
     save(tmp_path / "a[1].png", RED)
     assert run("--input", tmp_path / "a[1].png", "--output", tmp_path / "out") == 0
     assert files(tmp_path / "out") == ["a[1].png"]
@@ -127,7 +127,7 @@ def test_masks_and_their_classes(photos, tmp_path, run):
             np.testing.assert_array_equal(np.asarray(mask), np.full((40, 60), label))
 
 
-def test_the_classes_shown_are_those_asked_for(photos, tmp_path, run, monkeypatch):
+def test_only_the_requested_classes_are_shown(photos, tmp_path, run, monkeypatch):
     shown = []
     original = result.draw_overlay
     monkeypatch.setattr(
@@ -146,7 +146,7 @@ def test_an_unreadable_image_is_named_and_skipped(photos, tmp_path, run, capsys)
     assert files(out) == ["one.png", "two.png"]
     stderr = capsys.readouterr().err
     assert "broken.jpg" in stderr and "notes.txt" in stderr
-    assert stderr.strip().splitlines()[-1] == "images that could not be read and were skipped: 2"
+    assert stderr.strip().splitlines()[-1] == "skipped 2 images; the reasons are listed above"
 
 
 def test_long_thin_images_are_drawn(tmp_path, run):
@@ -163,7 +163,7 @@ def test_long_thin_images_are_drawn(tmp_path, run):
 
 
 @pytest.mark.parametrize("failing", ["predictor", "drawing"])
-def test_an_image_that_cannot_be_segmented_costs_no_other(
+def test_a_failing_image_does_not_stop_the_others(
     photos, tmp_path, run, monkeypatch, capsys, failing
 ):
     Image.new("RGB", (77, 40), RED).save(photos / "first.png")
@@ -183,8 +183,9 @@ def test_an_image_that_cannot_be_segmented_costs_no_other(
     assert run("--input", photos, "--output", tmp_path / "out") == 1
     assert files(tmp_path / "out") == ["one.png", "two.png"]
     captured = capsys.readouterr()
-    assert f"skipped: image {photos / 'first.png'}: there is not enough memory" in captured.err
-    assert "2 of 3 images drawn" in captured.out
+    assert f"skipped: image {photos / 'first.png'}: " in captured.err
+    assert "not enough memory to" in captured.err
+    assert "wrote 2 of 3 images" in captured.out
 
 
 def test_a_folder_of_odd_files(photos, tmp_path, run, capfd):
@@ -205,7 +206,7 @@ def test_a_folder_of_odd_files(photos, tmp_path, run, capfd):
     captured = capfd.readouterr()
     assert captured.err.count("skipped: cannot read image") == 5
     assert r"page_\udcff.jpg" in captured.err
-    assert captured.err.strip().splitlines()[-1].endswith("were skipped: 5")
+    assert captured.err.strip().splitlines()[-1].startswith("skipped 5 images; ")
 
 
 def test_the_exif_orientation_can_be_ignored(tmp_path, run):
@@ -221,7 +222,7 @@ def test_the_exif_orientation_can_be_ignored(tmp_path, run):
 
 
 @pytest.mark.parametrize("text", ["~nobody-of-that-name/a.png", "n" * 300, "a" * 5000])
-def test_an_input_that_cannot_be_is_one_line(tmp_path, run, capsys, text):
+def test_an_impossible_input_is_one_line(tmp_path, run, capsys, text):
     assert run("--input", text, "--output", tmp_path / "out") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --input ")
@@ -264,15 +265,15 @@ def test_pictures_are_never_read_as_images(photos, run, pattern):
         assert not {"one_2.png", "one_3.png"} & set(files(out))
 
 
-def test_the_output_folder_is_no_input(photos, run, capsys):
+def test_the_output_folder_is_not_read(photos, run, capsys):
     before = (photos / "one.png").read_bytes()
     assert run("--input", photos, "--output", photos) == 2
     assert run("--input", photos / "one.png", "--output", photos) == 2
     assert (photos / "one.png").read_bytes() == before
-    assert "no images there outside the output folder" in capsys.readouterr().err
+    assert "no images found outside the output folder" in capsys.readouterr().err
 
 
-def test_links_in_the_output_folder_are_no_input(photos, tmp_path, run):
+def test_links_in_the_output_folder_are_not_read(photos, tmp_path, run):
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "one.png").symlink_to(photos / "one.png")
@@ -348,7 +349,9 @@ def test_bad_input_is_one_line(photos, tmp_path, run, monkeypatch, capsys, words
 @pytest.mark.parametrize(
     ("interrupt", "status"), [(KeyboardInterrupt, 130), (partial(Stopped, signal.SIGTERM), 143)]
 )
-def test_a_signal_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys, interrupt, status):
+def test_a_signal_leaves_only_complete_files(
+    photos, tmp_path, run, monkeypatch, capsys, interrupt, status
+):
     atomic_write = pictures.atomic_write
 
     @contextmanager
@@ -363,7 +366,7 @@ def test_a_signal_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys,
     assert files(tmp_path / "out") == ["one.png"]
     with Image.open(tmp_path / "out" / "one.png") as image:
         image.load()
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("interrupted: ")
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("interrupted; ")
 
 
 def test_the_script_runs_from_any_folder(tmp_path):
@@ -480,5 +483,5 @@ def test_sliding_windows_are_those_of_the_benchmarks(photos, tmp_path, run, monk
 def test_the_speed_is_told(photos, tmp_path, run, capsys):
     assert run("--input", photos, "--output", tmp_path / "out") == 0
     assert re.search(
-        r"2 of 2 images drawn in .* \([\d.e+]+ images a second\)", capsys.readouterr().out
+        r"wrote 2 of 2 images to .* \([\d.e+]+ images a second\)", capsys.readouterr().out
     )

@@ -101,7 +101,7 @@ def test_two_processes_draw_what_one_does(folder, tmp_path):
         with started(folder, tmp_path / output, "--save-json", *words) as process:
             out, err = process.communicate(timeout=400)
         assert process.returncode == 1, err
-        assert f"{IMAGES} of {IMAGES + 1} images drawn in" in out
+        assert f"wrote {IMAGES} of {IMAGES + 1} images to" in out
         assert err.count("skipped: cannot read image") == 1 and "broken.jpg" in err
         assert "Traceback" not in err
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -120,7 +120,7 @@ def test_a_killed_process_ends_the_command_with_one_line(folder, tmp_path):
         assert process.returncode == 2
         assert err.strip().splitlines()[-1] == (
             "error: the process on cpu was killed (signal 9), most likely because memory ran out; "
-            "pictures written so far are complete"
+            "images written so far are complete"
         )
         assert "Traceback" not in err
         wait_for(lambda: gone(process.pid), 20)
@@ -147,7 +147,7 @@ def test_a_signal_leaves_whole_files_and_no_process(folder, tmp_path, signum, st
             assert len(drawn(output)) == IMAGES
         else:
             assert process.returncode == status
-            assert "interrupted: pictures written so far are complete" in err
+            assert "interrupted; images written so far are complete" in err
         assert "Traceback" not in err
     assert_whole(output)
 

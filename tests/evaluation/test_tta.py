@@ -134,8 +134,8 @@ def test_vocabulary_and_mode_are_the_models():
     ("sizes", "largest", "problem"),
     [
         ((), 4000, "MIN_SIZES is empty"),
-        ((64, -5), 4000, r"MIN_SIZES is \[64, -5\]; give whole numbers"),
-        (("wide",), 4000, "MIN_SIZES is .*; give whole numbers"),
+        ((64, -5), 4000, r"MIN_SIZES is \[64, -5\]; set it to integers"),
+        (("wide",), 4000, "MIN_SIZES is .*; set it to integers"),
         ((64,), 0, "MAX_SIZE is 0; set it to 1 or more"),
     ],
 )

@@ -59,7 +59,7 @@ def test_prompts_replace_the_template_and_are_averaged(clip):
 
 def test_prompts_need_a_model_with_one_template():
     clip = tiny_clip("attention", "imagenet_select")
-    with pytest.raises(UserError, match="prompts replace the template of a model that has one"):
+    with pytest.raises(ValueError, match="prompts replace the template of a model that has one"):
         clip.check_names(NAMES, "the list", Wording(prompts=("a {}",)))
 
 
@@ -70,7 +70,7 @@ def test_prompts_need_a_model_with_one_template():
         ({"prompts": ("a photo",)}, "prompts has 'a photo'; give texts with one {} each"),
         ({"prompts": ("{} and {}",)}, "prompts has "),
         ({"prompts": (3,)}, "prompts has 3"),
-        ({"prompts": ["a {}"]}, "prompts is .*; give a tuple"),
+        ({"prompts": ["a {}"]}, "prompts is .*; give a list"),
     ],
 )
 def test_other_values_are_refused(arguments, told):

@@ -29,7 +29,7 @@ def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
         files = [file for file in _expand(text) if _real(file.parent) != _real(output)]
         if not files:
             raise UserError(
-                f"--input {text}: no images there outside the output folder; "
+                f"--input {text}: no images found outside the output folder; "
                 'give image files, folders of images, or a quoted pattern like "photos/*.jpg"'
             )
         for file in files:

@@ -60,7 +60,7 @@ class Drawing:
                 files = self._files(result)
             except MemoryError:
                 errors[result.index] = UserError(
-                    f"image {job.path}: there is not enough memory to draw it; make it smaller"
+                    f"image {job.path}: not enough memory to draw it; resize the image"
                 )
                 continue
             for end, content in files.items():

@@ -101,7 +101,7 @@ def _answer(worker: Connection, process: BaseProcess, device: str) -> list[str]:
         cause = f"was killed (signal {-code})" if code < 0 else f"ended with status {code}"
         reason = ", most likely because memory ran out" if code == -signal.SIGKILL else ""
         raise UserError(
-            f"the process on {device} {cause}{reason}; pictures written so far are complete"
+            f"the process on {device} {cause}{reason}; images written so far are complete"
         ) from None
     if isinstance(answer, str):
         raise UserError(answer)

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import Adapter, TowerWeights
 from cat_seg.modeling.clip.cache import ParameterCache
 from cat_seg.modeling.clip.image_tower import ImageTower
@@ -74,11 +73,11 @@ class CLIP(nn.Module):
         """Check class names; see `cat_seg.modeling.clip.prompts.Prompts.check`.
 
         Raises:
-            UserError: see `Prompts.check`; or `wording` has prompts and this model has more than
+            ValueError: see `Prompts.check`; or `wording` has prompts and this model has more than
                 one template.
         """
         if wording.prompts and self.templates > 1:
-            raise UserError(
+            raise ValueError(
                 f"prompts replace the template of a model that has one, and this one has "
                 f"{self.templates}, each with an input channel of its own; leave prompts out"
             )
