@@ -194,8 +194,8 @@ def test_groups_of_names_are_one_class(model):
         ({}, "no class names"),
         ({"a": []}, "class 'a' has no class names"),
         ({"a": ["red"], "b": ["blue", "red"]}, "'b' has 'red', which another class has"),
-        ({"a": 3}, "'a' must be class names or a text"),
-        (3, "must be class names or a text"),
+        ({"a": 3}, "'a' must be a list of class names"),
+        (3, "must be a list of class names"),
     ],
 )
 def test_a_bad_vocabulary_is_an_error_of_the_call(model, vocabulary, told):
