@@ -17,6 +17,7 @@ from cat_seg.modeling.aggregator import Guidance
 from cat_seg.modeling.head import CATSegHead
 from cat_seg.modeling.losses import sem_seg_loss
 from cat_seg.modeling.processing import pad, resize, restore, sliding_window
+from cat_seg.modeling.reduction import Probabilities, Reducer
 from cat_seg.modeling.wording import DEFAULT, Wording
 from cat_seg.utils.sizes import padded_size
 
@@ -129,13 +130,29 @@ class CATSeg(nn.Module):
         """
         if self.training:
             return self._losses(batched_inputs)
+        return [{"sem_seg": maps} for maps in self.segment(batched_inputs)]
+
+    def segment(
+        self, batched_inputs: list[dict[str, Any]], reducer: Reducer = Probabilities
+    ) -> list[Any]:
+        """Segment images, in evaluation mode.
+
+        Args:
+            batched_inputs: as in `forward`.
+            reducer: what to return of the probabilities of each image, such as
+                `cat_seg.modeling.reduction.Argmax`. The maps of all classes never exist at once,
+                except in the default's answer, (T, height, width).
+
+        Returns:
+            The reducer's result for each image.
+        """
         images = [self._normalize(entry["image"]) for entry in batched_inputs]
         outputs = [
             (int(entry.get("height", image.shape[1])), int(entry.get("width", image.shape[2])))
             for entry, image in zip(batched_inputs, images, strict=True)
         ]
         segment = self._segment_windows if self.sliding else self._segment_whole
-        return [{"sem_seg": maps} for maps in segment(images, outputs)]
+        return segment(images, outputs, reducer)
 
     @contextmanager
     def accumulated_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
@@ -196,7 +213,9 @@ class CATSeg(nn.Module):
     def _normalize(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
-    def _segment_whole(self, images: list[Tensor], outputs: list[tuple[int, int]]) -> list[Tensor]:
+    def _segment_whole(
+        self, images: list[Tensor], outputs: list[tuple[int, int]], reducer: Reducer
+    ) -> list[Any]:
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         padded = [padded_size(size, self.size_divisibility) for size in sizes]
         size_in = self.sem_seg_head.encoder.input_size
@@ -204,12 +223,15 @@ class CATSeg(nn.Module):
             resize(pad(i, size)[None], size_in) for i, size in zip(images, padded, strict=True)
         ]
         logits = self._logits(torch.cat(inputs))[0]
-        return [restore(*each) for each in zip(logits, padded, sizes, outputs, strict=True)]
+        return [
+            restore(*each, reducer=reducer)
+            for each in zip(logits, padded, sizes, outputs, strict=True)
+        ]
 
     def _segment_windows(
-        self, images: list[Tensor], outputs: list[tuple[int, int]]
-    ) -> list[Tensor]:
+        self, images: list[Tensor], outputs: list[tuple[int, int]], reducer: Reducer
+    ) -> list[Any]:
         return [
-            sliding_window(image, lambda windows: self._logits(windows)[0], output)
+            sliding_window(image, lambda windows: self._logits(windows)[0], output, reducer)
             for image, output in zip(images, outputs, strict=True)
         ]

@@ -13,7 +13,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from tabulate import tabulate
-from torch import nn
 
 from cat_seg.data import BENCHMARKS, is_on_disk
 from cat_seg.engine import Trainer, check_weights, load_model, setup, shared_weights_record
@@ -27,6 +26,7 @@ from cat_seg.evaluation.run import (
     skipped_images,
 )
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
+from cat_seg.modeling.segmentor import Segmentor
 
 METRICS = ("mIoU", "mACC", "pACC")
 MARK = "*"  # marks a figure that does not cover the whole dataset
@@ -104,7 +104,7 @@ def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, Any] | None) -> Out
 
 
 def evaluate_one(
-    cfg: CfgNode, model: nn.Module, dataset: str, weights: Mapping[str, Any] | None
+    cfg: CfgNode, model: Segmentor, dataset: str, weights: Mapping[str, Any] | None
 ) -> Outcome:
     """Evaluate on one dataset in all processes; an error in any of them becomes the outcome."""
 

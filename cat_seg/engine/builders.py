@@ -12,7 +12,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
-from torch import nn
 
 from cat_seg.cat_seg_model import CATSeg
 from cat_seg.data import build_test_loader, build_train_loader
@@ -22,6 +21,7 @@ from cat_seg.engine.model import build_model
 from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.evaluation import build_evaluator, run_on_dataset
+from cat_seg.modeling.segmentor import Segmentor
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +88,14 @@ class Builders(DefaultTrainer):
     def test(
         cls,
         cfg: CfgNode,
-        model: nn.Module,
+        model: Segmentor,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
         """Evaluate on each dataset in DATASETS.TEST with its own or TEST_CLASS_JSON's classes.
 
         Args:
             cfg: with TEST.AUG.ENABLED, test-time augmentation is used.
-            model: has `set_vocabulary`; its vocabulary is restored afterwards.
+            model: its vocabulary is restored afterwards.
             evaluators: one per dataset, instead of those from `build_evaluator`.
 
         Returns:

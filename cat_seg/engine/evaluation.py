@@ -7,12 +7,12 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from torch import nn
 
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.trainer import Trainer
 from cat_seg.errors import UserError
 from cat_seg.evaluation import build_evaluator, check_test_datasets, skipped_images, weights_record
+from cat_seg.modeling.segmentor import Segmentor
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def check_weights(cfg: CfgNode, weights: str, resume: bool) -> None:
     )
 
 
-def load_model(cfg: CfgNode, weights: str) -> nn.Module:
+def load_model(cfg: CfgNode, weights: str) -> Segmentor:
     """Build the model and load the file `weights`; "" keeps the initial weights.
 
     Raises:

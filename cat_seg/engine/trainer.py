@@ -42,7 +42,7 @@ logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexplained)
 
 
 class Trainer(Builders):
-    """detectron2's DefaultTrainer for models that follow CATSeg's interface.
+    """detectron2's DefaultTrainer for a `TrainableSegmentor`.
 
     A run that was stopped and resumed gives the same losses and weights as one that never stopped,
     bit for bit on a CPU.

@@ -21,13 +21,14 @@ class Classes:
 
     names: the T class names, which labels are indices into.
     prompted: the N names.
-    groups: for each class, the indices of its names in `prompted`.
+    groups: for each class, the number of its names, which follow each other in `prompted`; None
+        if each name is a class.
     wording: which synonyms and prompts represent a name.
     """
 
     names: tuple[str, ...]
     prompted: tuple[str, ...]
-    groups: tuple[tuple[int, ...], ...]
+    groups: tuple[int, ...] | None = None
     wording: Wording = DEFAULT
 
 
@@ -43,7 +44,7 @@ def classes_of(vocabulary: Vocabulary) -> Classes:
     """
     if not isinstance(vocabulary, Mapping):
         names = tuple(vocabulary_from(vocabulary))
-        return Classes(names, names, tuple((index,) for index in range(len(names))))
+        return Classes(names, names)
     names = tuple(check_names(list(vocabulary), "the vocabulary"))
     prompted: list[str] = []
     groups = []
@@ -55,7 +56,7 @@ def classes_of(vocabulary: Vocabulary) -> Classes:
         for member in listed:
             if member in prompted:
                 raise UserError(f"{source} has {member!r}, which another class has; keep one")
-        groups.append(tuple(range(len(prompted), len(prompted) + len(listed))))
+        groups.append(len(listed))
         prompted += listed
     return Classes(names, tuple(prompted), tuple(groups))
 

@@ -16,7 +16,6 @@ from typing import overload
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from torch import Tensor
 
 from cat_seg.errors import UserError
 from cat_seg.hub import pretrained
@@ -24,7 +23,7 @@ from cat_seg.inference.classes import Classes, Vocabulary, classes_of, wording_o
 from cat_seg.inference.images import WANTED, ImageInput, is_one_image, path_of, to_rgb
 from cat_seg.inference.loading import config_of
 from cat_seg.inference.result import Result, check_threshold
-from cat_seg.inference.scores import score
+from cat_seg.modeling.reduction import PixelScores
 from cat_seg.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -250,11 +249,11 @@ class Segmenter:
         self, inputs: Sequence[_Input], classes: Classes, threshold: float | None
     ) -> list[Result]:
         with self._lock, self._using(classes):
-            maps = self._predictor.maps([one.image for one in inputs])
-            return [
-                _result(one, probabilities, classes, threshold)
-                for one, probabilities in zip(inputs, maps, strict=True)
-            ]
+            found = self._predictor.scores([one.image for one in inputs], classes.groups)
+        return [
+            _result(one, scores, classes, threshold)
+            for one, scores in zip(inputs, found, strict=True)
+        ]
 
     @contextmanager
     def _using(self, classes: Classes) -> Iterator[None]:
@@ -276,9 +275,8 @@ class _Input:
     image: np.ndarray
 
 
-def _result(one: _Input, maps: Tensor, classes: Classes, threshold: float | None) -> Result:
-    scores = score(maps, classes.groups, one.image.shape[:2])
-    winner, confidence, margin, entropy = (tensor.cpu().numpy() for tensor in scores)
+def _result(one: _Input, scores: PixelScores, classes: Classes, threshold: float | None) -> Result:
+    winner, confidence, margin, entropy = (tensor.numpy() for tensor in scores)
     return Result(
         winner=winner,
         names=classes.names,

@@ -170,14 +170,19 @@ def test_a_failing_image_does_not_stop_the_others(
 
     def limited(original):
         def called(*args):
-            if args[0 if failing == "drawing" else 1].shape[1] == 77:
-                raise MemoryError
+            image = args[0] if failing == "drawing" else args[1][0]
+            if image.shape[1] == 77:
+                raise (
+                    UserError("there is not enough memory")
+                    if failing == "predictor"
+                    else MemoryError
+                )
             return original(*args)
 
         return called
 
     if failing == "predictor":
-        monkeypatch.setattr(Predictor, "_pixels", limited(Predictor._pixels))
+        monkeypatch.setattr(Predictor, "scores", limited(Predictor.scores))
     else:
         monkeypatch.setattr(result, "draw_overlay", limited(result.draw_overlay))
     assert run("--input", photos, "--output", tmp_path / "out") == 1

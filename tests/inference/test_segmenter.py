@@ -78,13 +78,13 @@ def test_many_images_keep_their_order(model, batch_size):
 
 
 def test_the_model_sees_whole_batches(model, monkeypatch):
-    batches, forward = [], model._predictor.model.forward
+    batches, segment = [], model._predictor.model.segment
 
-    def counted(batch):
+    def counted(batch, reducer):
         batches.append(len(batch))
-        return forward(batch)
+        return segment(batch, reducer)
 
-    monkeypatch.setattr(model._predictor.model, "forward", counted)
+    monkeypatch.setattr(model._predictor.model, "segment", counted)
     list(model.segment([plain(RED)] * 5, batch_size=2))
     assert batches == [2, 2, 1]
 
@@ -127,14 +127,14 @@ def test_one_unreadable_image_is_an_error(model):
 
 
 def test_a_batch_too_large_for_memory_is_segmented_image_by_image(model, monkeypatch):
-    maps = Predictor.maps
+    scores = Predictor.scores
 
-    def limited(predictor, images):
+    def limited(predictor, images, groups):
         if sum(image.shape[1] for image in images) > 20:
             raise UserError("there is not enough memory")
-        return maps(predictor, images)
+        return scores(predictor, images, groups)
 
-    monkeypatch.setattr(Predictor, "maps", limited)
+    monkeypatch.setattr(Predictor, "scores", limited)
     wide = np.zeros((4, 30, 3), dtype=np.uint8)
     errors = {}
     images = [plain(c) for c in (RED, BLUE, LIME, RED)]
