@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 from cat_seg.utils.processes import Stopped, status_of, stoppable
 
+BROKEN_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 P = ParamSpec("P")
@@ -138,15 +140,23 @@ def fail(message: str, status: int = 2) -> NoReturn:
 def one_line_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate an entry point so that it reports errors in one line instead of a traceback.
 
-    Errors that `explain` recognizes exit with status 2, signals with status 128 + signal. Bugs keep
-    their traceback. SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does.
+    Errors that `explain` recognizes exit with status 2, signals with status 128 + signal, a closed
+    output with that of SIGPIPE. Bugs keep their traceback. SIGTERM and SIGHUP raise
+    KeyboardInterrupt, as Ctrl-C does.
     """
 
     @wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         with stoppable():
             try:
-                return main(*args, **kwargs)
+                result = main(*args, **kwargs)
+                sys.stdout.flush()
+                return result
+            except BrokenPipeError:
+                # Whoever read the output has stopped, as `head` does. Nothing is left to flush at
+                # exit, which would fail again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(BROKEN_PIPE) from None
             except KeyboardInterrupt as interrupt:
                 name = str(interrupt) if isinstance(interrupt, Stopped) else "Ctrl-C"
                 print(f"stopped by {name}", file=sys.stderr)

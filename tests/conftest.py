@@ -27,6 +27,7 @@ SLOW = (
         "data/test_check.py",
         "data/test_custom.py",
     ),
+    *("hub/test_download.py", "hub/test_sharing.py", "hub/test_pretrained.py"),
     *("data/test_custom_labels.py", "data/preparation", "checkpoint/test_fitting.py"),
     *("test_errors_and_paths.py", "modeling/clip/adapters", "modeling/clip/test_architecture.py"),
 )

@@ -100,7 +100,7 @@ def test_an_image_that_does_not_fit_into_memory_is_an_error(cfg, monkeypatch, er
 
 def test_other_errors_of_the_model_are_not_hidden(cfg, monkeypatch):
     predictor = Predictor(cfg)
-    monkeypatch.setattr(predictor.model, "forward", lambda batch: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(predictor.model, "segment", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError):
         predictor(stripes(4, 6)[0])
 

@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cat_seg.analysis.radius import IMAGE, TEXT, Trajectory
+from cat_seg.visualization.palette import LINE_COLORS
 
 # Model title -> IMAGE or TEXT + vocabulary name -> radii (or their trajectory).
 Distributions = Mapping[str, Mapping[str, Sequence[float] | Tensor]]
 Trajectories = Mapping[str, Mapping[str, Trajectory]]
 
-# Gray, for a model before training, then the Okabe-Ito colors, which are safe for color blindness.
-COLORS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MOST_DOTS = 200  # maximum number of radii drawn as individual dots
 PANEL = (5.2, 2.3)  # inches
 LONGEST_HEADING = 40  # characters; longer headings would run into the next panel
@@ -40,7 +39,7 @@ def draw_radii(distributions: Distributions, trajectories: Trajectories, title: 
     rows = list(dict.fromkeys(key for side in sides for model in side.values() for key in model))
     rows.sort(key=lambda measured: measured == IMAGE)  # below the text
     titles = list(dict.fromkeys(key for side in sides for key in side))
-    palette = COLORS if distributions else COLORS[1:]
+    palette = LINE_COLORS if distributions else LINE_COLORS[1:]
     colors = dict(zip(titles, cycle(palette), strict=False))
 
     size = (PANEL[0] * len(sides), PANEL[1] * len(rows) + 0.6)

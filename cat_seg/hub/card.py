@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from cat_seg.data import BENCHMARKS
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import incompleteness
+from cat_seg.hub.portable import CLIP_CONFIG
 from cat_seg.modeling.clip.architecture import Architecture
 
 LIBRARY = "hps-seg"
@@ -135,7 +136,7 @@ def model_card(
         name=name,
         source=source or name,
         architecture=cfg.MODEL.META_ARCHITECTURE,
-        clip=f"`{head.CLIP_PRETRAINED}`"
+        clip=f"`{CLIP_CONFIG if head.CLIP_PRETRAINED.endswith('.json') else head.CLIP_PRETRAINED}`"
         + (f" ([{base}](https://huggingface.co/{base}))" if base else ""),
         tuning=head.CLIP_FINETUNE,
         datasets=", ".join(f"`{dataset}`" for dataset in datasets) or "not stated",

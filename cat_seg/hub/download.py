@@ -10,7 +10,8 @@ import hashlib
 import logging
 import re
 import shutil
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +97,12 @@ def _current(repo: Repo, filename: str, size: int | None) -> Path | None:
     cached = _cached(repo, filename)
     if cached is not None and _COMMIT.fullmatch(repo.revision):  # a commit never changes
         return cached
+    download = partial(
+        hf_hub_download,
+        *(repo.repo_id, filename),
+        repo_type=repo.repo_type,
+        revision=repo.revision,
+    )
     try:
         # Asked here first, because hf_hub_download retries for half a minute without a network.
         found = get_hf_file_metadata(
@@ -103,6 +110,10 @@ def _current(repo: Repo, filename: str, size: int | None) -> Path | None:
         )
     except Exception as error:  # the types depend on the version of huggingface_hub
         if is_absent(error):
+            with suppress(Exception):
+                download()  # which notes in the cache that there is no such file
+            return None
+        if cached is None and _is_known_absent(repo, filename):
             return None
         if cached is None:
             raise UserError(explained(error, repo, filename)) from error
@@ -118,24 +129,33 @@ def _current(repo: Repo, filename: str, size: int | None) -> Path | None:
         _check_room(found.size, f"{filename} of {repo}")
         logger.info("Downloading %s of %s from the Hub", filename, repo)
     try:
-        path = hf_hub_download(
-            repo.repo_id, filename, repo_type=repo.repo_type, revision=repo.revision
-        )
+        path = download()
     except Exception as error:
         raise UserError(explained(error, repo, filename)) from error
     return Path(path)
 
 
 def _cached(repo: Repo, filename: str) -> Path | None:
+    found = _look_up(repo, filename)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _is_known_absent(repo: Repo, filename: str) -> bool:
+    """Return whether the Hub has said before that the repository does not have the file."""
+    found = _look_up(repo, filename)
+    return found is not None and not isinstance(found, str)
+
+
+def _look_up(repo: Repo, filename: str) -> object:
+    """Return the path of a file in the cache, None, or a mark that there is no such file."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(
+        return try_to_load_from_cache(
             repo.repo_id, filename, repo_type=repo.repo_type, revision=repo.revision
         )
     except ValueError as error:  # a malformed repository id
         raise UserError(explained(error, repo, filename)) from error
-    return Path(found) if isinstance(found, str) else None
 
 
 def _check_room(size: int | None, what: str) -> None:

@@ -86,10 +86,9 @@ def locate(
     # All other files come from the commit that the config came from.
     at = repo if own else repo._replace(revision=config.parent.name)
     weights = _weights_of(at)
-    vocabulary = fetch_if_there(at, VOCABULARY)
     if not own:
         _fetch_named(at, config)
-    return ModelFiles(config, weights, vocabulary, str(repo))
+    return ModelFiles(config, weights, _vocabulary_beside(weights), str(repo))
 
 
 def weights_file(source: str) -> Path:
@@ -165,8 +164,7 @@ def _local(path: Path, config: Path | None, name: str) -> ModelFiles:
         if not known or is_folder:
             raise UserError(f"{folder} has no {CONFIG}; name the config of the model {weights}")
         config = _existing(known[0].config or "")
-    beside = folder / VOCABULARY
-    return ModelFiles(config, weights, beside if beside.is_file() else None, name)
+    return ModelFiles(config, weights, _vocabulary_beside(weights), name)
 
 
 def _weights_in(folder: Path) -> Path:
@@ -194,7 +192,12 @@ def _registered(entry: ModelEntry, revision: str | None, config: Path | None) ->
     folder = f"{os.path.dirname(entry.filename)}/".lstrip("/")
     config = fetch(at, f"{folder}{CONFIG}")
     _fetch_named(at, config, folder)
-    return ModelFiles(config, weights, fetch_if_there(at, f"{folder}{VOCABULARY}"), name)
+    return ModelFiles(config, weights, _vocabulary_beside(weights), name)
+
+
+def _vocabulary_beside(weights: Path) -> Path | None:
+    beside = weights.with_name(VOCABULARY)
+    return beside if beside.is_file() else None
 
 
 def _repo_of(entry: ModelEntry, revision: str | None) -> Repo:

@@ -1,10 +1,13 @@
-"""Class colors: well separated, and independent of the number of classes."""
+"""Colors of classes, well separated whatever their number, and of charts."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import numpy as np
+
+# Charts: gray for the reference, then the Okabe-Ito colors, which are safe for color blindness.
+LINE_COLORS = ("#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 @cache

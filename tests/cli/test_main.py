@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from cat_seg.cli import main as cli
+from cat_seg.errors import BROKEN_PIPE
 
 
 def test_help_lists_every_command(capsys):
@@ -47,3 +49,21 @@ def test_help_does_not_wait_for_pytorch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("False\n"), done.stderr
+
+
+@pytest.mark.parametrize("command", [["configs"], ["models", "--json"]])
+def test_a_reader_that_stops_early_is_no_error(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "cat_seg.cli.main", *command],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        os.close(writing)
+    assert ended.returncode == BROKEN_PIPE
+    assert ended.stderr == ""

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cat_seg.analysis.radius_figure import COLORS
 from cat_seg.evaluation.results.formats import signed
 from cat_seg.evaluation.results.table import COLUMNS, Row
+from cat_seg.visualization.palette import LINE_COLORS
 
 WIDTH = 10.0  # inches
 HEIGHTS = {"mean": 3.0, "difference": 2.2}  # panel height in inches, by the cell value it shows
@@ -61,7 +61,7 @@ def _colors(rows: Sequence[Row]) -> dict[str, str]:
     """Assign a color to each method; the first row's baseline is gray."""
     methods = list(dict.fromkeys(row.method for row in rows))
     methods.sort(key=lambda method: method != rows[0].baseline)
-    chosen = dict(zip(methods, cycle(COLORS), strict=False))
+    chosen = dict(zip(methods, cycle(LINE_COLORS), strict=False))
     return {row.method: chosen[row.method] for row in rows}
 
 

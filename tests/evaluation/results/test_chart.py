@@ -7,9 +7,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 
-from cat_seg.analysis.radius_figure import COLORS
 from cat_seg.evaluation.results.chart import draw_chart
 from cat_seg.evaluation.results.table import Cell, Row
+from cat_seg.visualization.palette import LINE_COLORS
 
 
 def row(method, backbone="ViT-B/16", runs=1, **cells):
@@ -75,7 +75,7 @@ def test_a_method_has_one_color_and_the_baseline_is_gray():
     entries = zip(legend.get_texts(), legend.get_patches(), strict=True)
     colors = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in entries}
     assert list(colors) == ["CAT-Seg", "H-CLIP", "HPS-Seg"]
-    assert colors["H-CLIP"] == COLORS[0]
+    assert colors["H-CLIP"] == LINE_COLORS[0]
     assert len(set(colors.values())) == 3
 
 
