@@ -18,6 +18,7 @@ from cat_seg.modeling.head import CATSegHead
 from cat_seg.modeling.losses import sem_seg_loss
 from cat_seg.modeling.processing import pad, resize, restore, sliding_window
 from cat_seg.modeling.reduction import Probabilities, Reducer
+from cat_seg.modeling.wording import DEFAULT, Wording
 from cat_seg.utils.sizes import padded_size
 
 UNLABELED = -1  # never a class index, unlike a dataset's ignore value
@@ -95,18 +96,21 @@ class CATSeg(nn.Module):
         """Class names of the current mode: those trained on, or those predicted in evaluation."""
         return self._train_classes if self.training else self._test_classes
 
-    def set_vocabulary(self, names: Sequence[str]) -> None:
-        """Set the classes to predict in evaluation.
+    def set_vocabulary(self, names: Sequence[str], wording: Wording = DEFAULT) -> None:
+        """Set the classes to predict in evaluation, and the synonyms and prompts to use for them.
 
         Raises:
-            UserError: `names` is empty, or different names give the same prompt after truncation.
+            UserError: `names` is empty, different names give the same prompt after truncation, or
+                the encoder does not support `wording`. The previous classes stay in effect.
         """
         if not names:
             raise UserError("the vocabulary is empty; give at least one class name")
+        given = () if wording == DEFAULT else (wording,)
         source = "the vocabulary"
-        with user_errors(names=source):
-            self.sem_seg_head.encoder.check_names(names, source)
+        with user_errors(names=source, prompts=source, synonyms=source):
+            self.sem_seg_head.encoder.check_names(names, source, *given)
         self._test_classes = tuple(names)
+        self._test_wording = given
 
     def clip_parameters(self) -> Iterator[nn.Parameter]:
         """Return all parameters of CLIP and its adapter, trainable or not."""
@@ -181,7 +185,9 @@ class CATSeg(nn.Module):
     def _logits(self, images: Tensor) -> tuple[Tensor, Guidance, dict[str, Tensor]]:
         """Return logits (B, T, h, w) of normalized images, the guidance used, and its losses."""
         encoder = self.sem_seg_head.encoder
-        features, text = encoder.encode(resize(images, encoder.input_size), self.vocabulary)
+        wording = () if self.training else self._test_wording
+        inputs = resize(images, encoder.input_size)
+        features, text = encoder.encode(inputs, self.vocabulary, *wording)
         guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
         return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from cat_seg.engine.model import build_model
 from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
-from cat_seg.modeling.reduction import Argmax, PixelScores, Probabilities, Reducer, Scores
+from cat_seg.modeling.reduction import Argmax, Groups, PixelScores, Probabilities, Reducer, Scores
+from cat_seg.modeling.wording import DEFAULT, Wording
+
+KINDS = ("cuda", "mps", "cpu")  # of devices that images can be segmented on
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Predictor:
         """
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty; set it to the checkpoint of a trained model")
-        check_device(cfg)
+        check_device(cfg, kinds=KINDS)
         set_float32_precision(cfg)
         self.model = build_model(cfg).eval()
         Checkpointer(self.model, averaged=cfg.MODEL.WEIGHTS_EMA).load(cfg.MODEL.WEIGHTS)
@@ -68,19 +72,21 @@ class Predictor:
         """The class names that labels are indices into."""
         return self.model.vocabulary
 
-    def set_vocabulary(self, names: Iterable[str] | str | Path) -> None:
+    def set_vocabulary(self, names: Iterable[str] | str | Path, wording: Wording = DEFAULT) -> None:
         """Set the classes to segment into.
 
         Args:
             names: class names in index order, the path of a class list, or a text that
                 `cat_seg.data.parse_vocabulary` understands.
+            wording: which of a class's synonyms to use, and prompts in place of the model's own.
 
         Raises:
             UserError: no names, an empty name, a duplicate name, an unordered collection (a set),
                 an unreadable list, or names that CLIP cannot tell apart because it truncates long
                 ones. The previous vocabulary stays in effect.
         """
-        self.model.set_vocabulary(vocabulary_from(names))
+        given = () if wording == DEFAULT else (wording,)
+        self.model.set_vocabulary(vocabulary_from(names), *given)
 
     def __call__(self, image: np.ndarray, with_probabilities: bool = False) -> Prediction:
         """Segment an image.
@@ -105,11 +111,15 @@ class Predictor:
             labels = maps.argmax(dim=0).cpu().numpy()
             return Prediction(labels, self.vocabulary, maps.float().cpu().numpy())
 
-    def scores(self, images: Sequence[np.ndarray]) -> list[PixelScores]:
+    def scores(
+        self, images: Sequence[np.ndarray], groups: Sequence[int] | None = None
+    ) -> list[PixelScores]:
         """Segment a batch of images, with the confidence of each pixel.
 
         Args:
             images: each (H, W, 3) uint8 RGB; sizes may differ.
+            groups: merge names that follow each other into classes of these sizes, in which the
+                highest probability counts; None makes each name a class.
 
         Returns:
             One `PixelScores` per image, with tensors (H, W) on the CPU.
@@ -118,7 +128,7 @@ class Predictor:
             UserError: as `__call__`.
         """
         with self._naming_lack_of_memory(images):
-            found = self._segment(images, Scores)
+            found = self._segment(images, Scores if groups is None else partial(_merged, groups))
             for scores in found:
                 _check_finite(scores.confidence)
             return [PixelScores(*(values.cpu() for values in scores)) for scores in found]
@@ -146,6 +156,13 @@ class Predictor:
                 f"there is not enough memory to segment {sizes} pixels into "
                 f"{len(self.vocabulary)} classes; make the image smaller or name fewer classes"
             ) from error
+
+
+def _merged(groups: Sequence[int], names: int) -> Groups:
+    """Return the reduction of `names` maps to the scores of groups of them."""
+    if sum(groups) != names:
+        raise ValueError(f"groups have {sum(groups)} names; there are {names}")
+    return Groups(groups, Scores)
 
 
 def _check_image(image: Any) -> None:

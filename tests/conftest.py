@@ -16,6 +16,7 @@ SLOW = (
     *("test_fine_tuning.py", "test_distributed.py", "test_public_names.py", "engine/test_model.py"),
     *("test_activation_checkpointing.py", "test_enhanced_cat_seg_model.py", "test_extending.py"),
     *("cli/test_evaluate.py", "cli/test_main.py", "cli/test_segment.py", "cli/test_radius.py"),
+    *("cli/test_segment_devices.py", "inference/test_notebook.py"),
     *("engine/test_endings.py", "engine/test_launch.py", "engine/test_trainer.py"),
     *("engine/test_accumulation.py", "engine/test_compiling.py", "engine/test_setup.py"),
     *("engine/test_radius_hook.py", "engine/test_resuming.py", "engine/test_evaluation.py"),

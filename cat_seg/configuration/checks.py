@@ -176,7 +176,7 @@ def _check_model(cfg: CfgNode) -> None:
         _check(cfg, f"MODEL.{key}", holds, "three numbers" + (" above 0" if least == 0 else ""))
     templates = cfg.MODEL.PROMPT_TEMPLATES
     _check(
-        *(cfg, "MODEL.PROMPT_TEMPLATES", all(map(_is_template, templates))),
+        *(cfg, "MODEL.PROMPT_TEMPLATES", all(map(is_template, templates))),
         'strings with exactly one {} each, such as ["a photo of a {}"]',
     )
     bias = cfg.MODEL.SEM_SEG_HEAD.OUTPUT_BIAS_INIT
@@ -186,7 +186,8 @@ def _check_model(cfg: CfgNode) -> None:
     )
 
 
-def _is_template(value: Any) -> bool:
+def is_template(value: object) -> bool:
+    """Return whether a value is a text with one "{}", the place of the class name."""
     return isinstance(value, str) and value.count("{}") == value.count("{") == value.count("}") == 1
 
 

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -29,7 +30,13 @@ from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
 from cat_seg.errors import explain, fail, lost_process
 from cat_seg.utils.parallel import cores
-from cat_seg.utils.processes import begin_child, signals_held_back, status_of, wait_for_parent
+from cat_seg.utils.processes import (
+    begin_child,
+    end_children,
+    signals_held_back,
+    status_of,
+    stop_with_parent,
+)
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
@@ -107,7 +114,8 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
                     rank.start()
             failed = _wait_for(ranks)
         finally:
-            _end(ranks)
+            # A rank that waits for a dead one may wait forever.
+            end_children(ranks, SETTLING, GRACE)
     if received:
         raise SystemExit(128 + received[0])
     if failed is None:
@@ -148,26 +156,11 @@ def _wait_for(ranks: Sequence[BaseProcess]) -> BaseProcess | None:
     return None
 
 
-def _end(ranks: Sequence[BaseProcess]) -> None:
-    """End the remaining ranks: a rank that waits for a dead one may wait forever."""
-    for action, seconds in (
-        (lambda rank: None, SETTLING),
-        (BaseProcess.terminate, GRACE),
-        (BaseProcess.kill, None),
-    ):
-        left = [rank for rank in ranks if rank.is_alive()]
-        for rank in left:
-            action(rank)
-        end = None if seconds is None else time.monotonic() + seconds
-        for rank in left:
-            rank.join(None if end is None else max(0.0, end - time.monotonic()))
-
-
 def _rank_process(
     number: int, url: str, main: Main, cfg: CfgNode, args: argparse.Namespace
 ) -> None:
     """Run one of this machine's processes: join the others, call `main`, set the exit status."""
-    begin_child(_stop_with_parent)
+    begin_child(partial(stop_with_parent, GRACE))
     status: int | str | None = 1
     try:
         _join_others(number, url, args)
@@ -182,13 +175,6 @@ def _rank_process(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1)
-
-
-def _stop_with_parent() -> None:
-    """When the parent has ended, send this process SIGTERM and give it GRACE seconds to stop."""
-    wait_for_parent()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
 
 
 def _join_others(number: int, url: str, args: argparse.Namespace) -> None:

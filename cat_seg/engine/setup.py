@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,12 +54,13 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
         images_per_process(cfg, processes)
 
 
-def check_device(cfg: CfgNode, gpus: int = 1) -> None:
+def check_device(cfg: CfgNode, gpus: int = 1, kinds: Sequence[str] = ("cuda", "cpu")) -> None:
     """Refuse a MODEL.DEVICE that this machine does not have.
 
     Args:
         cfg: reads MODEL.DEVICE.
         gpus: number of GPUs needed if it is cuda.
+        kinds: the kinds of device that the caller supports, of cuda, mps and cpu.
 
     Raises:
         UserError: the device is refused; the message names the key or argument.
@@ -68,9 +69,12 @@ def check_device(cfg: CfgNode, gpus: int = 1) -> None:
         kind = torch.device(cfg.MODEL.DEVICE).type
     except RuntimeError:
         kind = None
-    if kind not in ("cuda", "cpu"):
-        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; set it to cuda or cpu")
-    if kind == "cpu":
+    if kind not in kinds:
+        known = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; set it to {known}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("MODEL.DEVICE is mps, but PyTorch finds no Apple GPU here; set it to cpu")
+    if kind != "cuda":
         return
     if not torch.cuda.is_available():
         raise UserError(
@@ -78,6 +82,9 @@ def check_device(cfg: CfgNode, gpus: int = 1) -> None:
             "add MODEL.DEVICE cpu (after --opts in the demo) to run on the CPU"
         )
     found = torch.cuda.device_count()
+    index = torch.device(cfg.MODEL.DEVICE).index
+    if index is not None and index >= found:
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but this machine has {found} GPUs")
     if gpus > found:
         raise UserError(f"--num-gpus {gpus}: this machine has {found}; use at most {found}")
 

@@ -7,7 +7,7 @@ scores only, which a running reduction computes in memory independent of the num
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -153,6 +153,33 @@ class Scores:
         entropy = (total.log() - logs / total) / math.log(self._classes)
         entropy = torch.where(total > 0, entropy.clamp(0, 1), 1.0)
         return PixelScores(labels, highest, highest - second, entropy)
+
+
+class Groups:
+    """Merges names into classes before another reduction: a class has its names' highest map."""
+
+    def __init__(self, sizes: Sequence[int], reducer: Reducer) -> None:
+        """Store the number of names of each class; the names of a class follow each other."""
+        self._sizes = list(reversed(sizes))
+        self._reduction = reducer(len(sizes))
+        self._highest: Tensor | None = None  # of the class's names so far
+        self._missing = self._sizes.pop()
+
+    def add(self, maps: Tensor) -> None:
+        while len(maps):
+            part, maps = maps[: self._missing], maps[self._missing :]
+            highest = part.amax(dim=0)  # keeps NaN, like maximum
+            if self._highest is not None:
+                highest = torch.maximum(highest, self._highest)
+            self._highest = highest
+            self._missing -= len(part)
+            if self._missing == 0:
+                self._reduction.add(highest[None])
+                self._highest = None
+                self._missing = self._sizes.pop() if self._sizes else 0
+
+    def result(self) -> Any:
+        return self._reduction.result()
 
 
 def reduced(maps: Tensor, reducer: Reducer) -> Any:

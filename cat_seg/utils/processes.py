@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, context, parent_process
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 # Forked workers start in a moment and share what is loaded. macOS cannot fork safely, Windows not
@@ -107,6 +109,34 @@ def wait_for_parent(seconds: float | None = None) -> None:
     parent = parent_process()
     assert parent is not None  # only children call this
     connection.wait([parent.sentinel], seconds)
+
+
+def stop_with_parent(grace: float) -> None:
+    """When the parent has ended, send this process SIGTERM and give it `grace` seconds to stop."""
+    wait_for_parent()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace)
+
+
+def end_children(children: Sequence[BaseProcess], settling: float, grace: float) -> None:
+    """End child processes: let them exit, then send SIGTERM, then kill what is left.
+
+    Args:
+        children: some may have ended already.
+        settling: seconds to exit on their own.
+        grace: seconds to exit after SIGTERM.
+    """
+    for action, seconds in (
+        (lambda child: None, settling),
+        (BaseProcess.terminate, grace),
+        (BaseProcess.kill, None),
+    ):
+        left = [child for child in children if child.is_alive()]
+        for child in left:
+            action(child)
+        end = None if seconds is None else time.monotonic() + seconds
+        for child in left:
+            child.join(None if end is None else max(0.0, end - time.monotonic()))
 
 
 def _end_after(wait: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cat_seg.modeling.reduction import Argmax, Probabilities, Scores, reduced
+from cat_seg.modeling.reduction import Argmax, Groups, Probabilities, Scores, reduced
 
 
 def run(reducer, maps, sizes):
@@ -82,3 +82,14 @@ def test_the_margin_of_one_class_is_its_probability():
 def test_scores_of_half_precision_are_float32():
     found = reduced(random_maps(3).half(), Scores)
     assert found.confidence.dtype == found.margin.dtype == found.entropy.dtype == torch.float32
+
+
+@pytest.mark.parametrize("sizes", SPLITS)
+@pytest.mark.parametrize("groups", [[1] * 7, [2, 1, 4], [7], [1, 6], [3, 3, 1]])
+def test_groups_have_the_highest_map_of_their_names(groups, sizes):
+    maps = random_maps(7)
+    merged = torch.stack([part.amax(dim=0) for part in maps.split(groups)])
+    found = run(lambda names: Groups(groups, Scores), maps, sizes)
+    for one, other in zip(found, reduced(merged, Scores), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(found.labels, merged.argmax(dim=0))

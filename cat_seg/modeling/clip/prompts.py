@@ -48,6 +48,15 @@ class Prompts:
         self.context_length = context_length
         self._trees: dict[tuple[str, ...], PrefixTree] = {}
         self._checked: set[tuple[str, ...]] = set()
+        self._others: dict[tuple[str, ...], Prompts] = {}
+
+    def replaced(self, templates: tuple[str, ...]) -> Prompts:
+        """Return the prompts of other templates, such as "a photo of a {}", for the same model."""
+        if templates not in self._others:
+            if len(self._others) >= MOST_LISTS:
+                self._others.clear()
+            self._others[templates] = Prompts("single", self.context_length, templates)
+        return self._others[templates]
 
     def __len__(self) -> int:
         return len(self.templates)
