@@ -86,6 +86,6 @@ def test_own_templates_come_from_the_config():
 @pytest.mark.parametrize("value", ['["a photo"]', '["{} and {}"]', '["{name}"]', "[3]"])
 def test_templates_without_one_place_for_the_name_are_refused(value):
     with pytest.raises(
-        UserError, match=r"MODEL\.PROMPT_TEMPLATES is .*; set it to texts with one {}"
+        UserError, match=r"MODEL\.PROMPT_TEMPLATES is .*; set it to strings with exactly one {}"
     ):
         load_config("configs/vitb_384.yaml", ["MODEL.PROMPT_TEMPLATES", value])
