@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cat_seg.config import add_cat_seg_config
     from cat_seg.engine import load_config
     from cat_seg.enhanced_cat_seg_model import EnhancedCATSeg
+    from cat_seg.inference import Result, Segmenter, from_pretrained
     from cat_seg.predictor import Prediction, Predictor, read_rgb
 
 __version__ = "0.1.0"
@@ -23,8 +24,11 @@ __all__ = [
     "EnhancedCATSeg",
     "Prediction",
     "Predictor",
+    "Result",
+    "Segmenter",
     "__version__",
     "add_cat_seg_config",
+    "from_pretrained",
     "load_config",
     "read_rgb",
 ]
@@ -34,6 +38,7 @@ _MODULES = (
     "cat_seg.config",
     "cat_seg.enhanced_cat_seg_model",
     "cat_seg.engine",
+    "cat_seg.inference",
     "cat_seg.predictor",
 )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -106,26 +108,44 @@ class Predictor:
             raise UserError(
                 f"an image must be (height, width, 3) uint8 RGB, not {image.shape} {image.dtype}"
             )
-        try:
+        with self._memory_errors(image.shape):
             return self._answer(image, with_probabilities)
+
+    @torch.no_grad()
+    def maps(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        """Return the probabilities of all classes in a batch of images, on the model's device.
+
+        Args:
+            images: each (H, W, 3) uint8 RGB, of any size.
+
+        Returns:
+            One (T, H, W) for each image; smaller in height and width if it would have more than
+            LARGEST_ANSWER values.
+
+        Raises:
+            UserError: memory runs out, or the model's output is NaN.
+        """
+        sizes = [_answer_size(image.shape[:2], len(self.vocabulary)) for image in images]
+        with self._memory_errors(max((image.shape for image in images), key=prod)):
+            return self._segment(images, sizes)
+
+    @contextmanager
+    def _memory_errors(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Turn a lack of memory into a UserError that names the size (H, W, ...) of the image."""
+        try:
+            yield
         except (MemoryError, RuntimeError) as error:
             if not _is_lack_of_memory(error):
                 raise
             raise UserError(
-                f"there is not enough memory to segment {image.shape[1]}x{image.shape[0]} pixels "
+                f"there is not enough memory to segment {shape[1]}x{shape[0]} pixels "
                 f"into {len(self.vocabulary)} classes; make the image smaller or name fewer classes"
             ) from error
 
     def _answer(self, image: np.ndarray, with_probabilities: bool) -> Prediction:
         size = image.shape[:2]
         answered = size if with_probabilities else _answer_size(size, len(self.vocabulary))
-        maps = self._segment(image, *answered)
-        # The sum is NaN if any value is, and checking it needs no extra memory.
-        if not torch.isfinite(maps.sum(dtype=torch.float32)):
-            raise UserError(
-                "the model's probabilities are not numbers (NaN); the weights of MODEL.WEIGHTS "
-                "are damaged or diverged in training, so use another checkpoint"
-            )
+        [maps] = self._segment([image], [answered])
         labels = maps.argmax(dim=0) if maps.shape[1:] == size else _enlarged_argmax(maps, size)
         return Prediction(
             labels=labels.cpu().numpy(),
@@ -133,12 +153,28 @@ class Predictor:
             probabilities=maps.float().cpu().numpy() if with_probabilities else None,
         )
 
-    def _segment(self, image: np.ndarray, height: int, width: int) -> Tensor:
-        """Return probabilities (T, height, width) for an image of any size."""
+    def _segment(
+        self, images: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
+    ) -> list[Tensor]:
+        """Return probabilities (T, *size) for images (H, W, 3) of any size."""
+        inputs = [
+            {"image": self._pixels(image), "height": height, "width": width}
+            for image, (height, width) in zip(images, sizes, strict=True)
+        ]
+        maps = [output["sem_seg"] for output in self.model(inputs)]
+        # The sum is NaN if any value is, and checking it needs no extra memory.
+        if not all(torch.isfinite(one.sum(dtype=torch.float32)) for one in maps):
+            raise UserError(
+                "the model's probabilities are not numbers (NaN); the weights of MODEL.WEIGHTS "
+                "are damaged or diverged in training, so use another checkpoint"
+            )
+        return maps
+
+    def _pixels(self, image: np.ndarray) -> Tensor:
+        """Return an image (H, W, 3) as the model's input (3, h, w)."""
         if self._mapper.image_format == "BGR":
             image = image[..., ::-1]
-        pixels = self._mapper.resized(image)
-        return self.model([{"image": pixels, "height": height, "width": width}])[0]["sem_seg"]
+        return self._mapper.resized(image)
 
 
 def _answer_size(size: tuple[int, int], classes: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from tools.install_detectron2 import REQUIRES
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "fontTools": "fonttools",
+    "huggingface_hub": "huggingface-hub",
     "cv2": "opencv-python-headless",
     "open_clip": "open-clip-torch",
     "sklearn": "scikit-learn",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from cat_seg.checkpoint.file_kinds import (
 from cat_seg.checkpoint.state_dicts import Weights, find_weights
 from cat_seg.checkpoint.stored_arrays import STAND_INS
 from cat_seg.errors import UserError
-from cat_seg.utils.paths import resolve
+from cat_seg.hub.locating import weights_file
 
 KEY = "MODEL.WEIGHTS"
 
@@ -87,17 +86,21 @@ def read_file(path: Path, key: str = KEY) -> dict:
 
 
 def local_file(weights: str) -> Path:
-    """Return the local path of MODEL.WEIGHTS, fetching a URL with detectron2's path manager.
+    """Return the local path of MODEL.WEIGHTS, downloading what is not on this machine.
+
+    Args:
+        weights: a file, a folder, the name of a model or a repository (see
+            `cat_seg.hub.locate`), or a URL for detectron2's path manager.
 
     Raises:
-        UserError: the file does not exist or cannot be fetched.
+        UserError: there is no such file or model, or it cannot be downloaded.
     """
     if "://" in weights:
         try:
             return Path(PathManager.get_local_path(weights))
         except Exception as error:  # each URL handler raises its own types
             raise UserError(f"{KEY}: cannot fetch {weights} ({error})") from error
-    path = resolve(weights)
-    if not os.path.isfile(path):
-        raise UserError(f"{KEY}: no file {weights}")
-    return path
+    try:
+        return weights_file(weights)
+    except UserError as error:
+        raise UserError(f"{KEY}: {error}") from error

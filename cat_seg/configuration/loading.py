@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import difflib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -21,6 +23,8 @@ from cat_seg.utils.paths import resolve
 logger = logging.getLogger(__name__)
 
 _HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
+# Keys of MODEL.SEM_SEG_HEAD that may name a file in the folder of the config.
+_BESIDE = ("TRAIN_CLASS_JSON", "TEST_CLASS_JSON", "CLIP_PRETRAINED", "CLIP_WEIGHTS")
 _OWN = "DATASETS.CUSTOM."
 
 
@@ -32,7 +36,8 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
 
     Args:
         config_file: a YAML file; a relative path also resolves from the repository root. "" uses
-            the defaults.
+            the defaults. A class list, CLIP config or CLIP weights named without a folder are
+            looked up beside the file first.
         overrides: KEY VALUE KEY VALUE ...; the value of a section is YAML in braces.
 
     Raises:
@@ -45,7 +50,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     if config_file:
         for path, content in read_config_files(resolve(config_file)):
             try:
-                merge(cfg, content, published)
+                merge(cfg, _with_files_beside(content, path), published)
             except UserError as error:
                 raise UserError(f"{path}: {error}") from error
     _check_pairs(overrides)
@@ -65,6 +70,22 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     check_values(cfg)
     register_custom(cfg)
     return cfg
+
+
+def _with_files_beside(content: Mapping[str, Any], config: Path) -> Mapping[str, Any]:
+    """Return a config file's content with absolute paths of the files beside it that it names."""
+    model = content.get("MODEL")
+    head = model.get("SEM_SEG_HEAD") if isinstance(model, Mapping) else None
+    if not isinstance(model, Mapping) or not isinstance(head, Mapping):
+        return content
+    beside = {
+        key: str(config.absolute().with_name(head[key]))
+        for key in _BESIDE
+        if isinstance(name := head.get(key), str)
+        and name == os.path.basename(name) != ""
+        and os.path.isfile(config.with_name(name))
+    }
+    return {**content, "MODEL": {**model, "SEM_SEG_HEAD": {**head, **beside}}}
 
 
 def merge(cfg: CfgNode, section: Mapping[str, Any], published: dict[str, Any]) -> None:

@@ -23,23 +23,37 @@ LARGEST_LEGEND = 0.6
 LINE_EVERY, LINE_COLOR, LINE_OPACITY = 1000, (255, 255, 255), 0.75
 # Font sizes, in pixels.
 SMALLEST_FONT, SHEET_FONT = 13, 15
+# Of pixels that no class is certain enough of.
+UNKNOWN_COLOR = (128, 128, 128)
 
 
-def mask_image(labels: np.ndarray, num_classes: int) -> Image.Image:
+def mask_image(labels: np.ndarray, num_classes: int, unknown: int | None = None) -> Image.Image:
     """Convert labels (H, W) in 0..num_classes-1 to an image whose pixel values are the labels.
 
-    For up to 256 classes, it is a palette image with the colors of the overlays; for more, it is
-    16-bit gray.
+    If all values fit into 8 bits, it is a palette image with the colors of the overlays; else it
+    is 16-bit gray.
+
+    Args:
+        labels: (H, W) integers.
+        num_classes: number of classes.
+        unknown: a further value in `labels`, colored gray.
     """
-    if num_classes > 256:
+    if max(num_classes - 1, unknown or 0) > 255:
         return Image.fromarray(labels.astype(np.uint16))
     image = Image.fromarray(labels.astype(np.uint8))
-    image.putpalette(palette(num_classes).tobytes())
+    colors = palette(num_classes)
+    if unknown is not None:
+        colors = np.concatenate([colors, np.full((unknown + 1 - num_classes, 3), UNKNOWN_COLOR)])
+    image.putpalette(colors.astype(np.uint8).tobytes())
     return image
 
 
 def draw_overlay(
-    image: np.ndarray, labels: np.ndarray, names: Sequence[str], alpha: float = 0.55
+    image: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    alpha: float = 0.55,
+    unknown: int | None = None,
 ) -> np.ndarray:
     """Draw a label map over its image, with a legend of the classes present and their shares.
 
@@ -51,16 +65,27 @@ def draw_overlay(
         labels: (H, W) integers; values outside 0..len(names)-1 are ignored pixels, left uncolored.
         names: class names in index order; of synonyms ("building, edifice"), the first is shown.
         alpha: opacity of the class colors, 0..1.
+        unknown: value of pixels to draw in gray, listed last in the legend as "unknown".
 
     Returns:
         (H', W', 3) uint8 RGB, the picture with its legend.
     """
     entries = legend_entries([labels], names, with_share=True)
+    colors = palette(len(names))
+    if unknown is not None:
+        is_unknown = labels == unknown
+        if is_unknown.any():
+            entry = Entry("unknown", percent(is_unknown.mean()), UNKNOWN_COLOR)
+            entries = [*(entry for entry in entries if entry.color), entry]
+        labels = np.where(is_unknown, len(names), labels)
+        gray = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+        image = np.where(is_unknown[..., None], gray, image)
+        colors = np.concatenate([colors, np.array([UNKNOWN_COLOR], dtype=np.uint8)])
     factor = ceil(SMALLEST_PICTURE / max(labels.shape))
     image, labels = resize_together(
         image, [labels], labels.shape[0] * factor, labels.shape[1] * factor
     )
-    picture = Image.fromarray(blend(image, labels, palette(len(names)), alpha))
+    picture = Image.fromarray(blend(image, labels, colors, alpha))
     longer = max(picture.size)
     return np.asarray(_with_legend(picture, entries, max(SMALLEST_FONT, round(0.02 * longer))))
 
