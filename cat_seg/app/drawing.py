@@ -85,7 +85,7 @@ def rows_of(result: Result) -> list[Row]:
 def legend_html(result: Result) -> str:
     """Return the legend: color, name, share of the pixels and mean confidence of each class."""
     rows = "".join(
-        f'<tr><td>{_chip(row.color)}<span class="name">{escape(row.name)}</span></td>'
+        f"<tr><td>{_chip(row.color)}{escape(row.name)}</td>"
         f'<td class="share"><span class="bar"><i style="width:{100 * row.share:.1f}%;'
         f'background:rgb{row.color}"></i></span><b>{escape(percent(row.share))}</b></td>'
         f"<td>{row.confidence:.0%}</td></tr>"

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from cat_seg.app.answers import Answers
 from cat_seg.app.drawing import download
 from cat_seg.app.limits import read_list, read_names
-from cat_seg.app.worker import Worker
+from cat_seg.app.worker import Worker, title_of
 from cat_seg.errors import UserError, explain, printable
 from cat_seg.inference import Result, Segmenter
 
@@ -84,7 +84,7 @@ class Endpoint:
         result = self._compute(model, upload, names).with_threshold(threshold)
         if kind == "json":
             title = Path(upload.filename or "").name
-            return JSONResponse({"model": model.name, **result.to_dict(), "source": title})
+            return JSONResponse({"model": title_of(model), **result.to_dict(), "source": title})
         name = {"mask": "mask.png", "overlay": "overlay.png"}[kind]
         return _attachment(*download(result, name, opacity), name)
 
@@ -102,7 +102,7 @@ class Endpoint:
                 raise UserError(str(error).replace(path.name, upload.filename or "")) from error
 
     def _model(self, name: str) -> Segmenter:
-        models = {model.name: model for model in self._worker.models}
+        models = {title_of(model): model for model in self._worker.models}
         if name and name not in models:
             raise UserError(f"there is no model {name!r}; choose {', '.join(models)}")
         return models[name] if name else self._worker.models[0]

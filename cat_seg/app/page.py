@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -20,8 +21,8 @@ from cat_seg.app.drawing import (
     status_html,
 )
 from cat_seg.app.limits import read_list, read_names, shipped_lists
-from cat_seg.app.picture import Picture
-from cat_seg.app.worker import Canceled, Worker
+from cat_seg.app.picture import picture_upload
+from cat_seg.app.worker import Canceled, Worker, title_of
 from cat_seg.errors import UserError, explain
 from cat_seg.inference import Segmenter
 
@@ -78,7 +79,7 @@ class Page:
         keys = gr.State(())
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                picture = Picture(
+                picture = picture_upload(
                     label="Picture",
                     sources=["upload", "clipboard"],
                     height=260,
@@ -109,7 +110,9 @@ class Page:
                     elem_id="names",
                 )
                 with gr.Row():
-                    start = gr.Button("Segment", variant="primary", elem_id="segment", min_width=120)
+                    start = gr.Button(
+                        "Segment", variant="primary", elem_id="segment", min_width=120
+                    )
                     cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", min_width=80)
                 status = gr.HTML(status_html(""), elem_id="status")
             with gr.Column(scale=3 if len(models) == 1 else 5, min_width=300):
@@ -117,12 +120,24 @@ class Page:
                 with gr.Column(visible=False) as answer:
                     with gr.Row():
                         opacity = gr.Slider(
-                            0, 1, OPACITY, step=0.05, label="Opacity", elem_id="opacity",
-                            min_width=140, buttons=[],
+                            0,
+                            1,
+                            OPACITY,
+                            step=0.05,
+                            label="Opacity",
+                            elem_id="opacity",
+                            min_width=140,
+                            buttons=[],
                         )
                         threshold = gr.Slider(
-                            0, 1, 0, step=0.01, label="Unknown below confidence",
-                            elem_id="threshold", min_width=140, buttons=[],
+                            0,
+                            1,
+                            0,
+                            step=0.01,
+                            label="Minimum confidence",
+                            elem_id="threshold",
+                            min_width=140,
+                            buttons=[],
                         )
                     with gr.Row(equal_height=False):
                         columns = [self._column(index, model) for index, model in enumerate(models)]
@@ -130,8 +145,11 @@ class Page:
         shown = [component for column in columns for component in column]
         drawn = [part for column in columns for part in (*column[:2], *column[3:])]
         chosen.input(
-            lambda name: gr.update(visible=name == OWN), chosen, names,
-            api_visibility=HIDDEN, show_progress="hidden",
+            lambda name: gr.update(visible=name == OWN),
+            chosen,
+            names,
+            api_visibility=HIDDEN,
+            show_progress="hidden",
         )
         run = start.click(
             self._segment,
@@ -144,40 +162,59 @@ class Page:
             show_progress="minimal",
         )
         cancel.click(
-            self._cancel, None, [status, cancel],
-            cancels=[run], queue=False, api_visibility=HIDDEN, show_progress="hidden",
+            self._cancel,
+            None,
+            [status, cancel],
+            cancels=[run],
+            queue=False,
+            api_visibility=HIDDEN,
+            show_progress="hidden",
         )
         for slider in (threshold, opacity):
             slider.input(
-                self._redraw, [keys, threshold, opacity], [status, *drawn],
-                trigger_mode="always_last", api_visibility=HIDDEN, show_progress="hidden",
+                self._redraw,
+                [keys, threshold, opacity],
+                [status, *drawn],
+                trigger_mode="always_last",
+                api_visibility=HIDDEN,
+                show_progress="hidden",
             )
         for index, column in enumerate(columns):
             for image in (column.overlay, column.confidence):
                 image.select(
-                    self._reader(index), [keys, threshold], [column.pixel],
-                    trigger_mode="always_last", api_visibility=HIDDEN, show_progress="hidden",
+                    self._reader(index),
+                    [keys, threshold],
+                    [column.pixel],
+                    trigger_mode="always_last",
+                    api_visibility=HIDDEN,
+                    show_progress="hidden",
                 )
 
     def _column(self, index: int, model: Segmenter) -> Column:
         options: dict[str, Any] = {
-            "show_label": False, "container": False, "interactive": False,
+            "show_label": False,
+            "container": False,
+            "interactive": False,
         }
         with gr.Column(min_width=280, elem_id=f"model-{index}"):
             if len(self._worker.models) > 1:
-                gr.HTML(f"<h3>{escape(model.name)}</h3>")
+                gr.HTML(f"<h3>{escape(title_of(model))}</h3>")
             with gr.Tabs():
                 with gr.Tab("Overlay"):
                     overlay = gr.Image(
-                        elem_id=f"overlay-{index}", buttons=["fullscreen"],
-                        alt_text="the picture with its classes", **options,
+                        elem_id=f"overlay-{index}",
+                        buttons=["fullscreen"],
+                        alt_text="the picture with its classes",
+                        **options,
                     )
                 with gr.Tab("Compare"):
                     compare = gr.ImageSlider(elem_id=f"compare-{index}", buttons=[], **options)
                 with gr.Tab("Confidence"):
                     confidence = gr.Image(
-                        elem_id=f"confidence-{index}", buttons=["fullscreen"],
-                        alt_text="the confidence at each pixel", **options,
+                        elem_id=f"confidence-{index}",
+                        buttons=["fullscreen"],
+                        alt_text="the confidence at each pixel",
+                        **options,
                     )
                     gr.HTML(SCALE)
             return Column(
@@ -209,12 +246,14 @@ class Page:
         try:
             if picture is None:
                 raise UserError("no picture: upload one, paste one, or take an example")
-            names = read_names(text or "", self._worker.limits) if chosen == OWN else read_list(chosen)
+            names = (
+                read_names(text or "", self._worker.limits) if chosen == OWN else read_list(chosen)
+            )
             yield tell("Waiting for the model", "busy", True)
-            results = []
+            start, results = time.monotonic(), []
             with self._worker.job(str(request.session_hash)) as canceled:
                 for model in models:
-                    yield tell(f"Segmenting with {model.name}", "busy", True)
+                    yield tell(f"Segmenting with {title_of(model)}", "busy", True)
                     results.append(self._worker.segment(model, picture, names, canceled))
             yield tell("Drawing", "busy", True)
             keys = tuple(map(self._answers.add, results))
@@ -224,10 +263,14 @@ class Page:
                 for part in self._drawn(key, threshold, opacity, draw_confidence(result))
             ]
             classes = f"{len(names)} class{'es' * (len(names) > 1)}"
-            line = status_html(f"Done: {classes}, {' and '.join(m.name for m in models)}.")
+            line = status_html(f"Done: {classes} in {time.monotonic() - start:.1f} s.")
             yield [
-                line, gr.update(interactive=False), gr.update(visible=False),
-                gr.update(visible=True), keys, *columns,
+                line,
+                gr.update(interactive=False),
+                gr.update(visible=False),
+                gr.update(visible=True),
+                keys,
+                *columns,
             ]
         except Canceled:
             yield tell("Canceled.")
@@ -285,7 +328,9 @@ def _reason(error: Exception) -> str:
 
 
 def _heading(models: Sequence[Segmenter]) -> str:
-    names = " and ".join(f"<b>{escape(model.name)}</b> on {model.device.type}" for model in models)
+    names = " and ".join(
+        f"<b>{escape(title_of(model))}</b> on {model.device.type}" for model in models
+    )
     return (
         "<h1>HPS-Seg</h1><p>Open-vocabulary segmentation: every pixel of a picture gets one of the "
         f"classes that you name. Model: {names}.</p>"

@@ -9,27 +9,28 @@ import gradio as gr
 from gradio_client.utils import is_http_url_like
 
 
-class Picture(gr.Image):
-    """An image upload whose value is the Path of the uploaded file, as it was uploaded.
+def picture_upload(**options: Any) -> gr.Image:
+    """Return an image upload whose value is the Path of the file as it was uploaded, or None.
 
-    gradio refuses paths outside its own upload folder; this class also refuses URLs, which gradio
-    would download. It opens nothing.
+    gradio refuses paths outside its own upload folder. URLs, which it would download, are refused
+    here. Nothing is opened.
+
+    Args:
+        options: arguments of gradio.Image.
     """
+    # Not a subclass: gradio writes a .pyi file beside the module of each of its subclasses.
+    upload = gr.Image(**options)
+    move = upload.async_move_resource_to_block_cache
 
-    is_template = True  # it looks as its base class does
+    async def move_file(url_or_path: Any) -> str | None:
+        if is_http_url_like(str(url_or_path)):
+            raise gr.Error("URLs are not opened; upload the picture", print_exception=False)
+        return await move(url_or_path)
 
-    def preprocess(self, payload: Any) -> Path | None:
-        """Return the path of the uploaded file, None if there is none."""
-        if payload is None or payload.path is None:
-            return None
-        return Path(payload.path)
+    upload.async_move_resource_to_block_cache = move_file
+    upload.preprocess = _path_of
+    return upload
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        """Keep uploaded files where they are.
 
-        Raises:
-            gradio.Error: it is a URL.
-        """
-        if is_http_url_like(str(url_or_file_path)):
-            raise gr.Error("a URL is not opened: download the picture, and upload it", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+def _path_of(payload: Any) -> Path | None:
+    return Path(payload.path) if payload is not None and payload.path else None

@@ -22,7 +22,10 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container { max-width: 1320px !important; margin: 0 auto !important; }
+.gradio-container main { max-width: 1320px !important; margin: 0 auto !important;
+    padding: 1rem 1.25rem 2rem !important; }
+.gradio-container .html-container { padding: 0; }
+.image-container, .slider-wrap, .wrap { background: transparent; }
 .heading h1 { font-size: 1.6rem; margin: .2rem 0; }
 .heading p { margin: 0; color: var(--body-text-color-subdued); }
 .status { min-height: 1.5rem; padding: .4rem .1rem; color: var(--body-text-color-subdued); }
@@ -38,10 +41,11 @@ CSS = """
 .legend { max-height: 22rem; overflow-y: auto; }
 .legend table { width: 100%; border-collapse: collapse; font-size: .95rem; }
 .legend th { text-align: left; font-weight: 500; color: var(--body-text-color-subdued); }
-.legend th, .legend td { padding: .3rem .5rem .3rem 0;
-    border-bottom: 1px solid var(--border-color-primary); }
+.legend th, .legend td { padding: .35rem .75rem .35rem 0; border: 0 !important;
+    border-bottom: 1px solid var(--border-color-primary) !important; }
 .legend th:last-child, .legend td:last-child { text-align: right; padding-right: 0; width: 6rem; }
-.legend .name { overflow-wrap: anywhere; }
+.legend td:first-child { position: relative; padding-left: 1.6rem; overflow-wrap: anywhere; }
+.legend td .chip { position: absolute; left: 0; top: .55rem; }
 .legend .share { width: 45%; white-space: nowrap; }
 .legend .bar { display: inline-block; width: calc(100% - 4rem); height: .6rem; margin-right: .6rem;
     border-radius: 3px; background: var(--border-color-primary); overflow: hidden; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,11 @@ class Worker:
                 return model.segment(path, list(names))
             except UserError as error:
                 raise UserError(without_folder(error, path)) from error
+
+
+def title_of(model: Segmenter) -> str:
+    """Return the name of a model for the page: of a path, its last two parts."""
+    return "/".join(Path(model.name).parts[-2:]) if os.path.exists(model.name) else model.name
 
 
 @contextmanager

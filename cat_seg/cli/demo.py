@@ -78,7 +78,7 @@ def default_model(folder: Path) -> Path:
         if (folder / name / "model_final.pth").is_file():
             return folder / name
     raise UserError(
-        "there is no model yet: run `make quickstart` to train a small one, or name one with --model"
+        "there is no model yet: run `make quickstart`, which trains a small one, or give --model"
     )
 
 
