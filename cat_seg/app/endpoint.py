@@ -17,7 +17,7 @@ from starlette.routing import Route
 from cat_seg.app.answers import Answers
 from cat_seg.app.drawing import download
 from cat_seg.app.limits import read_list, read_names
-from cat_seg.app.worker import Worker, title_of
+from cat_seg.app.worker import Busy, Worker, title_of
 from cat_seg.errors import UserError, explain, printable
 from cat_seg.inference import Result, Segmenter
 
@@ -98,6 +98,8 @@ class Endpoint:
             try:
                 with self._worker.job(secrets.token_hex()) as canceled:
                     return self._worker.segment(model, path, names, canceled)
+            except Busy:
+                raise
             except UserError as error:
                 raise UserError(str(error).replace(path.name, upload.filename or "")) from error
 
@@ -137,10 +139,10 @@ def _attachment(content: bytes, media_type: str, name: str) -> Response:
 
 
 def _failure(error: Exception) -> JSONResponse:
-    """Return one line about an error: 400 if the request is at fault, else 500."""
+    """Return one line about an error: 400 bad request, 503 busy, 500 a bug."""
     detail = getattr(error, "detail", None)  # of a form that Starlette cannot read
     reason = printable(detail) if detail else explain(error)
     if reason is None:
         logger.exception("the endpoint failed")
-    status = 500 if reason is None else 400
+    status = 503 if isinstance(error, Busy) else 500 if reason is None else 400
     return JSONResponse({"error": reason or "the server failed; see its log"}, status)

@@ -21,7 +21,7 @@ from cat_seg.app.drawing import (
     status_html,
 )
 from cat_seg.app.limits import read_list, read_names, shipped_lists
-from cat_seg.app.picture import picture_upload
+from cat_seg.app.picture import Picture
 from cat_seg.app.worker import Canceled, Worker, title_of
 from cat_seg.errors import UserError, explain
 from cat_seg.inference import Segmenter
@@ -79,7 +79,7 @@ class Page:
         keys = gr.State(())
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                picture = picture_upload(
+                picture = Picture(
                     label="Picture",
                     sources=["upload", "clipboard"],
                     height=260,

@@ -71,6 +71,7 @@ class Server:
     """A running page, for `with`; leaving it stops the server.
 
     Attributes:
+        worker: computes the answers.
         url: where the page is.
         share_url: its public address, None without `share`.
     """
@@ -102,8 +103,8 @@ class Server:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         limits = limits or Limits()
         port = _free_port(host, port)
-        worker, answers = Worker(models, limits), Answers()
-        self._page = Page(worker, answers, examples)
+        self.worker, answers = Worker(models, limits), Answers()
+        self._page = Page(self.worker, answers, examples)
         middleware = Middleware(Guard, most_bytes=limits.megabytes * MEGABYTE + FORM_BYTES)
         _, self.url, self.share_url = self._page.blocks.launch(
             server_name=host,
@@ -124,7 +125,10 @@ class Server:
             state_session_capacity=100,
             theme=theme(),
             css=CSS,
-            app_kwargs={"routes": Endpoint(worker, answers).routes(), "middleware": [middleware]},
+            app_kwargs={
+                "routes": Endpoint(self.worker, answers).routes(),
+                "middleware": [middleware],
+            },
         )
 
     def __enter__(self) -> Server:

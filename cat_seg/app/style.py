@@ -39,7 +39,8 @@ CSS = """
     text-align: center; color: var(--body-text-color-subdued); }
 .empty b { display: block; font-size: 1.1rem; margin-bottom: .4rem; color: var(--body-text-color); }
 .legend { max-height: 22rem; overflow-y: auto; }
-.legend table { width: 100%; border-collapse: collapse; font-size: .95rem; }
+.legend table { width: 100%; border: 0 !important; border-collapse: collapse;
+    font-size: .95rem; }
 .legend th { text-align: left; font-weight: 500; color: var(--body-text-color-subdued); }
 .legend th, .legend td { padding: .35rem .75rem .35rem 0; border: 0 !important;
     border-bottom: 1px solid var(--border-color-primary) !important; }
@@ -51,6 +52,10 @@ CSS = """
     border-radius: 3px; background: var(--border-color-primary); overflow: hidden; }
 .legend .bar i { display: block; height: 100%; }
 .legend b { font-weight: 500; }
+@media (max-width: 600px) {
+    .legend .bar { display: none; }
+    .legend .share { width: auto !important; }
+}
 .chip { display: inline-block; width: 1em; height: 1em; margin-right: .5em; border-radius: 3px;
     vertical-align: -.12em; }
 .pixel, .hint { padding: .4rem 0; min-height: 2.2rem; }

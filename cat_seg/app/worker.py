@@ -20,6 +20,10 @@ class Canceled(Exception):
     """A computation ended early because its user canceled it or left."""
 
 
+class Busy(UserError):
+    """Too many requests wait for the models."""
+
+
 class Worker:
     """Computes answers with one or more models, one at a time.
 
@@ -51,11 +55,11 @@ class Worker:
             key: for `cancel`.
 
         Raises:
-            UserError: too many others wait already.
+            Busy: too many others wait already.
             Canceled: the job was canceled while it waited.
         """
         if not self._waiting.acquire(blocking=False):
-            raise UserError("the server is busy; try again in a minute")
+            raise Busy("the server is busy; try again in a minute")
         canceled = self._jobs.setdefault(key, threading.Event())
         canceled.clear()
         try:
