@@ -156,7 +156,7 @@ def test_bad_input_gets_one_line_and_the_page_lives_on(
         expect_status(page, message)
         assert "\n" not in page.locator("#status").inner_text().strip()
         assert str(tmp_path) not in page.locator("#status").inner_text()
-        page.locator("#picture button[aria-label*='lear'], #picture button[title*='lear']").click()
+        page.goto(page.url)
     for names, message in {
         " , ": "no class names",
         "cat, cat": "both 'cat'",
@@ -165,7 +165,7 @@ def test_bad_input_gets_one_line_and_the_page_lives_on(
     }.items():
         segment(page, photo, names)
         expect_status(page, message)
-        page.locator("#picture button[aria-label*='lear'], #picture button[title*='lear']").click()
+        page.goto(page.url)
 
 
 def test_file_of_another_kind_or_too_large_is_refused(page: Page, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_page_asks_no_other_host(browser: Browser, server: Server, photo: Path) 
     page.goto(server.url)
     segment(page, photo, "cat, grass")
     expect_status(page, "Done")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)
     foreign = [url for url in asked if not url.startswith((server.url, "data:", "blob:"))]
     assert foreign == []
     assert len(asked) > 5
