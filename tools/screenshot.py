@@ -18,6 +18,12 @@ WIDTH, HEIGHT = 1280, 900
 PATIENCE = 600_000  # milliseconds
 
 
+def find_chromium() -> str | None:
+    """Return the path of an installed Chromium or Chrome, None if there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Segment a picture on the page in a headless browser, and write what it shows."""
@@ -27,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", help="names; default: those that the page suggests")
     parser.add_argument("--output", type=Path, default=Path("docs/images/page.png"))
     args = parser.parse_args(argv)
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromium = find_chromium()
     if chromium is None:
         raise UserError("no chromium here: on Debian, run apt install chromium")
     examples = find_examples(None, is_quickstart=args.model is None)
@@ -40,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _shoot(
-    chromium: str, model: Segmenter, examples: list[Path], image: Path, classes: str | None,
+    chromium: str,
+    model: Segmenter,
+    examples: list[Path],
+    image: Path,
+    classes: str | None,
     output: Path,
 ) -> None:
     with Server([model], port=0, examples=examples) as server, sync_playwright() as playwright:

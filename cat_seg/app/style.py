@@ -22,7 +22,7 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container main { max-width: 1320px !important; margin: 0 auto !important;
+.gradio-container main { width: 100% !important; max-width: 1320px !important; margin: 0 auto !important;
     padding: 1rem 1.25rem 2rem !important; }
 .gradio-container .html-container { padding: 0; }
 .image-container, .slider-wrap, .wrap { background: transparent; }
@@ -39,10 +39,10 @@ CSS = """
     text-align: center; color: var(--body-text-color-subdued); }
 .empty b { display: block; font-size: 1.1rem; margin-bottom: .4rem; color: var(--body-text-color); }
 .legend { max-height: 22rem; overflow-y: auto; }
-.legend table { width: 100%; border: 0 !important; border-collapse: collapse;
-    font-size: .95rem; }
+.legend * { border: 0 !important; }
+.legend table { width: 100%; border-collapse: collapse; font-size: .95rem; }
 .legend th { text-align: left; font-weight: 500; color: var(--body-text-color-subdued); }
-.legend th, .legend td { padding: .35rem .75rem .35rem 0; border: 0 !important;
+.legend th, .legend td { padding: .35rem .75rem .35rem 0;
     border-bottom: 1px solid var(--border-color-primary) !important; }
 .legend th:last-child, .legend td:last-child { text-align: right; padding-right: 0; width: 6rem; }
 .legend td:first-child { position: relative; padding-left: 1.6rem; overflow-wrap: anywhere; }

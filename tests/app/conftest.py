@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from cat_seg.app.limits import Limits
 from cat_seg.app.server import Server
 from cat_seg.inference import Segmenter
 from tests import tiny
+from tools.screenshot import find_chromium
 
 LIMITS = Limits(megabytes=1, megapixels=1, classes=400, waiting=3)
 
@@ -52,7 +53,7 @@ def server(models: list[Segmenter], photo: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromium = find_chromium()
     if chromium is None:
         pytest.skip("no chromium here: on Debian, apt install chromium")
     with sync_playwright() as playwright:
@@ -69,7 +70,5 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
 
 def mask_of(content: bytes | Path) -> np.ndarray:
     """Return the pixel values of a PNG file."""
-    from io import BytesIO
-
     with Image.open(content if isinstance(content, Path) else BytesIO(content)) as image:
         return np.asarray(image).astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -107,24 +108,16 @@ def test_broken_form_is_refused(server: Server) -> None:
 
 
 def test_full_waiting_room_is_refused(server: Server, photo: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(LIMITS.waiting + 1) as pool:
         with server.worker.job("another"):
             waiting = [
                 pool.submit(post, server, photo, classes="cat") for _ in range(LIMITS.waiting + 1)
             ]
-            refused = next(f.result() for f in _as_done(waiting))
+            refused = next(as_completed(waiting, timeout=60)).result()
         answers = [future.result() for future in waiting]
     assert refused.status_code == 503
     assert refused.json()["error"] == "the server is busy; try again in a minute"
     assert sorted(answer.status_code for answer in answers) == [200] * LIMITS.waiting + [503]
-
-
-def _as_done(futures: list[Any]) -> Any:
-    from concurrent.futures import as_completed
-
-    return as_completed(futures, timeout=60)
 
 
 def test_unknown_file_of_an_answer_is_refused(server: Server) -> None:
