@@ -12,6 +12,8 @@ WORKDIR /app
 # What changes rarely comes first, so that Docker keeps it.
 COPY requirements.txt ./
 COPY cat_seg/app/requirements.txt cat_seg/app/
+# The versions are those that requirements.txt, in the next command, allows.
+# hadolint ignore=DL3013
 RUN case "$DEVICE" in \
         cpu) pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu ;; \
         cuda) ;; \
@@ -24,12 +26,12 @@ RUN python tools/install_detectron2.py
 
 COPY . .
 RUN pip install --no-deps . \
-    && useradd --create-home user \
+    && useradd --create-home --uid 1000 user \
     && mkdir /home/user/.cache \
     && chown user:user /home/user/.cache
 
 # Models are downloaded to ~/.cache; keep it in a volume.
-USER user
+USER 1000
 WORKDIR /home/user
 EXPOSE 7860
 HEALTHCHECK --start-period=10m \

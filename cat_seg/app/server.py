@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,8 @@ class Server:
         self.close()
 
     def wait(self) -> None:
-        """Serve until the process is interrupted."""
-        self._page.blocks.block_thread()
+        """Serve until this thread is interrupted."""
+        threading.Event().wait()
 
     def close(self) -> None:
         """Stop serving."""
@@ -153,6 +154,8 @@ def _free_port(host: str, port: int) -> int:
         UserError: it cannot.
     """
     try:
+        if not 0 <= port <= 65535:
+            raise OverflowError("a port is a number from 0 to 65535")
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]

@@ -22,8 +22,8 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container main { width: 100% !important; max-width: 1320px !important; margin: 0 auto !important;
-    padding: 1rem 1.25rem 2rem !important; }
+.gradio-container main { width: 100% !important; max-width: 1320px !important;
+    margin: 0 auto !important; padding: 1rem 1.25rem 2rem !important; }
 .gradio-container .html-container { padding: 0; }
 .image-container, .slider-wrap, .wrap { background: transparent; }
 .heading h1 { font-size: 1.6rem; margin: .2rem 0; }

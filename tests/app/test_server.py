@@ -26,9 +26,9 @@ def test_taken_port_and_foreign_address_are_refused(models: list[Segmenter]) -> 
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1 port {port}: .* --port"):
             Server(models, port=port)
-    with pytest.raises(UserError, match="cannot listen on 192.0.2.1"):
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1"):
         Server(models, host="192.0.2.1", port=0)
-    with pytest.raises(UserError, match="cannot listen on .* port 99999"):
+    with pytest.raises(UserError, match=r"cannot listen on .* port 99999"):
         Server(models, port=99999)
 
 

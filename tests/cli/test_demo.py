@@ -12,7 +12,7 @@ from cat_seg.errors import UserError
 
 
 def test_quickstart_model_is_the_default(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run `make quickstart`, .* or give --model"):
+    with pytest.raises(UserError, match=r"run `make quickstart`, .* or give --model"):
         default_model(tmp_path)
     for name in ("full_hyperbolic", "full"):
         (tmp_path / name).mkdir()
