@@ -1,5 +1,5 @@
 # Each target sets up what it needs; that is quick once it is done.
-# PYTHON=... names the interpreter (3.10 to 3.12) that a new .venv is made with,
+# PYTHON=... names the interpreter (3.10 to 3.14) that a new .venv is made with,
 # ADAPTER=hyperbolic fine-tunes the quickstart's CLIP in hyperbolic space.
 
 ADAPTER := oft
@@ -13,11 +13,15 @@ DEMO_RUN := $(DEMO_VENV)/bin/python
 READY_DEMO := $(DEMO_VENV)/.ready
 # What depends on Pillow, and is tested with both versions of it.
 WITH_PILLOW := tests/app tests/visualization tests/data/test_decoding.py tests/data/test_reading.py
+# A process per core with one thread each. The tests of a file stay together: they share fixtures.
+# Not the files with the most tests first, since these are quick.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 .PHONY: help setup quickstart demo test test-demo test-fast lint fuzz clean
 
 help: ## list these targets
-	@echo "usage: make TARGET [PYTHON=python3.12] [ADAPTER=oft|hyperbolic]"
+	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic]"
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## make .venv with everything that training, evaluation and the demo need
@@ -29,14 +33,15 @@ demo: $(READY_DEMO) ## open the page on http://127.0.0.1:7860, with the quicksta
 	$(DEMO_RUN) -m cat_seg.cli.main demo
 
 test: lint ## run the linter and every test, with the coverage of cat_seg
-	$(RUN) -m pytest --cov=cat_seg --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(PYTEST) --cov=cat_seg --cov-report=term-missing:skip-covered --cov-fail-under=90 $(PARALLEL)
 	@$(MAKE) --no-print-directory test-demo
 
 test-demo: $(READY_DEV) $(READY_DEMO) ## run the tests of the page, and of pictures with gradio's Pillow
-	$(DEMO_RUN) -m pytest -q $(WITH_PILLOW)
+	OMP_NUM_THREADS=1 $(DEMO_RUN) -m pytest -q $(WITH_PILLOW) \
+	    --cov=cat_seg/app --cov-config=tests/app/coverage.ini --cov-fail-under=90
 
 test-fast: lint ## run the linter and the quick tests, for everyday work
-	$(RUN) -m pytest -q -m "not slow"
+	$(PYTEST) -q -m "not slow" $(PARALLEL)
 
 lint: $(READY_DEV) ## check style, formatting and types
 	$(RUN) -m ruff check .

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Train HyperCLIP, or the model of CONFIG, then evaluate it on every benchmark on disk.
-# Run it again to resume where it stopped.
-#   run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_hyperbolic.yaml] [OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]
+# Run the same command again to resume.
+#   run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_hyperbolic.yaml] [OUTPUT_DIR=output/NAME for vitb_384_NAME.yaml] [KEY VALUE ...]
 source "$(dirname -- "${BASH_SOURCE[0]}")/tools/scripts.sh" run_train_test "$@"

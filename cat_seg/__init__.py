@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cat_seg.config import add_cat_seg_config
     from cat_seg.engine import load_config
     from cat_seg.enhanced_cat_seg_model import EnhancedCATSeg
+    from cat_seg.hub import list_models
     from cat_seg.inference import Result, Segmenter, from_pretrained
     from cat_seg.predictor import Prediction, Predictor, read_rgb
 
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "add_cat_seg_config",
     "from_pretrained",
+    "list_models",
     "load_config",
     "read_rgb",
 ]
@@ -38,6 +40,7 @@ _MODULES = (
     "cat_seg.config",
     "cat_seg.enhanced_cat_seg_model",
     "cat_seg.engine",
+    "cat_seg.hub",
     "cat_seg.inference",
     "cat_seg.predictor",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +11,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
 from torch import Tensor, nn
 
-from cat_seg.checkpoint.fitting import Start, load_converted, start_converted
 from cat_seg.data.vocabularies import load_vocabulary
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.aggregator import Guidance
 from cat_seg.modeling.head import CATSegHead
 from cat_seg.modeling.losses import sem_seg_loss
 from cat_seg.modeling.processing import pad, resize, restore, sliding_window
+from cat_seg.modeling.reduction import Probabilities, Reducer
+from cat_seg.modeling.wording import DEFAULT, Wording
 from cat_seg.utils.sizes import padded_size
 
 UNLABELED = -1  # never a class index, unlike a dataset's ignore value
@@ -72,7 +73,8 @@ class CATSeg(nn.Module):
         train_json, test_json = head.TRAIN_CLASS_JSON, head.TEST_CLASS_JSON or head.TRAIN_CLASS_JSON
         classes = {path: load_vocabulary(path) for path in (train_json, test_json)}
         for path, names in classes.items():
-            sem_seg_head.encoder.check_names(names, path)
+            with user_errors(names=path):
+                sem_seg_head.encoder.check_names(names, path)
         return {
             "sem_seg_head": sem_seg_head,
             "train_classes": classes[train_json],
@@ -94,50 +96,25 @@ class CATSeg(nn.Module):
         """Class names of the current mode: those trained on, or those predicted in evaluation."""
         return self._train_classes if self.training else self._test_classes
 
-    def set_vocabulary(self, names: Sequence[str]) -> None:
-        """Set the classes to predict in evaluation.
+    def set_vocabulary(self, names: Sequence[str], wording: Wording = DEFAULT) -> None:
+        """Set the classes to predict in evaluation, and the synonyms and prompts to use for them.
 
         Raises:
-            UserError: `names` is empty, or different names give the same prompt after truncation.
+            UserError: `names` is empty, different names give the same prompt after truncation, or
+                the encoder does not support `wording`. The previous classes stay in effect.
         """
         if not names:
             raise UserError("the vocabulary is empty; give at least one class name")
-        self.sem_seg_head.encoder.check_names(names, "the vocabulary")
+        given = () if wording == DEFAULT else (wording,)
+        source = "the vocabulary"
+        with user_errors(names=source, prompts=source, synonyms=source):
+            self.sem_seg_head.encoder.check_names(names, source, *given)
         self._test_classes = tuple(names)
+        self._test_wording = given
 
     def clip_parameters(self) -> Iterator[nn.Parameter]:
         """Return all parameters of CLIP and its adapter, trainable or not."""
         return self.sem_seg_head.encoder.parameters()
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load our own checkpoint, or a published one of any of the four systems.
-
-        Args:
-            strict: require every entry to match, as when resuming training. If False, only the
-                entries that affect predictions must match; those used in training alone (HPA) may
-                be missing, unexpected or of a different size.
-
-        Returns:
-            The result of `cat_seg.checkpoint.fitting.load_converted`.
-
-        Raises:
-            UserError: the checkpoint belongs to a different model, an entry is missing or
-                unexpected, a shape does not match, or a value is not finite. Nothing is loaded.
-        """
-        return load_converted(self, super().load_state_dict, state_dict, assign, strict)
-
-    def start_from(self, state_dict: Mapping[str, Tensor]) -> Start:
-        """Initialize training from the matching entries of any system's checkpoint.
-
-        The checkpoint must have the same CLIP.
-
-        Raises:
-            UserError: the checkpoint has a different CLIP or is not of a known system, or a value
-                is not finite. Nothing is loaded.
-        """
-        return start_converted(self, super().load_state_dict, state_dict)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Compute losses in training mode, segment images in evaluation mode.
@@ -153,13 +130,29 @@ class CATSeg(nn.Module):
         """
         if self.training:
             return self._losses(batched_inputs)
+        return [{"sem_seg": maps} for maps in self.segment(batched_inputs)]
+
+    def segment(
+        self, batched_inputs: list[dict[str, Any]], reducer: Reducer = Probabilities
+    ) -> list[Any]:
+        """Segment images, in evaluation mode.
+
+        Args:
+            batched_inputs: as in `forward`.
+            reducer: what to return of the probabilities of each image, such as
+                `cat_seg.modeling.reduction.Argmax`. The maps of all classes never exist at once,
+                except in the default's answer, (T, height, width).
+
+        Returns:
+            The reducer's result for each image.
+        """
         images = [self._normalize(entry["image"]) for entry in batched_inputs]
         outputs = [
             (int(entry.get("height", image.shape[1])), int(entry.get("width", image.shape[2])))
             for entry, image in zip(batched_inputs, images, strict=True)
         ]
         segment = self._segment_windows if self.sliding else self._segment_whole
-        return [{"sem_seg": maps} for maps in segment(images, outputs)]
+        return segment(images, outputs, reducer)
 
     @contextmanager
     def accumulated_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:
@@ -192,7 +185,9 @@ class CATSeg(nn.Module):
     def _logits(self, images: Tensor) -> tuple[Tensor, Guidance, dict[str, Tensor]]:
         """Return logits (B, T, h, w) of normalized images, the guidance used, and its losses."""
         encoder = self.sem_seg_head.encoder
-        features, text = encoder.encode(resize(images, encoder.input_size), self.vocabulary)
+        wording = () if self.training else self._test_wording
+        inputs = resize(images, encoder.input_size)
+        features, text = encoder.encode(inputs, self.vocabulary, *wording)
         guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
         return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
 
@@ -218,7 +213,9 @@ class CATSeg(nn.Module):
     def _normalize(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
-    def _segment_whole(self, images: list[Tensor], outputs: list[tuple[int, int]]) -> list[Tensor]:
+    def _segment_whole(
+        self, images: list[Tensor], outputs: list[tuple[int, int]], reducer: Reducer
+    ) -> list[Any]:
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         padded = [padded_size(size, self.size_divisibility) for size in sizes]
         size_in = self.sem_seg_head.encoder.input_size
@@ -226,12 +223,15 @@ class CATSeg(nn.Module):
             resize(pad(i, size)[None], size_in) for i, size in zip(images, padded, strict=True)
         ]
         logits = self._logits(torch.cat(inputs))[0]
-        return [restore(*each) for each in zip(logits, padded, sizes, outputs, strict=True)]
+        return [
+            restore(*each, reducer=reducer)
+            for each in zip(logits, padded, sizes, outputs, strict=True)
+        ]
 
     def _segment_windows(
-        self, images: list[Tensor], outputs: list[tuple[int, int]]
-    ) -> list[Tensor]:
+        self, images: list[Tensor], outputs: list[tuple[int, int]], reducer: Reducer
+    ) -> list[Any]:
         return [
-            sliding_window(image, lambda windows: self._logits(windows)[0], output)
+            sliding_window(image, lambda windows: self._logits(windows)[0], output, reducer)
             for image, output in zip(images, outputs, strict=True)
         ]

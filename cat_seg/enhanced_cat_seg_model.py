@@ -12,7 +12,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
 from cat_seg.cat_seg_model import CATSeg
-from cat_seg.configuration.checks import check_hyperspherical
+from cat_seg.errors import user_errors
 from cat_seg.modeling.aggregator import Guidance
 from cat_seg.modeling.hyperspherical_innovations import (
     AdaptiveFeatureRectification,
@@ -54,20 +54,24 @@ class EnhancedCATSeg(CATSeg):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the constructor arguments for a config."""
         arguments = super().from_config(cfg)
-        node = cfg.MODEL.HYPERSPHERICAL
+        key, node = "MODEL.HYPERSPHERICAL", cfg.MODEL.HYPERSPHERICAL
         channels = arguments["sem_seg_head"].encoder.embed_dim
-        check_hyperspherical(node, channels)
         hpa = afr = None
-        if node.USE_HPA:
-            hpa = HypersphericalPrototypeAlignment(
-                len(arguments["train_classes"]),
-                channels,
-                node.HPA_MOMENTUM,
-                node.HPA_TEMPERATURE,
-                node.HPA_SEPARATION_WEIGHT,
-            )
-        if node.USE_AFR:
-            afr = AdaptiveFeatureRectification(channels, node.AFR_REDUCTION)
+        with user_errors(
+            momentum=f"{key}.HPA_MOMENTUM",
+            temperature=f"{key}.HPA_TEMPERATURE",
+            reduction=f"{key}.AFR_REDUCTION",
+        ):
+            if node.USE_HPA:
+                hpa = HypersphericalPrototypeAlignment(
+                    len(arguments["train_classes"]),
+                    channels,
+                    node.HPA_MOMENTUM,
+                    node.HPA_TEMPERATURE,
+                    node.HPA_SEPARATION_WEIGHT,
+                )
+            if node.USE_AFR:
+                afr = AdaptiveFeatureRectification(channels, node.AFR_REDUCTION)
         return arguments | {"hpa": hpa, "afr": afr, "loss_weight": node.LOSS_WEIGHT}
 
     @contextmanager

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -44,6 +45,31 @@ class UserError(ValueError):
         super().__init__(printable(message))
 
 
+@contextmanager
+def user_errors(**keys: str) -> Iterator[None]:
+    """Turn a ValueError about an argument into a UserError about what the user set it with.
+
+    Layers do not know the config. They raise ValueError with a message that starts with the name of
+    the argument, such as "block_size must divide 512; it is 96". The caller that takes arguments
+    from a config knows their keys. All other errors pass unchanged.
+
+    Args:
+        keys: argument -> config key, or another source of the value.
+
+    Raises:
+        UserError: "KEY: message".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        argument = str(error).partition(" ")[0]
+        if argument not in keys:
+            raise
+        raise UserError(f"{keys[argument]}: {error}") from error
+
+
 def printable(text: object) -> str:
     """Escape a text so that it prints as one line on any stream, whatever file names it contains.
 
@@ -64,11 +90,11 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError) and _NO_MEMORY.search(text)
     ):
-        return f"memory ran out ({_shortened(text or 'MemoryError')}); {_LESS_MEMORY}"
+        return f"out of memory ({_shortened(text or 'MemoryError')}); {_LESS_MEMORY}"
     if isinstance(error, OSError) and error.errno in _FILES:
-        return f"{text}; make room, or fix the permissions"
+        return f"{text}; free some space or fix the permissions"
     if lost_process(error):
-        return f"the connection to another process of this run was lost ({_shortened(text)})"
+        return f"lost the connection to another process of this run ({_shortened(text)})"
     return None
 
 
@@ -85,7 +111,7 @@ def worker_death(error: BaseException) -> str | None:
     cause = f"was killed (signal {int(number)})" if number else "ended unexpectedly"
     if number == signal.SIGTERM:
         return f"a data worker {cause}; run the command again"
-    if number == signal.SIGBUS:
+    if sys.platform != "win32" and number == signal.SIGBUS:
         return (
             f"a data worker {cause}, most likely because shared memory ran out; lower "
             "DATALOADER.NUM_WORKERS or enlarge /dev/shm (docker run --shm-size)"

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from PIL import ImageColor
-from torch import Tensor, nn
+from torch import nn
 
 from cat_seg.data import load_vocabulary
+from cat_seg.modeling.reduction import Probabilities, Reducer, reduced
 
 CONFIG = """
 MODEL:
@@ -42,7 +43,7 @@ class NearestColor(nn.Module):
     def set_vocabulary(self, names: Sequence[str]) -> None:
         self.vocabulary = tuple(names)
 
-    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+    def segment(self, batch: list[dict[str, Any]], reducer: Reducer = Probabilities) -> list[Any]:
         assert not self.training
         self.seen += batch
         first_names = [name.split(",")[0].strip() for name in self.vocabulary]
@@ -53,7 +54,7 @@ class NearestColor(nn.Module):
             maps = torch.exp(-self.sharpness * difference.norm(dim=1))
             size = (entry["height"], entry["width"])
             maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
-            answers.append({"sem_seg": maps})
+            answers.append(reduced(maps, reducer))
         return answers
 
 

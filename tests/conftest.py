@@ -8,18 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.parity.summary import pytest_terminal_summary  # noqa: F401 (a hook)
+
 TESTS = Path(__file__).parent
 # What `make test-fast` leaves out: tests that start interpreters, train, or build full-size models.
 SLOW = (
     *("parity", "fuzz", "scripts", "tools", "test_end_to_end.py", "test_wheel.py"),
-    *("test_fine_tuning.py", "test_distributed.py", "test_public_names.py"),
+    *("test_fine_tuning.py", "test_distributed.py", "test_public_names.py", "engine/test_model.py"),
     *("test_activation_checkpointing.py", "test_enhanced_cat_seg_model.py", "test_extending.py"),
     *("cli/test_evaluate.py", "cli/test_main.py", "cli/test_segment.py", "cli/test_radius.py"),
+    *("cli/test_segment_devices.py", "inference/test_notebook.py"),
     *("engine/test_endings.py", "engine/test_launch.py", "engine/test_trainer.py"),
     *("engine/test_accumulation.py", "engine/test_compiling.py", "engine/test_setup.py"),
     *("engine/test_radius_hook.py", "engine/test_resuming.py", "engine/test_evaluation.py"),
     *("evaluation/test_run.py", "evaluation/test_sem_seg.py", "utils/test_parallel.py"),
-    *("utils/test_compatibility.py", "data/test_check.py", "data/test_custom.py"),
+    *(
+        "utils/test_compatibility.py",
+        "utils/test_windows.py",
+        "data/test_check.py",
+        "data/test_custom.py",
+    ),
     *("data/test_custom_labels.py", "data/preparation", "checkpoint/test_fitting.py"),
     *(
         "app",

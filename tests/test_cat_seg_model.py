@@ -174,3 +174,17 @@ def test_eighty_templates_answer():
 def test_output_bias(tmp_path):
     model = build_model(tiny_cfg(tmp_path, f"{HEAD}OUTPUT_BIAS_INIT", -2.5))
     assert model.sem_seg_head.aggregator.head.bias.tolist() == [-2.5]
+
+
+def test_a_state_dict_loads_as_in_any_module():
+    model, other = tiny_model(), tiny_model()
+    state = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    assert model.load_state_dict(state) == ([], [])
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    name, _ = state.popitem()
+    with pytest.raises(RuntimeError, match=rf'Missing key\(s\) in state_dict: "{name}"'):
+        other.load_state_dict(state)
+    found = other.load_state_dict(state | {"extra": torch.zeros(1)}, strict=False, assign=True)
+    assert found == ([name], ["extra"])
+    assigned = other.state_dict()
+    assert all(assigned[n].data_ptr() == tensor.data_ptr() for n, tensor in state.items())

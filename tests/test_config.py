@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
 from cat_seg import add_cat_seg_config
+from cat_seg.configuration.loading import leaves
 from cat_seg.errors import UserError
-from tests.tiny import batch, share_tokenizers, tiny_cfg
+from tests.tiny import batch, share_tokenizers, tiny_cfg, write_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -38,17 +40,6 @@ def load(name: str) -> CfgNode:
     cfg = add_cat_seg_config(get_cfg())
     cfg.merge_from_file(str(ROOT / "configs" / f"{name}.yaml"))
     return cfg
-
-
-def leaves(node: dict, prefix: str = "") -> dict[str, object]:
-    """Every value of nested dicts by its dotted key; a list is one value."""
-    found = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def test_hyperspherical_defaults():
@@ -89,7 +80,7 @@ def test_the_config_is_changed_in_place_and_returned():
 
 
 def test_every_added_key_is_read_somewhere():
-    before, after = leaves(get_cfg()), leaves(add_cat_seg_config(get_cfg()))
+    before, after = dict(leaves(get_cfg())), dict(leaves(add_cat_seg_config(get_cfg())))
     added = {key.rsplit(".", 1)[-1] for key in after.keys() - before.keys()}
     assert len(added) > 20
     sources = [p for p in (ROOT / "cat_seg").rglob("*.py") if p.name != "config.py"]
@@ -112,11 +103,12 @@ def test_no_key_repeats_the_value_of_its_base(path):
     base = add_cat_seg_config(get_cfg())
     if "_BASE_" in content:
         base.merge_from_file(str(path.parent / content.pop("_BASE_")))
-    before = leaves(base)
+    before = dict(leaves(base))
     base.merge_from_file(str(path))
-    after = leaves(base)
+    after = dict(leaves(base))
     # VERSION says how to read the file; it configures nothing.
-    repeated = [k for k in leaves(content) if k != "VERSION" and before[k] == after[k]]
+    given = dict(leaves(content)).keys() & before.keys() - {"VERSION"}
+    repeated = [key for key in given if before[key] == after[key]]
     assert not repeated
 
 
@@ -207,7 +199,6 @@ HYPER = "MODEL.HYPERSPHERICAL."
         (f"{HEAD}FEATURE_RESOLUTION", [2, 5]),
         (f"{HEAD}PAD_LEN", 0),
         ("MODEL.PROMPT_ENSEMBLE_TYPE", "many"),
-        ("MODEL.WEIGHTS", "absent.pth"),
         (f"{HYPER}AFR_REDUCTION", 4096),
         (f"{HYPER}AFR_REDUCTION", 0),
         (f"{HYPER}HPA_MOMENTUM", 1.5),
@@ -221,3 +212,28 @@ def test_a_bad_value_is_one_line_with_its_key_or_value(tmp_path, key, value):
     message = str(error.value)
     assert "\n" not in message
     assert key.rsplit(".", 1)[-1] in message or str(value) in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        (f"{HEAD}CLIP_FINETUNE", "prompt", "fine_tuning must be one of .*'prompt'"),
+        (f"{HEAD}CLIP_PRETRAINED", "ViT-Z/99", "name must be .*'ViT-Z/99'"),
+        ("MODEL.PROMPT_ENSEMBLE_TYPE", "many", "ensemble must be one of .*'many'"),
+        (f"{HYPER}AFR_REDUCTION", 4096, "reduction must be from 1 to C = 64; .* 4096"),
+        (f"{HYPER}HPA_MOMENTUM", 1.5, "momentum must be .* 1.5"),
+        (f"{HYPER}HPA_TEMPERATURE", 0.0, "temperature must be .* 0.0"),
+    ],
+)
+def test_what_a_layer_refuses_names_the_key(tmp_path, key, value, told):
+    cfg = tiny_cfg(tmp_path, "MODEL.META_ARCHITECTURE", "EnhancedCATSeg", key, value)
+    with pytest.raises(UserError, match=f"^{re.escape(key)}: {told}"):
+        build_model(cfg)
+
+
+def test_an_adapter_that_does_not_fit_the_clip_names_the_key(tmp_path):
+    clip = str(write_clip(tmp_path, "narrow", vision_cfg__width=192))
+    cfg = tiny_cfg(tmp_path, f"{HEAD}CLIP_PRETRAINED", clip, f"{HEAD}CLIP_FINETUNE", "oft")
+    told = r"^MODEL\.SEM_SEG_HEAD\.CLIP_FINETUNE: architecture must .* 128 .* 192"
+    with pytest.raises(UserError, match=told):
+        build_model(cfg)

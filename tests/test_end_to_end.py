@@ -20,15 +20,16 @@ from tools.quickstart.classes import load_classes
 from tools.quickstart.dataset import DatasetSettings, write_dataset
 
 STEPS = 4
+DATASET = "output/quickstart/datasets/quickstart"
 CONFIG = ("--config-file", "configs/quickstart.yaml")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The datasets root, with scenes drawn."""
-    folder = tmp_path_factory.mktemp("datasets")
+    """A folder with scenes drawn where the config looks for them."""
+    folder = tmp_path_factory.mktemp("root")
     settings = DatasetSettings(train_scenes=8, val_scenes=2)
-    write_dataset(folder / "quickstart", load_classes(), settings, seed=0)
+    write_dataset(folder / DATASET, load_classes(), settings, seed=0)
     return folder
 
 
@@ -38,7 +39,7 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(REPO_ROOT / script), *arguments],
         cwd=root,
-        env=os.environ | {"DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -105,7 +106,7 @@ def test_evaluation_alone_gives_the_metrics_of_the_run(
 
 
 def test_the_demo_draws_the_classes_asked_for(root: Path, trained: Path, tmp_path: Path) -> None:
-    images = root / "quickstart" / "images" / "val_seen"
+    images = root / DATASET / "images" / "val_seen"
     arguments = ["--input", str(images), "--output", str(tmp_path), "--save-masks"]
     final = ["--opts", "MODEL.WEIGHTS", str(trained / "model_final.pth")]
     result = run(root, "demo/demo.py", *CONFIG, *arguments, "--vocabulary", "grass, sand", *final)

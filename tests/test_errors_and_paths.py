@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from cat_seg.errors import UserError, explain, fail, one_line_errors, printable
+from cat_seg.errors import UserError, explain, fail, one_line_errors, printable, user_errors
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT, resolve
 
@@ -94,16 +94,19 @@ LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection cl
             chained(UserError("cannot write x"), RuntimeError(f"{WORKER}Terminated. ")),
             "a data worker was killed (signal 15); ",
         ),
-        (MemoryError(), "memory ran out (MemoryError); in training, lower SOLVER.IMS_PER_BATCH, "),
+        (MemoryError(), "out of memory (MemoryError); in training, lower SOLVER.IMS_PER_BATCH, "),
         (
             RuntimeError("CUDA out of memory. Tried\nto allocate 2 GiB"),
             "(CUDA out of memory. Tried",
         ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower TEST.IMS_PER_BATCH or"),
-        (OSError(12, "Cannot allocate memory"), "memory ran out ("),
-        (OSError(28, "No space left on device", "log.txt"), "device: 'log.txt'; make room"),
-        (PermissionError(13, "Permission denied", "out"), "Permission denied: 'out'; make room"),
-        (RuntimeError(LOST), "the connection to another process of this run was lost ("),
+        (OSError(12, "Cannot allocate memory"), "out of memory ("),
+        (OSError(28, "No space left on device", "log.txt"), "device: 'log.txt'; free some space"),
+        (
+            PermissionError(13, "Permission denied", "out"),
+            "Permission denied: 'out'; free some space",
+        ),
+        (RuntimeError(LOST), "lost the connection to another process of this run ("),
         (ValueError("a defect"), None),
         (FileNotFoundError(2, "No such file"), None),
         (RuntimeError("a defect"), None),
@@ -125,7 +128,7 @@ def test_running_out_of_memory_ends_in_one_line(capsys):
     with pytest.raises(SystemExit) as exit_info:
         main()
     assert exit_info.value.code == 2
-    assert capsys.readouterr().err.startswith("error: memory ran out (MemoryError); ")
+    assert capsys.readouterr().err.startswith("error: out of memory (MemoryError); ")
 
 
 @pytest.mark.parametrize(
@@ -191,3 +194,28 @@ def test_a_path_that_is_nowhere_stays_as_given(tmp_path, monkeypatch):
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert resolve("~/weights.pth") == tmp_path / "weights.pth"
+
+
+def test_an_error_about_an_argument_names_the_key_that_sets_it():
+    told = r"^MODEL\.SIDE: side must be even; it is 3$"
+    with (
+        pytest.raises(UserError, match=told),
+        user_errors(width="MODEL.WIDTH", side="MODEL.SIDE"),
+    ):
+        raise ValueError("side must be even; it is 3")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("height must be even; it is 3"),
+        ValueError("math domain error"),
+        ValueError(),
+        TypeError("side must be a number"),
+        UserError("side.json: no such file"),
+    ],
+)
+def test_other_errors_pass_unchanged(error):
+    with pytest.raises(type(error)) as caught, user_errors(side="MODEL.SIDE"):
+        raise error
+    assert caught.value is error

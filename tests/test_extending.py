@@ -14,6 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import FINE_TUNINGS
+from cat_seg.modeling.clip.adapters.base import adapter_settings
 from cat_seg.modeling.encoder import ENCODER_REGISTRY
 from cat_seg.utils.paths import REPO_ROOT
 from tests import tiny
@@ -80,6 +81,16 @@ def test_the_adapter_starts_as_clip_and_trains(tmp_path, adapter):
 def test_wrong_settings_are_one_line(tmp_path, adapter, section, problem):
     with pytest.raises(UserError, match=problem):
         build_model(low_rank_cfg(tmp_path, {"LOW_RANK": section}))
+
+
+def test_a_value_that_the_adapter_refuses_names_its_key(tmp_path, adapter):
+    model = low_rank_cfg(tmp_path, {"LOW_RANK": {"RANK": 200}}).MODEL
+    told = r"^MODEL\.ADAPTER\.LOW_RANK\.RANK: rank must be at most 128; it is 200$"
+    with (
+        pytest.raises(UserError, match=told),
+        adapter_settings(adapter.LowRankSettings, model, "LOW_RANK") as settings,
+    ):
+        raise ValueError(f"rank must be at most 128; it is {settings.rank}")
 
 
 def test_a_name_is_not_registered_twice(adapter):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 from PIL import Image
 
@@ -91,10 +90,10 @@ def test_probabilities_that_are_not_numbers_are_an_error(cfg):
 def test_an_image_that_does_not_fit_into_memory_is_an_error(cfg, monkeypatch, error):
     predictor = Predictor(cfg)
 
-    def fail(batch):
+    def fail(*_):
         raise error
 
-    monkeypatch.setattr(predictor.model, "forward", fail)
+    monkeypatch.setattr(predictor.model, "segment", fail)
     with pytest.raises(UserError, match="not enough memory to segment 6x4 pixels into 3 classes"):
         predictor(stripes(4, 6)[0])
 
@@ -169,32 +168,23 @@ def test_channels_come_in_the_order_of_the_config(cfg):
     np.testing.assert_array_equal(Predictor(cfg)(image).labels, 2 - labels)
 
 
-def test_answers_too_large_for_memory_are_enlarged_class_by_class(cfg, monkeypatch):
-    monkeypatch.setattr(predictor_module, "LARGEST_ANSWER", 3 * 600)
+def test_labels_are_the_argmax_of_the_probabilities(cfg):
+    predictor = Predictor(cfg)
     image = np.random.default_rng(0).integers(0, 256, (41, 60, 3), dtype=np.uint8)
+    whole = predictor(image, with_probabilities=True)
+    assert whole.probabilities.shape == (3, 41, 60)
+    np.testing.assert_array_equal(predictor(image).labels, whole.probabilities.argmax(axis=0))
+
+
+def test_scores_of_a_batch_are_those_of_each_image(cfg):
     predictor = Predictor(cfg)
-    labels = predictor(image).labels
-    height, width = (predictor.model.seen[0][side] for side in ("height", "width"))
-    assert (height, width) == (20, 29)
-    with torch.no_grad():
-        small = predictor.model(predictor.model.seen[:1])[0]["sem_seg"]
-    enlarged = F.interpolate(small[None], (41, 60), mode="bilinear", align_corners=False)[0]
-    np.testing.assert_array_equal(labels, enlarged.argmax(dim=0).numpy())
-
-
-def test_answers_for_long_thin_images_are_small_too(cfg, monkeypatch):
-    monkeypatch.setattr(predictor_module, "LARGEST_ANSWER", 3 * 100)
-    predictor = Predictor(cfg)
-    for size in ((1, 4000), (4000, 1)):
-        assert predictor(stripes(*size)[0]).labels.shape == size
-        seen = predictor.model.seen[-1]
-        assert seen["height"] * seen["width"] <= 100
-
-
-def test_probabilities_are_never_reduced(cfg, monkeypatch):
-    monkeypatch.setattr(predictor_module, "LARGEST_ANSWER", 10)
-    result = Predictor(cfg)(stripes(8, 9)[0], with_probabilities=True)
-    assert result.probabilities.shape == (3, 8, 9)
+    images = [stripes(30, 60)[0], stripes(8, 9)[0]]
+    for image, found in zip(images, predictor.scores(images), strict=True):
+        probabilities = predictor(image, with_probabilities=True).probabilities
+        np.testing.assert_array_equal(found.labels, probabilities.argmax(axis=0))
+        np.testing.assert_array_equal(found.confidence, probabilities.max(axis=0))
+        ordered = np.sort(probabilities, axis=0)
+        np.testing.assert_array_equal(found.margin, ordered[-1] - ordered[-2])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +192,7 @@ def test_probabilities_are_never_reduced(cfg, monkeypatch):
     [
         ("MODEL.META_ARCHITECTURE", "Foo", "is 'Foo'; set it to CATSeg or EnhancedCATSeg"),
         ("MODEL.SEM_SEG_HEAD.NAME", "Foo", "is 'Foo'; set it to CATSegHead"),
-        ("INPUT.MIN_SIZE_TEST", -1, "is -1 and .* set them to 0"),
+        ("INPUT.MIN_SIZE_TEST", -1, "is -1 and .* set MIN_SIZE_TEST to 0"),
     ],
 )
 def test_what_cannot_be_built_is_named(cfg, key, value, told):
@@ -247,7 +237,9 @@ def test_other_arrays_are_refused(cfg, image):
 
 @pytest.mark.parametrize("names", [None, 3])
 def test_a_vocabulary_is_names_or_a_text(cfg, names):
-    with pytest.raises(UserError, match="the vocabulary must be class names or a text, not"):
+    with pytest.raises(
+        UserError, match="the vocabulary must be a list of class names or a string, not"
+    ):
         Predictor(cfg).set_vocabulary(names)
 
 

@@ -5,6 +5,7 @@ Importing PyTorch and detectron2 takes longer than the miniature jobs that tests
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+# They import PyTorch and detectron2.
+WARM = ("cat_seg.cli.train", "cat_seg.cli.evaluate", "cat_seg.cli.results")
 CLIENT = """#!{python} -SE
 import json, os, signal, socket, sys
 
@@ -121,5 +124,6 @@ def _run(job: dict, streams: list[int]) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+    for module in WARM:
+        importlib.import_module(module)
     serve(sys.argv[1])

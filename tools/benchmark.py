@@ -18,13 +18,13 @@ from tools.benchmarking.options import Options, parse
 from tools.benchmarking.start import run_start
 from tools.benchmarking.sweep import run_sweep
 
-# Of other modes: run_model.
+# All other modes use run_model.
 EXPERIMENTS = {"ddp": run_ddp, "dataload": run_loader, "start": run_start}
 INTERRUPTED = 130
 
 
 def note(line: str) -> None:
-    """Say on stderr what goes on."""
+    """Print progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -49,11 +49,11 @@ def run(options: Options) -> None:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line and do what it says."""
+    """Run the benchmark that the command line asks for."""
     try:
         run(parse(argv))
     except KeyboardInterrupt:
-        note("stopped; --sweep goes on from here")
+        note("stopped; run the same --sweep again to resume")
         raise SystemExit(INTERRUPTED) from None
 
 

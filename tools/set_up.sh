@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install a requirements file into a virtual environment, which is made or repaired first.
-#   [PYTHON=python3.12] tools/set_up.sh VENV REQUIREMENTS [LOWER]
+#   [PYTHON=python3.14] tools/set_up.sh VENV REQUIREMENTS [LOWER]
 # What is not in VENV is taken from LOWER, another virtual environment.
 # It may be cut short at any point: the next run goes on from whatever is there.
 set -euo pipefail
@@ -16,11 +16,11 @@ fail() {
 }
 
 fits() {
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null
 }
 
 base_python() {
-    local candidate candidates=(python3 python3.12 python3.11 python3.10)
+    local candidate candidates=(python3 python3.{14,13,12,11,10})
     if [ -n "${PYTHON:-}" ]; then
         candidates=("$PYTHON")
     fi
@@ -30,7 +30,7 @@ base_python() {
             return
         fi
     done
-    fail "${candidates[0]} is not Python 3.10, 3.11 or 3.12: name one with make PYTHON=/path/to/python"
+    fail "${candidates[0]} is not Python 3.10 to 3.14: name one with make PYTHON=/path/to/python"
 }
 
 if ! "$python" -c '' 2>/dev/null; then
@@ -38,7 +38,7 @@ if ! "$python" -c '' 2>/dev/null; then
     echo "Making $venv with $("$base" --version)"
     "$base" -m venv --clear --without-pip "$venv" || fail "$base could not make $venv"
 fi
-fits "$python" || fail "$venv has $("$python" --version), not 3.10 to 3.12: remove it and run again"
+fits "$python" || fail "$venv has $("$python" --version), not 3.10 to 3.14: remove it and run again"
 
 if [ -n "$lower" ]; then
     "$python" - "$("$lower/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" <<'END'

@@ -114,5 +114,7 @@ def read_trajectories(path: Path) -> dict[str, Trajectory]:
                 trajectory.mean.append(value)
                 trajectory.std.append(metrics[metric_names(measured)[1]])
     if not found:
-        raise UserError(f"{path} has no radius in it; train with MODEL.HYPERBOLIC.RADIUS_PERIOD")
+        raise UserError(
+            f"{path} has no radius measurements; train with MODEL.HYPERBOLIC.RADIUS_PERIOD"
+        )
     return found

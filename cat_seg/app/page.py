@@ -151,6 +151,15 @@ class Page:
             api_visibility=HIDDEN,
             show_progress="hidden",
         )
+        # At once, also for those who wait in the queue.
+        start.click(
+            lambda: gr.update(interactive=True),
+            None,
+            cancel,
+            queue=False,
+            api_visibility=HIDDEN,
+            show_progress="hidden",
+        )
         run = start.click(
             self._segment,
             [picture, chosen, names, threshold, opacity],

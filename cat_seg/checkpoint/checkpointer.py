@@ -12,7 +12,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from cat_seg.checkpoint.fitting import is_segmentation_model, load_into, start_from
 from cat_seg.checkpoint.reading import KEY, local_file, read_file, read_weights
+from cat_seg.checkpoint.without_clip import with_clip
 from cat_seg.errors import UserError
 from cat_seg.utils.files import PARTIAL, atomic_write
 from cat_seg.utils.rng import rng_state
@@ -31,7 +33,7 @@ def last_checkpoint(folder: str) -> Path | None:
     tag = Path(folder) / TAG
     if not tag.exists():
         return None
-    name = tag.read_text().strip()
+    name = tag.read_text(encoding="utf-8").strip()
     file = tag.parent / name
     if not file.is_file():
         raise UserError(f"{tag} names {name!r}, which is not there; remove {tag} to start anew")
@@ -39,9 +41,9 @@ def last_checkpoint(folder: str) -> Path | None:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer with safe file handling, loading through model.load_state_dict.
+    """detectron2's checkpointer with safe file handling and loading of the published formats.
 
-    The model itself converts published formats and refuses entries that do not fit.
+    `cat_seg.checkpoint.fitting` converts these formats and refuses entries that do not fit.
     """
 
     # Iteration of the latest checkpoint that this process helped to save.
@@ -109,7 +111,7 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename)
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
-        """Load a model file for inference, in any format that the model knows.
+        """Load a model file for inference, in any known format.
 
         Args:
             path: a file, also relative to the repository root, or a URL that detectron2 fetches;
@@ -140,13 +142,13 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             UserError: as in `load`.
         """
-        if not path or not hasattr(self.model, "start_from"):
+        if not path or not is_segmentation_model(self.model):
             self.load(path, checkpointables=[])
             return
         file = local_file(str(path))
         tensors = self._read(file, KEY)
         try:
-            start = self.model.start_from(tensors)
+            start = start_from(self.model, tensors)
         except UserError as error:
             raise UserError(f"{KEY}: {file}: {error}") from error
         logger.info(
@@ -175,16 +177,16 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model_from(self, file: Path, strict: bool, key: str = KEY) -> None:
         tensors = self._read(file, key)
         try:
-            incompatible = self.model.load_state_dict(tensors, strict=strict)
+            loaded = load_into(self.model, tensors, strict)
         except UserError as error:
             raise UserError(f"{key}: {file}: {error}") from error
         logger.info(
             "loaded %d entries from %s (format: %s); not in the model: %s; not in the file: %s",
-            len(tensors) - len(incompatible.unexpected_keys),
+            len(tensors) - len(loaded.unexpected),
             file,
-            getattr(self.model, "load_format", "state dict"),
-            _shortened(incompatible.unexpected_keys),
-            _shortened(incompatible.missing_keys),
+            loaded.format,
+            _shortened(loaded.unexpected),
+            _shortened(loaded.missing),
         )
 
     def _read(self, file: Path, key: str) -> dict[str, Tensor]:
@@ -204,7 +206,10 @@ class Checkpointer(DetectionCheckpointer):
                 "themselves",
                 file,
             )
-        return weights.tensors
+        try:
+            return with_clip(weights.tensors, file, self.model)
+        except UserError as error:
+            raise UserError(f"{key}: {file}: {error}") from error
 
     def _load_parts(self, file: Path, keys: Sequence[str]) -> dict[str, Any]:
         content = read_file(file)

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _IncompatibleKeys
 
 from cat_seg.checkpoint.clip_formats import Converted
 from cat_seg.checkpoint.formats import convert, format_of
@@ -51,6 +50,19 @@ _COST_EMBEDDING = "sem_seg_head.aggregator.cost_embedding.weight"
 _TEMPLATES_2023 = 80
 
 
+class Loaded(NamedTuple):
+    """What was loaded for inference or resuming.
+
+    format: the checkpoint's format; "state dict" for a model that is not of this project.
+    missing: the model's entries that were not loaded.
+    unexpected: the file's entries that were not used.
+    """
+
+    format: str
+    missing: list[str]
+    unexpected: list[str]
+
+
 class Start(NamedTuple):
     """What a training starts from.
 
@@ -74,52 +86,52 @@ class _Comparison(NamedTuple):
     foreign: list[str]
 
 
-def load_converted(
-    model: nn.Module,
-    load: Callable[..., Any],
-    state: Mapping[str, Tensor],
-    assign: bool,
-    strict: bool,
-) -> _IncompatibleKeys:
-    """Load a state dict in any known format into a segmentation model, for inference or resuming.
+def is_segmentation_model(model: nn.Module) -> bool:
+    """Return whether a model is of this project, judging by the names of its entries."""
+    return format_of(model.state_dict()) == "ours"
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> Loaded:
+    """Load a checkpoint in any known format into a model, for inference or resuming.
+
+    A model that is not of this project loads its own state dict, as PyTorch does.
 
     Args:
-        model: the model; its attribute `load_format` is set to the name of the format.
-        load: nn.Module.load_state_dict, bound to the model.
+        model: the model. If the checkpoint is refused, the model is not changed.
         state: the checkpoint's entries.
-        assign: as in nn.Module.load_state_dict.
-        strict: every entry must fit, as for resuming; otherwise those that affect predictions.
+        strict: every entry must fit, as for resuming. If False, only the entries that affect
+            predictions must fit; those used in training alone (HPA) may be missing, unexpected or
+            of another shape.
 
     Returns:
-        Missing keys are training-only entries that the file lacks. Unexpected keys are entries
-        that the model lacks or that hold no weights (masks, sizes, flags). Training-only entries
-        with another shape appear in both.
+        What was done. Training-only entries with another shape are both missing and unexpected, and
+        entries that hold no weights (masks, sizes, flags) are unexpected.
 
     Raises:
         UserError: the checkpoint is of another model, an entry is missing, unknown to the model or
             of another shape, or a value is not finite.
     """
+    if not is_segmentation_model(model):
+        missing, unexpected = model.load_state_dict(state, strict=strict)
+        return Loaded("state dict", missing, unexpected)
     own = model.state_dict()
     found, converted = _understood(state, own)
     compared = _compare(own, converted.tensors)
     checked = compared if strict else _Comparison(*map(_changes_answers, compared))
     _check_same_model(own, converted, strict)
     _refuse(own, converted, checked)
-    _load_fitting(load, own, converted, compared.reshaped, assign)
-    model.load_format = found  # type: ignore[assignment]  # modules may have any attribute
+    _load_fitting(model, own, converted, compared.reshaped)
     unplaced = [converted.sources[name] for name in compared.foreign + compared.reshaped]
-    return _IncompatibleKeys(compared.missing + compared.reshaped, converted.unused + unplaced)
+    return Loaded(found, compared.missing + compared.reshaped, converted.unused + unplaced)
 
 
-def start_converted(
-    model: nn.Module, load: Callable[..., Any], state: Mapping[str, Tensor]
-) -> Start:
-    """Load the entries that fit from a state dict in any known format, to start training.
+def start_from(model: nn.Module, state: Mapping[str, Tensor]) -> Start:
+    """Load the entries that fit from a checkpoint in any known format, to start training.
 
     Parts other than the aggregator are loaded as a whole or not at all.
 
     Args:
-        model, load, state: as in `load_converted`.
+        model, state: as in `load_into`; the model is of this project.
 
     Raises:
         UserError: the checkpoint has another CLIP, its model is not one of this project's, or a
@@ -132,7 +144,7 @@ def start_converted(
     incomplete = {_part(name) for name in compared.missing + compared.reshaped} - {AGGREGATOR}
     fresh = [n for n in own if n not in converted.tensors or n in compared.reshaped]
     fresh += [n for n in own if _part(n) in incomplete and n not in fresh]
-    _load_fitting(load, own, converted, fresh, assign=False)
+    _load_fitting(model, own, converted, fresh)
     return Start(
         found,
         _words([n for n in own if n not in fresh], own),
@@ -217,14 +229,10 @@ def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparis
     clip = _of_clip(compared.reshaped)
     for name in clip or compared.reshaped:
         shape = tuple(converted.tensors[name].shape)
-        hint = (
-            "; it is of another CLIP: set MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to that one"
-            if clip
-            else ""
-        )
+        hint = "; it is of another CLIP: set MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to that one"
         raise UserError(
             f"checkpoint entry {converted.sources[name]} is {shape}, but this config's model has"
-            f" {tuple(own[name].shape)}{hint}"
+            f" {tuple(own[name].shape)}{hint if clip else ''}"
         )
     if compared.missing:
         raise UserError(
@@ -240,16 +248,12 @@ def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparis
 
 
 def _load_fitting(
-    load: Callable[..., Any],
-    own: Mapping[str, Tensor],
-    converted: Converted,
-    without: Iterable[str],
-    assign: bool,
+    model: nn.Module, own: Mapping[str, Tensor], converted: Converted, without: Iterable[str]
 ) -> None:
     left_out = set(without)
     fitting = {n: t for n, t in converted.tensors.items() if n in own and n not in left_out}
     check_finite(fitting, converted.sources)
-    load(fitting, strict=False, assign=assign)
+    model.load_state_dict(fitting, strict=False)
 
 
 def _check_same_model(own: Mapping[str, Tensor], converted: Converted, strict: bool) -> None:

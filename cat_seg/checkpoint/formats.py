@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cat_seg.checkpoint.clip_formats import Converted, convert_clip, is_clip
 from cat_seg.checkpoint.reading import local_file, read_tensors
+from cat_seg.checkpoint.without_clip import clip_digest
 
 _PREDICTOR = "sem_seg_head.predictor."
 _HEAD = "sem_seg_head."
@@ -50,7 +51,9 @@ def checkpoint_holds_clip(weights: str) -> bool:
     """
     if not weights:
         return False
-    return format_of(read_tensors(local_file(weights))) not in ("CLIP", "unknown")
+    file = local_file(weights)
+    tensors = read_tensors(file)  # first, because it reports a damaged file
+    return clip_digest(file) is None and format_of(tensors) not in ("CLIP", "unknown")
 
 
 def format_of(names: Iterable[str]) -> str:
@@ -66,7 +69,7 @@ def format_of(names: Iterable[str]) -> str:
         if any(name.startswith(("hpa.", "afr.")) for name in names):
             return "HPS-Seg"
         return "H-CLIP" if any("_oft_layer_R" in name for name in names) else "CAT-Seg"
-    if any(name.startswith("sem_seg_head.clip.") for name in names):
+    if any(name.startswith(("sem_seg_head.clip.", "sem_seg_head.aggregator.")) for name in names):
         return "ours"
     return "CLIP" if is_clip(names) else "unknown"
 

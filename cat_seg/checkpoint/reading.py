@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from detectron2.utils.file_io import PathManager
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from cat_seg.checkpoint.file_kinds import (
@@ -69,7 +69,7 @@ def read_file(path: Path, key: str = KEY) -> dict:
         if reason := why_no_checkpoint(path):
             raise UserError(f"{key}: {path} {reason}")
         if is_safetensors(path):
-            return load_file(path)
+            return _read_safetensors(path)
         if is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
         with torch.serialization.safe_globals(STAND_INS):
@@ -83,6 +83,18 @@ def read_file(path: Path, key: str = KEY) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{key}: {path} holds a {type(content).__name__}, not a checkpoint")
     return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a file whose metadata may give further names of its tensors.
+
+    That is how safetensors saves tensors that are shared between several names.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = (file.metadata() or {}).items()
+    shared = {alias: tensors[name] for alias, name in names if name in tensors}
+    return shared | tensors
 
 
 def local_file(weights: str) -> Path:

@@ -11,7 +11,7 @@ HELP = """\
 usage: hps-seg ablate [NUM_GPUS=4] [OUTPUT_ROOT=output/ablation] [KEY VALUE ...]
 
 Train and evaluate H-CLIP, HPA alone, AFR alone and HPS-Seg, then print the results table. Finished
-steps are kept: run the same command again to resume. Another seed goes into another folder.
+steps are kept: run the same command again to resume. Use a separate folder for each seed.
 
 examples:
   hps-seg ablate 4

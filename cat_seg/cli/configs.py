@@ -15,7 +15,7 @@ EXAMPLE = """\
 examples:
   hps-seg configs                               list them
   hps-seg configs vitb_384_enhanced             print one
-  hps-seg configs vitb_384_enhanced my.yaml     copy it, to edit
+  hps-seg configs vitb_384_enhanced my.yaml     copy it for editing
 """
 
 
@@ -24,15 +24,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="?", help="a config, such as vitb_384_enhanced")
-    parser.add_argument("target", nargs="?", type=Path, metavar="FILE.yaml", help="where to copy")
+    parser.add_argument("name", nargs="?", help="name of a config, such as vitb_384_enhanced")
+    parser.add_argument(
+        "target", nargs="?", type=Path, metavar="FILE.yaml", help="file to copy it to"
+    )
     return parser.parse_args(argv)
 
 
 def summaries() -> dict[str, str]:
     """Return the first comment line of each shipped config, by config name."""
     files = sorted(FOLDER.glob("*.yaml"))
-    return {file.stem: file.read_text().splitlines()[0].removeprefix("# ") for file in files}
+    return {
+        file.stem: file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        for file in files
+    }
 
 
 def find(name: str) -> Path:
@@ -43,7 +48,7 @@ def find(name: str) -> Path:
     """
     file = FOLDER / f"{Path(name).name.removesuffix('.yaml')}.yaml"
     if not file.is_file():
-        raise UserError(f"there is no config {name!r}; shipped are {', '.join(summaries())}")
+        raise UserError(f"unknown config {name!r}; choose from {', '.join(summaries())}")
     return file
 
 
@@ -59,9 +64,9 @@ def copy(source: Path, target: Path) -> list[Path]:
         UserError: `target` exists or cannot be written.
     """
     if target.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{target}: give the name of a .yaml file")
+        raise UserError(f"{target} is not a .yaml file name; use a name ending in .yaml")
     if target.exists():
-        raise UserError(f"{target} exists; give another name, or remove it first")
+        raise UserError(f"{target} already exists; choose another name or remove it first")
     written = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +85,7 @@ def copy(source: Path, target: Path) -> list[Path]:
 
 def _base_of(config: Path) -> str | None:
     """Return the _BASE_ of a shipped config: the name of a file in the same folder, or None."""
-    for line in config.read_text().splitlines():
+    for line in config.read_text(encoding="utf-8").splitlines():
         if line.startswith("_BASE_:"):
             return line.split(":", 1)[1].strip().strip("\"'")
     return None
@@ -95,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, known))
         print("\n".join(f"{name:{width}}  {summary}" for name, summary in known.items()))
     elif args.target is None:
-        print(find(args.name).read_text(), end="")
+        print(find(args.name).read_text(encoding="utf-8"), end="")
     else:
         for file in copy(find(args.name), args.target):
             print(f"wrote {file}")

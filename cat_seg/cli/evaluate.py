@@ -3,8 +3,8 @@
 Follows the published protocol: sliding windows, no pooling in the class aggregation, and each
 benchmark's own classes. Takes train_net.py's arguments; each benchmark's results go to
 OUTPUT_DIR/inference/<dataset>/results.json. Existing results with the same weights, settings and
-data are kept. Unusable images are skipped and named. If images were skipped or a benchmark failed,
-the exit status is not 0.
+data are kept. Unusable images are skipped and reported. The exit status is nonzero if images were
+skipped or a benchmark failed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="NAME",
-        help=f"some of {', '.join(LABELS.values())}, or names of datasets (default: all these)",
+        help=f"benchmarks ({', '.join(LABELS.values())}) or dataset names to evaluate on "
+        "(default: all benchmarks)",
     )
     parser.add_argument(
-        "--check", action="store_true", help="only say whether a benchmark is on disk, and exit"
+        "--check", action="store_true", help="check whether any benchmark is on disk, and exit"
     )
     args = parser.parse_args()
     args.eval_only = True
@@ -51,15 +52,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_benchmarks() -> None:
-    """Check, before days of training rather than after, that some benchmark is on disk.
+    """Check that at least one benchmark is on disk, before spending days on training.
 
     Raises:
-        UserError: there is none; the message says where they are expected.
+        UserError: there is none; the message says where benchmarks are expected.
     """
     if not any(is_on_disk(benchmark.dataset) for benchmark in BENCHMARKS):
         raise UserError(
-            f"no benchmark to evaluate on is in {datasets_root()}; see datasets/README.md, "
-            "or train alone with train_enhanced.sh"
+            f"no benchmark dataset found in {datasets_root()}; see datasets/README.md, "
+            "or train without evaluating with train_enhanced.sh"
         )
 
 
@@ -79,5 +80,5 @@ def main() -> None:
         check_weights(cfg, cfg.MODEL.WEIGHTS, resume=False)
     cfg.DATASETS.TEST = tuple(filter(is_on_disk, args.datasets))
     if not cfg.DATASETS.TEST:
-        raise UserError(f"no benchmark is in {datasets_root()}; see datasets/README.md")
+        raise UserError(f"no benchmark dataset found in {datasets_root()}; see datasets/README.md")
     launch(run, cfg, args)

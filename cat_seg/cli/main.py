@@ -28,6 +28,8 @@ COMMANDS = {
     "check-data": Command("cat_seg.data.check", "check prepared datasets and draw samples"),
     "results": Command("cat_seg.cli.results", "print the results table of runs"),
     "radius": Command("cat_seg.cli.radius", "draw the hyperbolic radius of CLIP's embeddings"),
+    "models": Command("cat_seg.cli.models", "list the models that can be given by name"),
+    "export-hub": Command("cat_seg.cli.export_hub", "make a folder to share of a training"),
     "configs": Command("cat_seg.cli.configs", "list the shipped configs, or copy one to edit"),
 }
 EXAMPLE = """\
@@ -36,7 +38,7 @@ examples:
   hps-seg segment photos/ -v "cat, grass, sky" -o pictures \\
       --config-file configs/vitb_384.yaml --opts MODEL.WEIGHTS model_base.pth
 
-`hps-seg COMMAND --help` explains a command.
+`hps-seg COMMAND --help` shows the options of a command.
 """
 
 
@@ -54,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage(), end="")
         return 0
     if name not in COMMANDS:
-        problem = f"there is no command {name!r}" if name else "a command is needed"
-        print(f"error: {problem}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        problem = f"unknown command {name!r}" if name else "no command given"
+        print(f"error: {problem}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     # The program name in argparse and error messages.
     sys.argv = [f"hps-seg {name}", *rest]

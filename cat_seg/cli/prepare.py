@@ -10,9 +10,9 @@ from pathlib import Path
 from cat_seg.data.preparation import Conversion, ade20k, coco_stuff, pascal_context, prepare, voc
 
 NAMES: dict[str, tuple[Callable[[Path], list[Conversion]], str]] = {
-    "coco-stuff": (coco_stuff.find_conversions, "COCO-Stuff 164k, to train on"),
+    "coco-stuff": (coco_stuff.find_conversions, "COCO-Stuff 164k, the training set"),
     "ade20k-full": (ade20k.find_full, "A-847"),
-    "ade20k-150": (ade20k.find_challenge, "A-150, and ADE20K's training images"),
+    "ade20k-150": (ade20k.find_challenge, "A-150 and ADE20K's training images"),
     "pascal-context-459": (pascal_context.find_459, "PC-459"),
     "pascal-context-59": (pascal_context.find_59, "PC-59"),
     "voc": (voc.find_conversions, "PAS-20 and PAS-20b"),
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         usage="hps-seg prepare NAME [--root FOLDER] [--jobs N]",
         description=f"{__doc__}\n\nnames:\n{listing}",
-        epilog=f"`hps-seg prepare NAME --help` explains the options.\n\n{EXAMPLE}",
+        epilog=f"`hps-seg prepare NAME --help` shows the options.\n\n{EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )

@@ -48,15 +48,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", required=True, type=Path, help="picture to write, a .png")
+    parser.add_argument("--output", required=True, type=Path, help="PNG file to write")
     parser.add_argument(
         "--checkpoint",
         nargs=3,
         action="append",
         default=[],
         metavar=("TITLE", "CONFIG", "WEIGHTS"),
-        help=f"a model whose radii are drawn; WEIGHTS '{START}' takes those of CLIP_WEIGHTS, from "
-        "before fine-tuning. Repeat it for every model",
+        help=f"a model to plot; WEIGHTS '{START}' uses CLIP_WEIGHTS, the weights before "
+        "fine-tuning; repeatable",
     )
     parser.add_argument(
         "--run",
@@ -64,25 +64,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar=("TITLE", "METRICS"),
-        help="metrics.json of a training with MODEL.HYPERBOLIC.RADIUS_PERIOD; repeatable",
+        help="metrics.json of a training run with MODEL.HYPERBOLIC.RADIUS_PERIOD; repeatable",
     )
     parser.add_argument(
         "--vocabulary",
         action="append",
         default=[],
         help='class names: "cat, dog", a .json or .txt file, or the name of a shipped list '
-        "(ade150); repeatable. By default all those of the runs",
+        '(ade150); a class that looks like a file or a list needs a comma ("ade151,"); repeatable '
+        "(default: all vocabularies of the runs)",
     )
     parser.add_argument(
-        "--images", nargs="+", default=[], help="images whose patches are measured in the models"
+        "--images", nargs="+", default=[], help="images whose patch embeddings are measured"
     )
-    parser.add_argument("--title", default="", help="heading of the picture")
+    parser.add_argument("--title", default="", help="title of the figure")
     parser.add_argument(
         "--opts",
         nargs="*",
         default=[],
         metavar="KEY VALUE",
-        help="changes to every config, as MODEL.DEVICE cpu",
+        help="overrides for every config, such as MODEL.DEVICE cpu",
     )
     return parser.parse_args(argv)
 
@@ -90,13 +91,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Refuse invalid combinations of arguments before any model is built."""
     if args.output.suffix.lower() != ".png":
-        raise UserError(f"--output {args.output}: give the picture's name, ending in .png")
+        raise UserError(f"--output {args.output}: give a file name ending in .png")
     if not args.checkpoint and not args.run:
-        raise UserError("nothing to draw; give --checkpoint TITLE CONFIG WEIGHTS or --run")
+        raise UserError("nothing to plot; give --checkpoint TITLE CONFIG WEIGHTS or --run")
     if args.checkpoint and not args.vocabulary:
         raise UserError("--checkpoint needs class names to measure; give --vocabulary")
     if args.images and not args.checkpoint:
-        raise UserError("--images are measured in models; give --checkpoint, too")
+        raise UserError("--images needs a model to measure them with; add --checkpoint")
     for option, titles in (
         ("--checkpoint", [given[0] for given in args.checkpoint]),
         ("--run", [given[0] for given in args.run]),
@@ -104,13 +105,13 @@ def check(args: argparse.Namespace) -> None:
     ):
         twice = {title for title in titles if titles.count(title) > 1}
         if twice:
-            raise UserError(f"{option}: '{twice.pop()}' is there twice; give each another name")
+            raise UserError(f"{option}: '{twice.pop()}' is given twice; use distinct names")
 
 
 def vocabulary_name(text: str) -> str:
     """Return a vocabulary's name in the picture and the metrics: a file's stem, or the text."""
     path = Path(text.strip())
-    return path.stem if path.suffix.lower() in (".json", ".txt") else text.strip()
+    return path.stem if path.suffix.lower() in (".json", ".txt") else text.strip().rstrip(", ")
 
 
 def load_model(config: str, weights: str, overrides: Sequence[str]) -> CATSeg:
@@ -132,7 +133,7 @@ def read_runs(args: argparse.Namespace) -> dict[str, dict[str, Trajectory]]:
         chosen = {key: run for key, run in found.items() if not args.vocabulary or key in wanted}
         if not chosen:
             raise UserError(
-                f"{metrics} has none of the vocabularies asked for, only {', '.join(found)}"
+                f"{metrics} has none of the requested vocabularies; choose from {', '.join(found)}"
             )
         runs[title] = chosen
     return runs
@@ -180,7 +181,7 @@ def run(args: argparse.Namespace) -> None:
             figure.savefig(file, format="png")
     except OSError as error:
         raise UserError(f"cannot write {args.output}: {error.strerror}; see --output") from error
-    print(f"drawn in {args.output}, numbers in {table}")
+    print(f"wrote the figure to {args.output} and the numbers to {table}")
 
 
 @one_line_errors

@@ -35,19 +35,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="output folder of a run")
-    parser.add_argument("--format", choices=FORMATS, default="markdown", help="of the table")
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="table format")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table here")
-    parser.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the table")
+    parser.add_argument("--chart", type=Path, metavar="FILE.png", help="also draw a bar chart")
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="the method to compare with, as the table calls it; by default H-CLIP, or where "
-        "that is not there the first of each backbone",
+        help="method to compare with, as named in the table (default: H-CLIP, or the first "
+        "method of each backbone if there is no H-CLIP)",
     )
     parser.add_argument("--metric", default="mIoU", help="mIoU, fwIoU, mACC, pACC or IoU-CLASS")
     args = parser.parse_args(argv)
     if args.chart is not None and args.chart.suffix.lower() != ".png":
-        raise UserError(f"--chart {args.chart}: give the picture's name, ending in .png")
+        raise UserError(f"--chart {args.chart}: give a file name ending in .png")
     return args
 
 
@@ -58,7 +58,7 @@ def write(path: Path, content: str | Figure) -> None:
         UserError: the file cannot be written.
     """
     if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+        raise UserError(f"cannot write {path}: it is a folder; give a file name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, str):
@@ -91,6 +91,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.chart is not None:
         figure = draw_chart(rows, args.metric)
         if figure is None:
-            warn(f"nothing was measured, so {args.chart} is not drawn")
+            warn(f"no results to plot; {args.chart} was not written")
         else:
             write(args.chart, figure)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from cat_seg.errors import UserError
 from cat_seg.utils.paths import WORK_ROOT, resolve
 
 VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
@@ -67,7 +68,7 @@ class Script:
             if not KEY.fullmatch(key):
                 self.fail(f"expected a config key such as SOLVER.MAX_ITER, not '{key}'")
             if not rest:
-                self.fail(f"the value of {key} is missing")
+                self.fail(f"{key} needs a value")
             value = rest.pop(0)
             if key == "OUTPUT_DIR":
                 output = value
@@ -78,21 +79,31 @@ class Script:
     def gpus(self, text: str) -> str:
         """Check NUM_GPUS."""
         if not re.fullmatch("[1-9][0-9]*", text):
-            self.fail(f"NUM_GPUS is '{text}'; give a whole number from 1 on")
+            self.fail(f"NUM_GPUS is '{text}'; it must be a positive integer")
         return text
 
     def config(self, path: str) -> str:
         """Check that a config file exists."""
         if not resolve(path).is_file():
-            self.fail(f"there is no config '{path}'; see configs/")
+            self.fail(f"config '{path}' not found; see configs/")
         return path
 
-    def weights(self, path: str) -> Path:
-        """Find a weights file; a relative path also resolves from the repository root."""
-        file = resolve(path)
-        if not file.is_file():
-            self.fail(f"there are no weights '{path}'; give a .pth or .safetensors file")
-        return file
+    def weights(self, text: str) -> str:
+        """Find weights; a relative path also resolves from the repository root.
+
+        Returns:
+            A path, or the name of a model or repository; see `cat_seg.hub.locate`.
+        """
+        if resolve(text).exists():
+            return str(resolve(text))
+        # Imported here, because all other uses of the scripts need not wait for PyTorch.
+        from cat_seg.hub.locating import check_name
+
+        try:
+            check_name(text)
+            return text
+        except UserError:
+            self.fail(f"weights '{text}' not found; give a file, a folder or a model's name")
 
 
 def train_enhanced(script: Script, argv: Sequence[str]) -> int:
@@ -117,7 +128,7 @@ def eval_enhanced(script: Script, argv: Sequence[str]) -> int:
     """Evaluate one set of weights on every benchmark that is on disk."""
     arguments = script.parse(argv, 3)
     if len(arguments.positional) < 2:
-        script.fail("CONFIG and WEIGHTS are needed")
+        script.fail("CONFIG and WEIGHTS are required")
     config, weights, *rest = arguments.positional
     config, file = script.config(config), script.weights(weights)
     gpus = script.gpus(rest[0] if rest else "1")
@@ -156,12 +167,12 @@ def train_ablation(script: Script, argv: Sequence[str]) -> int:
 SCRIPTS = {
     "train_enhanced": Script(
         "train_enhanced.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_enhanced.yaml] "
-        "[OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]",
+        "[OUTPUT_DIR=output/NAME for vitb_384_NAME.yaml] [KEY VALUE ...]",
         train_enhanced,
     ),
     "run_train_test": Script(
         "run_train_test.sh [NUM_GPUS=4] [CONFIG=configs/vitb_384_hyperbolic.yaml] "
-        "[OUTPUT_DIR=output/NAME of vitb_384_NAME.yaml] [KEY VALUE ...]",
+        "[OUTPUT_DIR=output/NAME for vitb_384_NAME.yaml] [KEY VALUE ...]",
         run_train_test,
     ),
     "eval_enhanced": Script(
@@ -234,7 +245,7 @@ def _training(script: Script, arguments: Arguments, default: str) -> tuple[str, 
 
 
 def _check_benchmarks() -> int:
-    """Check before days of training that there is a benchmark to evaluate on afterwards."""
+    """Check that there is a benchmark to evaluate on, before spending days on training."""
     return run("evaluate", "--check")
 
 
@@ -247,7 +258,7 @@ def _train(gpus: str, config: str, output: Path, overrides: Sequence[str]) -> in
 def _train_once(gpus: str, config: str, output: Path, overrides: Sequence[str]) -> int:
     final = output / "model_final.pth"
     if final.exists():
-        print(f"{final} is there: not trained again", flush=True)
+        print(f"{final} already exists; skipping training", flush=True)
         return 0
     return _train(gpus, config, output, overrides)
 
@@ -255,25 +266,32 @@ def _train_once(gpus: str, config: str, output: Path, overrides: Sequence[str]) 
 def _evaluate(
     gpus: str,
     config: str,
-    weights: Path,
+    weights: Path | str,
     overrides: Sequence[str],
     output: str | None = None,
 ) -> int:
-    """Evaluate weights into `output`; returns the exit status.
+    """Evaluate weights into `output`, by default `_evaluation_folder`; returns the exit status.
 
-    The default is a folder beside the weights: eval for model_final.pth, eval_NAME for others.
     MODEL.WEIGHTS comes last, because in the overrides it names the weights that training started
     from.
     """
-    folder = "eval" if weights.stem == "model_final" else f"eval_{weights.stem}"
-    where = output or str(weights.parent / folder)
+    where = output or str(_evaluation_folder(Path(weights)))
     given = ("--num-gpus", gpus, "--config-file", config, *overrides)
     return run("evaluate", *given, "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", where)
 
 
+def _evaluation_folder(weights: Path) -> Path:
+    """Return the folder eval beside model_final.pth or in a folder, eval_NAME for others."""
+    if weights.is_dir():
+        return weights / "eval"
+    if not weights.is_file():  # the name of a model
+        return WORK_ROOT / "output" / f"eval_{weights.name}"
+    return weights.parent / ("eval" if weights.stem == "model_final" else f"eval_{weights.stem}")
+
+
 def _unfinished(step: str, status: int) -> int:
     print(
-        f"unfinished: {step}; what is done is kept, the same command goes on from there",
+        f"unfinished: {step}; completed work is kept, run the same command again to resume",
         file=sys.stderr,
     )
     return status

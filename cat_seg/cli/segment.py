@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from io import BytesIO
-from itertools import chain, count
+import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
+from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
-from PIL import Image
 
-from cat_seg.data import IMAGE_SUFFIXES, parse_vocabulary
+from cat_seg.cli.segmenting.inputs import find_images, picture_names
+from cat_seg.cli.segmenting.pictures import Drawing, Job, json_bytes, naming, write
+from cat_seg.cli.segmenting.workers import draw_in_processes
+from cat_seg.data import load_vocabulary, parse_vocabulary
 from cat_seg.engine import load_config
+from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError, one_line_errors, printable
-from cat_seg.predictor import Predictor, read_rgb
-from cat_seg.utils.files import atomic_write
-from cat_seg.utils.paths import resolve
+from cat_seg.inference import Segmenter
+from cat_seg.inference.loading import config_of
+from cat_seg.inference.result import check_threshold
+from cat_seg.predictor import KINDS
 from cat_seg.utils.processes import status_of
 from cat_seg.utils.progress import bar
-from cat_seg.visualization.overlay import draw_overlay, mask_image
 
-# Maximum bytes in a picture's name. Most file systems allow 255, including what is appended to it.
-LONGEST_NAME = 200
-# zlib level; higher levels take three times as long on photographs and save only 5%.
-COMPRESSION = 4
 SOME_SKIPPED = 1  # exit status
+# As in the published evaluation.
+SLIDING_WINDOW = ("TEST.SLIDING_WINDOW", "True", "MODEL.SEM_SEG_HEAD.POOLING_SIZES", "[1, 1]")
 EXAMPLE = """\
-example:
+examples:
+  %(prog)s photos/ --model cat-seg-base -v "cat, grass, sky" -o pictures
   %(prog)s --config-file configs/vitb_384.yaml --input photos/ --output pictures \\
       --vocabulary "cat, grass, sky" --opts MODEL.WEIGHTS model_base.pth
 """
@@ -51,13 +49,30 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='image files, folders of images, or quoted patterns ("photos/**/*.jpg")',
     )
     parser.add_argument("--input", nargs="+", action="extend", default=[], help="more images")
-    parser.add_argument("--config-file", required=True, help="config of the model, see configs/")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument(
+        "--model",
+        help="the model: a name that `hps-seg models` lists, a Hugging Face repository, the folder "
+        "of a training, or a checkpoint file",
+    )
+    parser.add_argument(
+        "--config-file",
+        help="model config, see configs/; without --model, --opts names MODEL.WEIGHTS",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, help="folder for the output images"
+    )
     parser.add_argument(
         "-v",
         "--vocabulary",
         help='the classes: "cat, dog", a .json or .txt file, or the name of a shipped list '
-        "(ade150); by default those of the config",
+        '(ade150); a class that looks like a file or a list needs a comma ("ade151,"); '
+        "default: the classes of the config",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="leave pixels unknown whose class is less probable than this (0 to 1)",
     )
     parser.add_argument(
         "--save-masks",
@@ -65,158 +80,109 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="also write the labels as PNG (pixel value = index in classes.json)",
     )
     parser.add_argument(
+        "--save-json",
+        action="store_true",
+        help="also write the areas and the confidence of the classes, one file for each image",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)"
+    )
+    parser.add_argument(
+        "--devices",
+        nargs="+",
+        metavar="DEVICE",
+        help="share the images among these devices (cuda:0 cuda:1), one process for each",
+    )
+    parser.add_argument(
+        "--sliding-window",
+        action="store_true",
+        help="segment as the benchmarks do: at a higher resolution, several times slower",
+    )
+    parser.add_argument(
         "--opts",
         nargs="*",
         default=[],
         metavar="KEY VALUE",
-        help="config changes, as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
+        help="config overrides, such as MODEL.WEIGHTS model.pth MODEL.DEVICE cpu",
     )
     args = parser.parse_args(argv)
     args.input = [*args.images, *args.input]
     if not args.input:
-        parser.error("name at least one image, folder or pattern")
+        parser.error("give at least one image, folder or pattern")
+    if args.model is None and args.config_file is None:
+        parser.error("name the model with --model, or its config with --config-file")
     return args
 
 
-def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
-    """List the image files that the inputs refer to, each once.
-
-    Files directly in `output` are skipped as pictures from earlier runs.
-
-    Raises:
-        UserError: an input matches no image, or a folder cannot be read.
-    """
-    found: dict[str, Path] = {}
-    for text in inputs:
-        files = [file for file in _expand(text) if _real(file.parent) != _real(output)]
-        if not files:
-            raise UserError(
-                f"--input {text}: no images there outside the output folder; "
-                'give image files, folders of images, or a quoted pattern like "photos/*.jpg"'
-            )
-        for file in files:
-            found.setdefault(_real(file), file)
-    return list(found.values())
-
-
-def _real(path: Path) -> str:
-    return os.path.realpath(path)  # unlike Path.resolve, does not raise for circular links
-
-
-def _expand(text: str) -> Iterator[Path]:
-    try:
-        path = resolve(text)
-        if path.is_file():
-            yield path
-            return
-        is_folder = path.is_dir()
-    except (OSError, RuntimeError) as error:  # RuntimeError: "~name" for an unknown user
-        raise UserError(f"--input {text}: {getattr(error, 'strerror', None) or error}") from error
-    pattern = os.path.expanduser(text)
-    for match in [path] if is_folder else map(Path, sorted(glob.glob(pattern, recursive=True))):
-        try:
-            files = sorted(match.iterdir()) if match.is_dir() else [match]
-            files = [file for file in files if not file.is_dir()]
-        except OSError as error:
-            raise UserError(f"--input {text}: cannot read {match}: {error.strerror}") from error
-        for file in files:
-            # Only explicitly named files, handled above, are tried whatever their suffix.
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
-                yield file
-
-
-def picture_names(images: Sequence[Path]) -> list[str]:
-    """Name the picture of each image after its stem, with a number added if the name is taken.
-
-    All NAME and NAME_mask are distinct, even on case-insensitive file systems. Long stems are
-    truncated to leave room for what is appended.
-    """
-    taken: set[str] = set()
-    names = []
-    for stem in (_cut(image.stem) for image in images):
-        for name in chain([stem], (f"{stem}_{number}" for number in count(2))):
-            files = {name.casefold(), f"{name}_mask".casefold()}
-            if not files & taken:
-                break
-        taken |= files
-        names.append(name)
-    return names
-
-
-def _cut(stem: str) -> str:
-    while len(os.fsencode(stem)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return stem
-
-
 def run(args: argparse.Namespace) -> int:
-    """Segment all images and return the number of skipped ones, which are named on stderr.
+    """Segment all images and return the number skipped; the reasons are printed on stderr.
 
     Raises:
         UserError: the arguments, the model or the output folder are invalid.
     """
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: give 1 or more")
+    try:
+        confidence = check_threshold(args.confidence)
+    except UserError as error:
+        raise UserError(f"--confidence: {error}") from error
     images = find_images(args.input, args.output)
     vocabulary = None if args.vocabulary is None else parse_vocabulary(args.vocabulary)
-    cfg = load_config(args.config_file, args.opts)
-    with _naming(args.output):
+    cfg = _config(args)
+    with naming(args.output):
         args.output.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor(cfg, vocabulary)
-    if args.save_masks:
-        content = json.dumps(predictor.vocabulary, ensure_ascii=False, indent=2) + "\n"
-        _write(args.output / "classes.json", content.encode(errors="backslashreplace"))
 
-    skipped = 0
-    progress = bar(iterable=images, unit="image")
-    for path, name in zip(progress, picture_names(images), strict=True):
-        try:
-            image = read_rgb(str(path), cfg.INPUT.IGNORE_EXIF_ORIENTATION)
-        except UserError as error:
-            progress.write(f"skipped: {error}", file=sys.stderr)
-            skipped += 1
-            continue
-        try:
-            pictures = _pictures(image, predictor, args.save_masks)
-        except UserError as error:
-            progress.write(f"skipped: image {printable(path)}: {error}", file=sys.stderr)
-            skipped += 1
-            continue
-        for end, picture in pictures.items():
-            _write(args.output / f"{name}{end}.png", picture)
-    drawn = len(images) - skipped
-    print(printable(f"{drawn} of {len(images)} images drawn in {args.output}"))
+    jobs = [Job(*each) for each in zip(images, picture_names(images), strict=True)]
+    size = args.batch_size
+    batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+    drawing = Drawing(args.output, confidence, args.save_masks, args.save_json)
+    skipped, began = 0, 0.0
+    if len(args.devices or ()) > 1:
+        names = vocabulary or _own_classes(cfg)
+        drawn = draw_in_processes(cfg, vocabulary, args.devices, drawing, batches)
+    else:
+        segmenter = Segmenter(cfg, vocabulary)
+        names = segmenter.vocabulary
+        drawn = ((batch, drawing.draw(segmenter, batch)) for batch in batches)
+    if args.save_masks:
+        write(args.output / "classes.json", json_bytes(names))
+    with closing(drawn), bar(total=len(images), unit="image") as progress:
+        began = time.monotonic()
+        for batch, errors in drawn:
+            for reason in errors:
+                progress.write(f"skipped: {reason}", file=sys.stderr)
+            skipped += len(errors)
+            progress.update(len(batch))
+    seconds = time.monotonic() - began
+    print(
+        printable(
+            f"wrote {len(images) - skipped} of {len(images)} images to {args.output} "
+            f"({len(images) / seconds:.2g} images a second)"
+        )
+    )
     return skipped
 
 
-def _pictures(image: np.ndarray, predictor: Predictor, with_mask: bool) -> dict[str, bytes]:
-    """Segment an image (H, W, 3) and return PNG files by file name suffix, "" or "_mask"."""
-    labels = predictor(image).labels
-    try:
-        overlay = draw_overlay(image, labels, predictor.vocabulary)
-        pictures = {"": _png(Image.fromarray(overlay))}
-        if with_mask:
-            pictures["_mask"] = _png(mask_image(labels, len(predictor.vocabulary)))
-    except MemoryError as error:
-        raise UserError("there is not enough memory to draw it; make it smaller") from error
-    return pictures
+def _config(args: argparse.Namespace) -> CfgNode:
+    """Return the config of the model, on the first of the devices."""
+    opts = [*(SLIDING_WINDOW if args.sliding_window else ()), *args.opts]
+    if args.model is None:
+        cfg = load_config(args.config_file, opts)
+    else:
+        cfg = config_of(args.model, config_file=args.config_file, opts=opts).cfg
+    for device in reversed(args.devices or ()):
+        cfg.MODEL.DEVICE = device
+        try:
+            check_device(cfg, kinds=KINDS)
+        except UserError as error:
+            raise UserError(f"--devices {device}: {error}") from error
+    return cfg
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=COMPRESSION)
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with _naming(path), atomic_write(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; see --output") from error
+def _own_classes(cfg: CfgNode) -> Sequence[str]:
+    """Return the classes that the model of a config predicts."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    return load_vocabulary(head.TEST_CLASS_JSON or head.TRAIN_CLASS_JSON)
 
 
 @one_line_errors
@@ -227,9 +193,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         skipped = run(args)
     except KeyboardInterrupt as interrupt:
-        print("interrupted: pictures written so far are complete", file=sys.stderr)
+        print("interrupted; images written so far are complete", file=sys.stderr)
         return status_of(interrupt)
     if skipped:
-        print(f"images that could not be read and were skipped: {skipped}", file=sys.stderr)
+        print(
+            f"skipped {skipped} image{'s' * (skipped > 1)}; the reasons are listed above",
+            file=sys.stderr,
+        )
         return SOME_SKIPPED
     return 0

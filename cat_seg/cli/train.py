@@ -20,7 +20,7 @@ from cat_seg.errors import one_line_errors
 EXAMPLE = """
 Examples:
 
-Train on 4 GPUs; the same with --resume goes on after a stop:
+Train on 4 GPUs (add --resume to continue an interrupted run):
     $ %(prog)s --config-file configs/vitb_384_enhanced.yaml --num-gpus 4 \\
         OUTPUT_DIR output/enhanced
 

@@ -80,7 +80,7 @@ def check_values(cfg: CfgNode) -> None:
         cfg: a full config, whose values have the types of the defaults.
 
     Raises:
-        UserError: naming the key, its value, and what it takes.
+        UserError: naming the key, its value, and the allowed values.
     """
     for keys, holds, wanted in (
         (FROM_1, lambda value: value >= 1, "1 or more"),
@@ -98,7 +98,7 @@ def check_values(cfg: CfgNode) -> None:
     _check_input(cfg)
     _check_solver(cfg)
     _check_model(cfg)
-    _check(cfg, "SEED", cfg.SEED <= MOST_SEED, f"at most {MOST_SEED}; a negative one draws a seed")
+    _check(cfg, "SEED", cfg.SEED <= MOST_SEED, f"at most {MOST_SEED} (negative: random seed)")
     _check(cfg, "OUTPUT_DIR", cfg.OUTPUT_DIR.strip(), "the folder to write to")
     _check(
         *(cfg, "TEST.EXPECTED_RESULTS"),
@@ -111,7 +111,7 @@ def check_choice(cfg: CfgNode, key: str) -> None:
     """Check the value of one key in CHOICES.
 
     Raises:
-        UserError: naming the key, its value, and what it takes.
+        UserError: naming the key, its value, and the allowed values.
     """
     value = value_of(cfg, key)
     if value not in CHOICES[key]:
@@ -135,21 +135,21 @@ def _check_input(cfg: CfgNode) -> None:
     sizes, crop = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP
     _check(
         *(cfg, "INPUT.MIN_SIZE_TRAIN", sizes and min(sizes) >= 0),
-        "sizes of 0 (the image's own) or more, such as (384,)",
+        "integers of at least 0 (0 means no resizing), such as (384,)",
     )
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) == 2:
         _check(cfg, "INPUT.MIN_SIZE_TRAIN", sizes[0] <= sizes[1], "the smaller size first")
     _check(
         *(cfg, "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA", 0 < crop.SINGLE_CATEGORY_MAX_AREA <= 1),
-        "a share above 0, up to 1",
+        "a fraction above 0, up to 1",
     )
     if not crop.ENABLED:
         return
     two, kind = len(crop.SIZE) == 2, crop.TYPE
     if kind.startswith("relative"):
-        holds, wanted = all(0 < side <= 1 for side in crop.SIZE), "two shares above 0, up to 1"
+        holds, wanted = all(0 < side <= 1 for side in crop.SIZE), "two fractions above 0, up to 1"
     else:
-        holds, wanted = _are_positive(crop.SIZE, 2), "two whole numbers of pixels above 0"
+        holds, wanted = _are_positive(crop.SIZE, 2), "two positive integers (pixels)"
     if kind == "absolute_range" and holds and two:
         holds, wanted = crop.SIZE[0] <= crop.SIZE[1], "the smaller size first"
     _check(cfg, "INPUT.CROP.SIZE", two and holds, f"{wanted} (INPUT.CROP.TYPE is {kind!r})")
@@ -165,7 +165,7 @@ def _check_solver(cfg: CfgNode) -> None:
     steps = list(solver.STEPS)
     _check(
         *(cfg, "SOLVER.STEPS", steps == sorted(set(steps)) and all(step > 0 for step in steps)),
-        "iterations above 0, each after the one before",
+        "iterations above 0, in increasing order",
     )
 
 
@@ -176,8 +176,8 @@ def _check_model(cfg: CfgNode) -> None:
         _check(cfg, f"MODEL.{key}", holds, "three numbers" + (" above 0" if least == 0 else ""))
     templates = cfg.MODEL.PROMPT_TEMPLATES
     _check(
-        *(cfg, "MODEL.PROMPT_TEMPLATES", all(map(_is_template, templates))),
-        'texts with one {} each, such as ["a photo of a {}"]',
+        *(cfg, "MODEL.PROMPT_TEMPLATES", all(map(is_template, templates))),
+        'strings with exactly one {} each, such as ["a photo of a {}"]',
     )
     bias = cfg.MODEL.SEM_SEG_HEAD.OUTPUT_BIAS_INIT
     _check(
@@ -186,7 +186,8 @@ def _check_model(cfg: CfgNode) -> None:
     )
 
 
-def _is_template(value: Any) -> bool:
+def is_template(value: object) -> bool:
+    """Return whether a value is a text with one "{}", the place of the class name."""
     return isinstance(value, str) and value.count("{}") == value.count("{") == value.count("}") == 1
 
 
@@ -221,18 +222,18 @@ def check_head(head: CfgNode) -> None:
     """Check the values of MODEL.SEM_SEG_HEAD.
 
     Raises:
-        UserError: naming the key, its value, and what it takes.
+        UserError: naming the key, its value, and the allowed values.
     """
     node = "MODEL.SEM_SEG_HEAD"
     grid, pooling = head.FEATURE_RESOLUTION, head.POOLING_SIZES
-    _require(_are_positive(grid, 2), node, head, "FEATURE_RESOLUTION", "two numbers from 1 on")
+    _require(_are_positive(grid, 2), node, head, "FEATURE_RESOLUTION", "two positive integers")
     _require(
         _are_positive(pooling, 2) and all(p <= g for p, g in zip(pooling, grid, strict=True)),
         *(node, head, "POOLING_SIZES"),
         f"two sizes from 1 to FEATURE_RESOLUTION {list(grid)}",
     )
     for key in ("HIDDEN_DIMS", "NUM_LAYERS", "NUM_HEADS", "WINDOW_SIZES", "PAD_LEN"):
-        _require(_are_positive([head[key]], 1), node, head, key, "a number from 1 on")
+        _require(_are_positive([head[key]], 1), node, head, key, "a positive integer")
     window = min(head.WINDOW_SIZES, *grid)
     _require(
         not any(side % window for side in grid),
@@ -245,32 +246,18 @@ def check_head(head: CfgNode) -> None:
         f"a multiple of NUM_HEADS {head.NUM_HEADS}",
     )
     for key in ("DECODER_DIMS", "DECODER_GUIDANCE_DIMS", "DECODER_GUIDANCE_PROJ_DIMS"):
-        _require(_are_positive(head[key], 2), node, head, key, "two numbers, one a decoder stage")
+        _require(_are_positive(head[key], 2), node, head, key, "two positive integers")
     _require(
         not any(dim % NORM_GROUP for dim in head.DECODER_DIMS),
         *(node, head, "DECODER_DIMS"),
-        f"multiples of {NORM_GROUP}, the channels of a norm group",
+        f"multiples of {NORM_GROUP}, the channels per GroupNorm group",
     )
     incoming = (head.HIDDEN_DIMS, head.DECODER_DIMS[0])
     _require(
         all(p < i for p, i in zip(head.DECODER_GUIDANCE_PROJ_DIMS, incoming, strict=True)),
         *(node, head, "DECODER_GUIDANCE_PROJ_DIMS"),
-        f"fewer channels than come into the stages, {list(incoming)}",
+        f"fewer channels than the inputs of the decoder stages, {list(incoming)}",
     )
-
-
-def check_hyperspherical(hyperspherical: CfgNode, channels: int) -> None:
-    """Check the values of MODEL.HYPERSPHERICAL for features with this many channels.
-
-    Raises:
-        UserError: naming the key, its value, and what it takes.
-    """
-    node = "MODEL.HYPERSPHERICAL"
-    values = (node, hyperspherical)
-    momentum, reduction = hyperspherical.HPA_MOMENTUM, hyperspherical.AFR_REDUCTION
-    _require(0 <= momentum <= 1, *values, "HPA_MOMENTUM", "a share from 0 to 1")
-    _require(hyperspherical.HPA_TEMPERATURE > 0, *values, "HPA_TEMPERATURE", "a positive number")
-    _require(1 <= reduction <= channels, *values, "AFR_REDUCTION", f"1 to {channels} (channels)")
 
 
 def _are_positive(values: Any, count: int) -> bool:
@@ -279,4 +266,4 @@ def _are_positive(values: Any, count: int) -> bool:
 
 def _require(holds: bool, node: str, values: CfgNode, key: str, wanted: str) -> None:
     if not holds:
-        raise UserError(f"{node}.{key} is {values[key]}; it takes {wanted}")
+        raise UserError(f"{node}.{key} is {values[key]}; set it to {wanted}")

@@ -19,7 +19,7 @@ MOST_VALUES = 100_000
 # PyYAML takes about a second per 20,000 characters, and quadratic time for nested brackets.
 LONGEST, MOST_BRACKETS = 200_000, 100
 
-_NOT_KEYS = "a config is keys with values, such as SOLVER: {MAX_ITER: 100}"
+_NOT_KEYS = "a config consists of keys and values, such as SOLVER: {MAX_ITER: 100}"
 # Raised when valid YAML cannot be turned into Python values, such as the date 2026-99-99.
 _CONSTRUCTION = (
     yaml.YAMLError,
@@ -58,7 +58,7 @@ def parse_yaml(text: str) -> Any:
             expands to too many values.
     """
     if len(text) > LONGEST:
-        raise UserError(f"it has more than {LONGEST} characters, so it is not a config")
+        raise UserError(f"it has more than {LONGEST} characters, too many for a config")
     if _nested_brackets(text) > MOST_BRACKETS:
         raise UserError("its values are nested too deeply")
     try:
@@ -82,7 +82,7 @@ def _nested_brackets(text: str) -> int:
 
 def _read_chain(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
     if path.resolve() in above:
-        raise UserError(f"{above[-1]}: its {BASE} leads back to itself; name another file")
+        raise UserError(f"{above[-1]}: its {BASE} leads back to itself; use another base file")
     content = _read(path)
     for file in _bases(path, content.pop(BASE, [])):
         yield from _read_chain(file, (*above, path.resolve()))
@@ -92,7 +92,7 @@ def _read_chain(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, dic
 def _bases(path: Path, given: Any) -> list[Path]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: {BASE} is {given!r}; it takes a file, or a list of files")
+        raise UserError(f"{path}: {BASE} is {given!r}; set it to a file or a list of files")
     return [_base(path, name) for name in names]
 
 
@@ -103,7 +103,7 @@ def _base(path: Path, name: str) -> Path:
     for file in (beside, shipped):
         if os.path.isfile(file):
             return file
-    raise UserError(f"{path}: its {BASE} {name!r} is not a file; looked for {beside} and {shipped}")
+    raise UserError(f"{path}: its {BASE} {name!r} not found; looked for {beside} and {shipped}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -111,13 +111,13 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8-sig")
         content = parse_yaml(text)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8, so not a config") from error
+        raise UserError(f"{path}: not a UTF-8 text file; give a YAML config") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if not isinstance(content, dict):
-        what = "it is empty" if content is None else f"it holds a {type(content).__name__}"
+        what = "it is empty" if content is None else f"it contains a {type(content).__name__}"
         raise UserError(f"{path}: {what}; {_NOT_KEYS}")
     return content
 
@@ -131,7 +131,7 @@ def _check_nodes(root: yaml.Node) -> None:
         nonlocal visited
         visited += 1
         if visited > MOST_VALUES or id(node) in above:
-            raise UserError("its aliases (*name) stand for too many values; write them out")
+            raise UserError("its aliases (*name) expand to too many values; write the values out")
         if not isinstance(node, yaml.CollectionNode):
             return
         above.add(id(node))
@@ -142,7 +142,7 @@ def _check_nodes(root: yaml.Node) -> None:
                 line = name.start_mark.line + 1
                 if isinstance(name, yaml.ScalarNode) and below in lines:
                     raise UserError(
-                        f"{below} is there twice, in line {lines[below]} and line {line}; keep one"
+                        f"{below} is set twice, in line {lines[below]} and line {line}; keep one"
                     )
                 lines[below] = line
                 visit(value, below)

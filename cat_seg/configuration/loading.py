@@ -66,7 +66,9 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     }
     unused = check_published(changed, cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED)
     if unused:
-        logger.warning("Config keys without effect here: %s", ", ".join(unused))
+        logger.warning(
+            "Ignoring config keys that have no effect in this project: %s", ", ".join(unused)
+        )
     check_values(cfg)
     register_custom(cfg)
     return cfg
@@ -105,7 +107,7 @@ def merge(cfg: CfgNode, section: Mapping[str, Any], published: dict[str, Any]) -
     """
     if section.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise UserError(
-            f"this is a config of v{section['VERSION']}; VERSION has to be {cfg.VERSION}"
+            f"VERSION is {section['VERSION']}; only configs of VERSION {cfg.VERSION} are supported"
         )
     _merge(cfg, section, published, ())
 
@@ -121,7 +123,8 @@ def _merge(
                 continue
             if not isinstance(raw, Mapping):
                 raise UserError(
-                    f"{key} is a section; give its keys below it, not {_short(repr(raw))}"
+                    f"{key} is a section, not a value; nest its keys in it instead of "
+                    f"{_short(repr(raw))}"
                 )
             if current.is_new_allowed():
                 _add(current, raw)
@@ -133,7 +136,7 @@ def _merge(
                     raise UserError(_unknown(leaf))
                 published[leaf] = _decoded(value)
         elif isinstance(raw, Mapping):
-            raise UserError(f"{key} goes on below a value; {key} takes {_kind(current)}; {_HELP}")
+            raise UserError(f"{key} is not a section; set it to {_kind(current)}; {_HELP}")
         else:
             node[name] = _converted(key, raw, current)
             if is_published(key):
@@ -158,7 +161,7 @@ def _converted(key: str, raw: Any, current: Any) -> Any:
     if current is None:
         return value
     if value is None:
-        raise UserError(f"{key} has no value; it takes {_kind(current)}, such as {current!r}")
+        raise UserError(f"{key} has no value; set it to {_kind(current)}, such as {current!r}")
     if isinstance(current, str) and isinstance(raw, str):
         return value if isinstance(value, str) else raw
     if isinstance(current, list | tuple):
@@ -171,7 +174,7 @@ def _converted(key: str, raw: Any, current: Any) -> Any:
         fits = _fits(value, current)
     if not fits:
         raise UserError(
-            f"{key} is {_short(repr(raw))}; it takes {_kind(current)}, such as {current!r}"
+            f"{key} is {_short(repr(raw))}; set it to {_kind(current)}, such as {current!r}"
         )
     return value
 
@@ -203,7 +206,7 @@ def _fits(value: Any, example: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    kinds = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
     return kinds.get(type(value), "a list")
 
 
@@ -223,19 +226,21 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _unknown(key: str) -> str:
     known = [name for name, _ in leaves(add_cat_seg_config(get_cfg()))]
     if key in known:
-        return f"{key} with dots is not a key of a file; nest it, as in SOLVER: {{MAX_ITER: 100}}"
+        return (
+            f"{key}: keys with dots do not work in a file; nest it, as in SOLVER: {{MAX_ITER: 100}}"
+        )
     close = difflib.get_close_matches(key, known, n=1)
     guess = f"did you mean {close[0]}?" if close else _HELP
-    return f"{key} is not a config key; {guess}"
+    return f"unknown config key {key}; {guess}"
 
 
 def _check_pairs(overrides: Sequence[str]) -> None:
     for key in overrides[::2]:
         if key.startswith("--"):
-            raise UserError(f"{key} comes after config changes; put all options before KEY VALUE")
+            raise UserError(f"{key} comes after config overrides; put all options before KEY VALUE")
     if len(overrides) % 2:
         raise UserError(
-            f"config changes come as KEY VALUE pairs, one value is missing: {' '.join(overrides)}"
+            f"config overrides must be KEY VALUE pairs; a value is missing: {' '.join(overrides)}"
         )
 
 

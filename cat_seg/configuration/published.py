@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.clip.architecture import Architecture
 
 _HEAD = "MODEL.SEM_SEG_HEAD"
@@ -89,11 +89,14 @@ def check_published(values: Mapping[str, Any], clip: str) -> list[str]:
     found: dict[str, None] = {}
     for key, value in values.items():
         if key in FIXED and value != FIXED[key]:
-            raise UserError(f"{key} is {value!r}; this project only has {FIXED[key]!r}")
+            raise UserError(f"{key} is {value!r}; this project supports only {FIXED[key]!r}")
         if key in EMBED_DIM:
-            channels = Architecture.from_name(clip).embed_dim
+            with user_errors(name="MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED"):
+                channels = Architecture.from_name(clip).embed_dim
             if value != channels:
-                raise UserError(f"{key} is {value!r}; CLIP {clip} has {channels} channels")
+                raise UserError(
+                    f"{key} is {value!r}; set it to {channels}, the channels of CLIP {clip}"
+                )
         if is_published(key):
             found[_pattern(key) or key] = None
     return list(found)

@@ -4,7 +4,8 @@ from cat_seg.data.build import build_test_loader, build_train_loader
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark, datasets_named
 from cat_seg.data.folders import IMAGE_SUFFIXES
 from cat_seg.data.reading import check_label_values, read_image, read_label
-from cat_seg.data.registration import DatasetSpec, Layout, datasets_root, is_on_disk, register
+from cat_seg.data.registration import is_on_disk, register
+from cat_seg.data.specs import DatasetSpec, Layout, datasets_root
 from cat_seg.data.vocabularies import load_vocabulary, parse_vocabulary, vocabulary_from
 
 __all__ = [

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
 from cat_seg.data.records import Record, check_test_dataset, check_train_dataset, load_records
 from cat_seg.errors import UserError
+from cat_seg.utils.processes import WorkerContext
 
 # Both names select the same mapper. The published configs use the second.
 TRAIN_MAPPERS = {"semantic": TrainMapper, "mask_former_semantic": TrainMapper}
@@ -87,8 +88,8 @@ def images_per_process(cfg: CfgNode, processes: int) -> int:
         raise UserError(f"SOLVER.ACCUMULATION_STEPS is {steps}; set it to 1 or more")
     if total < 1 or total % (processes * steps):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {total}; set it to a multiple of {processes * steps}, "
-            f"the processes ({processes}) times SOLVER.ACCUMULATION_STEPS ({steps})"
+            f"SOLVER.IMS_PER_BATCH is {total}; set it to a multiple of {processes * steps}, the "
+            f"number of processes ({processes}) times SOLVER.ACCUMULATION_STEPS ({steps})"
         )
     return total // processes
 
@@ -218,7 +219,7 @@ def _unexpected(record: Record, error: Exception) -> UserError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     where = traceback.extract_tb(error.__traceback__)[-1]
     return UserError(
-        f"image {record['file_name']} cannot be prepared: {reason} "
+        f"image {record['file_name']} cannot be preprocessed: {reason} "
         f"({Path(where.filename).name}, line {where.lineno}); repair or remove it"
     )
 
@@ -264,6 +265,7 @@ def _build_loader(
         dataset,
         **sampling,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        multiprocessing_context=WorkerContext() if cfg.DATALOADER.NUM_WORKERS else None,
         collate_fn=trivial_batch_collator,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         # By default, DataLoader draws from the global generator, which is reserved for training.

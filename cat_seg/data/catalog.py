@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cat_seg.data.registration import DatasetSpec, Layout, register, spec_of
+from cat_seg.data.registration import register, spec_of
+from cat_seg.data.specs import DatasetSpec, Layout
 from cat_seg.data.vocabularies import shipped_path
 from cat_seg.errors import UserError
 
@@ -71,15 +72,6 @@ def _ade20k_150(name: str, split: str, expected: int) -> DatasetSpec:
         (Layout(f"{ade}/images/{split}", f"{ade}/annotations_detectron2/{split}"),),
         made_by=_made_by("ade20k_150"),
         expected=expected,
-    )
-
-
-def _quickstart(split: str, vocabulary: str) -> DatasetSpec:
-    return DatasetSpec(
-        f"quickstart_{split}",
-        shipped_path(vocabulary),
-        (Layout(f"quickstart/images/{split}", f"quickstart/annotations/{split}"),),
-        made_by="run `make quickstart`",
     )
 
 
@@ -152,9 +144,6 @@ DATASETS = (
         made_by=_made_by("pascal_context_459"),
         expected=5104,
     ),
-    _quickstart("train", "quickstart_seen"),
-    _quickstart("val_seen", "quickstart"),
-    _quickstart("val_unseen", "quickstart"),
 )
 
 for _spec in DATASETS:

@@ -1,8 +1,9 @@
-"""Check datasets on disk (complete, label values in range, sizes equal) and draw a few samples.
+"""Check datasets on disk and draw a few samples of each.
 
-Reads every label map, every PNG image, and the headers of other images. Exits with 0 if all
-datasets on disk are sound (missing ones do not count), else with 1. Warnings report what is
-allowed but rarely intended.
+Checks that each dataset is complete, that label values are in range, and that label maps have the
+size of their images. Reads every label map, every PNG image, and the headers of other images.
+Exits with 1 if a dataset on disk has problems, else with 0; missing datasets are not a problem.
+Warnings report what is allowed but rarely intended.
 """
 
 from __future__ import annotations
@@ -12,29 +13,42 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
+from PIL import Image
 from tabulate import tabulate
 
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.reading import read_image, read_label
-from cat_seg.data.registration import DatasetSpec, datasets_root, is_on_disk, spec_of
+from cat_seg.data.registration import is_on_disk, spec_of
 from cat_seg.data.soundness import DatasetReport, check_dataset
+from cat_seg.data.specs import DatasetSpec, datasets_root
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.parallel import add_jobs_option, check_jobs
 from cat_seg.utils.paths import WORK_ROOT, resolve
-from cat_seg.visualization.sample_sheet import Sample, draw_sheet
+from cat_seg.visualization import contact_sheet
+from cat_seg.visualization.overlay import percent
 
 UNSOUND, INTERRUPTED = 1, 130
 PROBLEMS_SHOWN = 10
 IGNORED = -1  # ignored pixels in pictures; the dataset's own ignore label may be a class index
+PANEL, SHEET_COLUMNS, LABEL_OPACITY = 400, 2, 0.75  # of the picture of samples; PANEL in pixels
 HEADINGS = ("Dataset", "Benchmark", "Images", "Expected", "Classes", "Result")
 
 COLUMNS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
+
+
+class Sample(NamedTuple):
+    """An image (H, W, 3) uint8 RGB, its label map (H, W) of integers, and a caption."""
+
+    caption: str
+    image: np.ndarray
+    label: np.ndarray
 
 
 def write_sheet(
@@ -57,12 +71,23 @@ def write_sheet(
     whole = "" if spec.expected is None else f" of {spec.expected}"
     remark = (
         f"{count}{whole} labeled images  ·  {report.seen} of {len(report.names)} classes occur"
-        f"  ·  ignored pixels are {spec.ignore_label}"
+        f"  ·  ignore label {spec.ignore_label}"
     )
     title = "  ·  ".join(filter(None, (COLUMNS.get(spec.name), spec.name)))
-    sheet = draw_sheet(title, remark, read, report.names)
+    sheet = contact_sheet(
+        [sample.image for sample in read],
+        [[sample.label] for sample in read],
+        report.names,
+        alpha=LABEL_OPACITY,
+        panel_size=PANEL,
+        heading=title,
+        remark=remark,
+        captions=[sample.caption for sample in read],
+        columns=min(SHEET_COLUMNS, len(read)),
+        legend_per_image=True,
+    )
     with atomic_write(path) as file:
-        sheet.save(file, format="PNG")
+        Image.fromarray(sheet).save(file, format="PNG")
     return True
 
 
@@ -78,7 +103,10 @@ def _read_sample(report: DatasetReport, index: int, ignore_orientation: bool) ->
     if label.shape != image.shape[:2]:
         return None
     label[label == report.spec.ignore_label] = IGNORED
-    return Sample(printable(Path(record["file_name"]).name), image, label)
+    ignored = percent(float(np.mean((label < 0) | (label >= len(report.names)))))
+    height, width = label.shape
+    name = printable(Path(record["file_name"]).name)
+    return Sample(f"{name}  ·  {width} x {height}  ·  {ignored} ignored", image, label)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         report = check_dataset(spec, args.jobs, as_stored)
         sheet = args.output / f"{spec.name}.png"
         if write_sheet(report, args.samples, sheet, as_stored):
-            print(printable(f"{spec.name}: samples in {sheet}"))
+            print(printable(f"{spec.name}: samples drawn in {sheet}"))
         for warning in report.warnings:
             print(f"{spec.name}: warning: {warning}", file=sys.stderr)
         _list_problems(report, args.output / f"{spec.name}.problems.txt")
@@ -102,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     print(tabulate(map(row, reports), HEADINGS, "github", missingval="-"))
     if all(report.missing for report in reports):
         root = printable(datasets_root())
-        print(f"no dataset is in {root}; datasets/README.md says how to get them")
+        print(f"no datasets found in {root}; see datasets/README.md for how to get them")
     return UNSOUND if any(report.problems for report in reports) else 0
 
 
@@ -111,14 +139,14 @@ def row(report: DatasetReport) -> tuple[str | int | None, ...]:
     spec = report.spec
     counts = {"problem": len(report.problems), "warning": len(report.warnings)}
     found = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count]
-    result = ", ".join(found if report.problems else ["sound", *found])
+    result = ", ".join(found if report.problems else ["ok", *found])
     return (
         spec.name,
         COLUMNS.get(spec.name),
         None if report.missing else len(report.records),
         spec.expected and f"{'at most ' * spec.drops_unlabeled}{spec.expected}",
         f"{report.seen} of {len(report.names)}" if report.records else None,
-        "not there" if report.missing else result,
+        "not found" if report.missing else result,
     )
 
 
@@ -131,14 +159,13 @@ def _list_problems(report: DatasetReport, path: Path) -> None:
         print(f"{report.spec.name}: {problem}", file=sys.stderr)
     with atomic_write(path) as file:
         file.writelines(f"{problem}\n".encode() for problem in report.problems)
-    print(printable(f"{report.spec.name}: all problems are listed in {path}"), file=sys.stderr)
+    print(printable(f"{report.spec.name}: full list of problems in {path}"), file=sys.stderr)
 
 
 def _specs(names: Sequence[str] | None, cfg: CfgNode | None) -> list[DatasetSpec]:
     if names is not None:
         return [spec_of(name) for name in datasets_named(names)]
-    specs = [spec for spec in DATASETS if spec.expected is not None]
-    return specs + [spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ())]
+    return [*DATASETS, *(spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ()))]
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -152,19 +179,20 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--root",
-        help="folder of all datasets (default: $DETECTRON2_DATASETS, else this repository's "
-        "datasets/)",
+        help="folder that contains the datasets (default: $DETECTRON2_DATASETS, else this "
+        "repository's datasets/)",
     )
     parser.add_argument(
         "--datasets",
         nargs="+",
         metavar="NAME",
-        help="names or columns of the results table (A-150); default: all benchmarks and "
-        "training sets, and those of --config-file",
+        help="dataset names, or benchmark names such as A-150 (default: all benchmarks and "
+        "training sets, and the custom datasets of --config-file)",
     )
     parser.add_argument(
         "--config-file",
-        help="a config whose DATASETS.CUSTOM to add, and whose INPUT.IGNORE_EXIF_ORIENTATION holds",
+        help="config whose DATASETS.CUSTOM is checked too, and whose "
+        "INPUT.IGNORE_EXIF_ORIENTATION is used",
     )
     add_jobs_option(parser)
     parser.add_argument(
@@ -178,7 +206,7 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=8,
         metavar="N",
-        help="images to draw of each dataset (default: %(default)s)",
+        help="number of images to draw per dataset (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -193,7 +221,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.root:
         root = resolve(args.root)
         if not root.is_dir():
-            raise UserError(f"--root {root}: no such folder; give the one that holds the datasets")
+            raise UserError(
+                f"--root {root}: no such folder; give the folder that contains the datasets"
+            )
         os.environ["DETECTRON2_DATASETS"] = str(root.absolute())
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -203,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{error.filename}: {error.strerror}; fix its permissions or choose another --output"
         ) from error
     except KeyboardInterrupt:
-        print("interrupted; --datasets goes on with those that are left", file=sys.stderr)
+        print("interrupted; check the remaining datasets with --datasets", file=sys.stderr)
         return INTERRUPTED
 
 

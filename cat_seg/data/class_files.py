@@ -48,7 +48,7 @@ def _read_text(file: Path) -> str:
         ) from error
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:64]
     if utf16:
-        raise UserError(f"{file} is UTF-16 text or no text at all; save the class list as UTF-8")
+        raise UserError(f"{file} is UTF-16 text or a binary file; save the class list as UTF-8")
     try:
         # utf-8-sig: editors on Windows write a byte order mark.
         return content.decode("utf-8-sig")
@@ -59,7 +59,7 @@ def _read_text(file: Path) -> str:
 def _lines(text: str, file: Path) -> list[str]:
     """Return the lines of a .txt list."""
     if text.lstrip().startswith("[") and text.rstrip().endswith("]"):
-        raise UserError(f"{file} holds a JSON list; rename it to {file.stem}.json")
+        raise UserError(f"{file} contains a JSON list; rename it to {file.stem}.json")
     # str.splitlines would also split at form feeds, U+2028 and more.
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     while lines and not lines[-1].strip():
@@ -67,12 +67,12 @@ def _lines(text: str, file: Path) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise UserError(
-                f"{file}: line {number} is blank, but each line is a class; remove the line"
+                f"{file}: line {number} is blank, but each line must be a class; remove the line"
             )
         if line.lstrip().startswith(("#", "//")):
             raise UserError(
                 f"{file}: line {number} looks like a comment ({line.strip()[:40]!r}), but each "
-                "line is a class; remove the line, or use a JSON list if that is a class name"
+                "line must be a class; remove it, or use a JSON list if it is a class name"
             )
     _refuse_list_items(lines, file)
     return lines
@@ -91,8 +91,8 @@ def _refuse_list_items(lines: Sequence[str], file: Path) -> None:
     else:
         return
     raise UserError(
-        f"{file}: each line begins with {kind} ({lines[0].strip()[:40]!r}); write the names alone, "
-        "in index order, or use a JSON list if the names do begin like this"
+        f"{file}: each line begins with {kind} ({lines[0].strip()[:40]!r}); write only the names, "
+        "in index order, or use a JSON list if the names really begin this way"
     )
 
 
@@ -102,10 +102,12 @@ def _json(text: str, file: Path) -> object:
     except json.JSONDecodeError as error:
         reason = f"{error}{_hint(text, error.pos)}"
     except RecursionError:
-        reason = "lists within lists are too deep"
+        reason = "lists are nested too deeply"
     except ValueError:  # an integer of thousands of digits
         reason = "a number is too long"
-    raise UserError(f"{file} is not JSON ({reason}); expected a list of class names like {EXAMPLE}")
+    raise UserError(
+        f"{file} is not valid JSON ({reason}); expected a list of class names like {EXAMPLE}"
+    )
 
 
 def _hint(text: str, position: int) -> str:
@@ -118,5 +120,5 @@ def _hint(text: str, position: int) -> str:
     if not text.strip():
         return ": the file is empty"
     if position >= len(text.rstrip()):
-        return ": the end of the list is missing"
+        return ": the file ends before the list does"
     return ""

@@ -64,7 +64,7 @@ def list_names(names: Iterable[str], source: str) -> list[str]:
         listed = list(islice(iter(names), MOST_NAMES + 1))
     except TypeError as error:  # not iterable, or an array without dimensions
         raise UserError(
-            f"{source} must be class names or a text, not {kind}; give a list like {EXAMPLE}"
+            f"{source} must be a list of class names or a string, not {kind}; try {EXAMPLE}"
         ) from error
     return check_names(listed, source)
 
@@ -73,24 +73,24 @@ def _check_type(names: object, source: str) -> list[str]:
     """Return `names` if it is a list of strings."""
     expected = f"{source} is not a list of class names like {EXAMPLE}"
     if not isinstance(names, list):
-        raise UserError(f"{expected} but {_kind(names)}; write the names alone, in index order")
+        raise UserError(f"{expected} but {_kind(names)}; write only the names, in index order")
     for index, name in enumerate(names):
         if not isinstance(name, str):
-            raise UserError(f"{expected}: entry {index} is {_kind(name)}; write a name in quotes")
+            raise UserError(f"{expected}: entry {index} is {_kind(name)}; write names in quotes")
     return names
 
 
 def _kind(value: object) -> str:
     """Describe a value's type in JSON terms, or by its Python type if JSON has no such type."""
-    kinds = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
-    kinds |= {bool: "true or false", int: "a number", float: "a number"}
+    kinds = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
+    kinds |= {bool: "a boolean", int: "a number", float: "a number"}
     return kinds.get(type(value), f"of type {type(value).__name__}")
 
 
 def _check_name(name: str, subject: str, given: str) -> None:
     shown = _shown(given)
     if not first_synonym(name):
-        raise UserError(f"{subject} has an empty name ({shown})")
+        raise UserError(f"{subject} has an empty name ({shown}); name or remove it")
     if len(name) > LONGEST_NAME:
         raise UserError(f"{subject} has a name of {len(name)} characters ({shown}); shorten it")
     for character in name:
@@ -102,7 +102,7 @@ def _check_name(name: str, subject: str, given: str) -> None:
     # CLIP's tokenizer cleans texts the same way.
     text = html.unescape(html.unescape(first_synonym(name)))
     if not any(map(_is_visible, text)):
-        raise UserError(f"{subject} has a name without a visible character ({shown})")
+        raise UserError(f"{subject} has no visible character in its name ({shown}); rename it")
 
 
 def _shown(name: str) -> str:

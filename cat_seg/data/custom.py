@@ -13,7 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cat_seg.data.folders import IMAGE_SUFFIXES, holds
 from cat_seg.data.label_values import LabelValues, color_codes
-from cat_seg.data.registration import DatasetSpec, Layout, register, unregister
+from cat_seg.data.registration import register, unregister
+from cat_seg.data.specs import DatasetSpec, Layout
 from cat_seg.errors import UserError
 from cat_seg.utils.paths import resolve
 
@@ -41,6 +42,7 @@ _OPTIONAL = {
     "LABEL_OTHERS": (str, r"error|ignore", '"error" or "ignore"'),
     "IGNORE_LABEL": (int, r"\d+", "the label of pixels that do not count, 0 or more"),
     "BACKGROUND_FROM": (int, r"[1-9]\d*", "the index of the first name that means background"),
+    "MADE_BY": (str, r".+", 'what to do if the files are missing, such as "run `make data`"'),
 }
 _KEYS = _REQUIRED | _OPTIONAL
 # Mutually exclusive keys that map label values to classes.
@@ -123,7 +125,7 @@ class CustomSpec(DatasetSpec):
         return names
 
     def missing(self) -> str:
-        """Return a one-line message: which of the two folders has no files."""
+        """Return a one-line message: which folder has no files, and what to do."""
         (layout,) = self.layouts
         key, folder, suffixes = "LABELS", layout.labels, frozenset({self.label_suffix})
         if not holds(Path(layout.images), self.image_suffixes, self.subfolders):
@@ -134,7 +136,7 @@ class CustomSpec(DatasetSpec):
         )
         if not self.subfolders and holds(Path(folder), suffixes, subfolders=True):
             return f"{problem}, but its subfolders have some; set SUBFOLDERS to True"
-        return f"{problem}; name {_KEYS[key][2]}"
+        return f"{problem}; {self.made_by or f'name {_KEYS[key][2]}'}"
 
 
 def register_custom(cfg: CfgNode) -> None:
@@ -195,6 +197,7 @@ def _spec(name: str, node: object) -> CustomSpec:
             frozenset({node.IMAGE_SUFFIX.lower()}) if "IMAGE_SUFFIX" in node else IMAGE_SUFFIXES
         ),
         subfolders=node.get("SUBFOLDERS", False),
+        made_by=node.get("MADE_BY", ""),
         table_key=tables[0] if tables else None,
         shift=node.get("LABEL_SHIFT", 0),
         table=_table(name, node, tables),

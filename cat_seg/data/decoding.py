@@ -129,7 +129,7 @@ def _opened(kind: str, path: str) -> Iterator[ImageFile.ImageFile]:
 def _open(stream: IO[bytes]) -> ImageFile.ImageFile:
     image = Image.open(stream)
     if image.format == "EPS":  # Pillow would run Ghostscript
-        raise OSError("it is a PostScript file")
+        raise OSError("PostScript is not supported")
     if image.format == "PNG":
         image.verify()
         stream.seek(0)
@@ -163,13 +163,13 @@ def _reason(error: Exception, path: str) -> str:
         if not start:
             return "it is empty"
         if start == _LFS_POINTER:
-            return "it is a Git LFS pointer (fetch the file by `git lfs pull`)"
-        return "it is not an image of a kind that Pillow reads"
+            return "it is a Git LFS pointer (fetch the file with `git lfs pull`)"
+        return "it is not an image, or Pillow does not support its format"
     if isinstance(error, Image.DecompressionBombError):
         assert Image.MAX_IMAGE_PIXELS is not None  # without a limit, there is no such error
         return f"it has more pixels than the limit of {2 * Image.MAX_IMAGE_PIXELS}"
     if isinstance(error, MemoryError):
-        return "its pixels do not fit into memory"
+        return "it does not fit in memory"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -177,7 +177,7 @@ def _reason(error: Exception, path: str) -> str:
 
 def _advice(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | MemoryError):
-        return "make it smaller"
+        return "resize it"
     return "replace or remove it"
 
 

@@ -74,5 +74,5 @@ def files_by_stem(
         ending = max(filter(name.lower().endswith, suffixes), key=len)
         stem = name[: -len(ending)]
         if files.setdefault(stem, path) != path:
-            raise UserError(f"{files[stem]} and {path} differ in the suffix alone; remove one")
+            raise UserError(f"{files[stem]} and {path} differ only in the suffix; remove one")
     return files

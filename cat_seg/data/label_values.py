@@ -68,8 +68,8 @@ class LabelValues:
         is_known = known[places] == values
         if not (self.ignores_others or is_known.all()):
             raise UserError(
-                f"label {path} has the {self._named(values[~is_known][0])}, to which {self.key} "
-                'gives no class; correct it, or set LABEL_OTHERS to "ignore"'
+                f"label {path} has the {self._named(values[~is_known][0])}, which {self.key} maps "
+                'to no class; fix one of the two, or set LABEL_OTHERS to "ignore"'
             )
         dtype = np.min_scalar_type(max(self.ignore_label, indices.max()))
         return np.where(is_known, indices.astype(dtype)[places], dtype.type(self.ignore_label))

@@ -155,8 +155,9 @@ class InferenceMapper:
         """
         if cfg.INPUT.MIN_SIZE_TEST < 0 or cfg.INPUT.MAX_SIZE_TEST < 1:
             raise UserError(
-                f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST "
-                f"{cfg.INPUT.MAX_SIZE_TEST}; set them to 0 (the image's own size) and 1 or more"
+                f"INPUT.MIN_SIZE_TEST is {cfg.INPUT.MIN_SIZE_TEST} and INPUT.MAX_SIZE_TEST is "
+                f"{cfg.INPUT.MAX_SIZE_TEST}; set MIN_SIZE_TEST to 0 (no resizing) or more, and "
+                "MAX_SIZE_TEST to 1 or more"
             )
         resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")
         return {
@@ -195,13 +196,13 @@ def _train_augmentations(inputs: CfgNode, ignore_label: int) -> list[T.Augmentat
     sizes, sampling = inputs.MIN_SIZE_TRAIN, _choice(inputs, "MIN_SIZE_TRAIN_SAMPLING", _SAMPLING)
     if not sizes or not all(isinstance(size, int) and size >= 0 for size in sizes):
         raise UserError(
-            f"INPUT.MIN_SIZE_TRAIN is {tuple(sizes)}; give at least one whole number, each 0 (the "
-            "image's own size) or more"
+            f"INPUT.MIN_SIZE_TRAIN is {tuple(sizes)}; set it to one or more integers of at least 0 "
+            "(0 means no resizing)"
         )
     if sampling == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
         raise UserError(
-            "INPUT.MIN_SIZE_TRAIN must be two sizes (from, to) where MIN_SIZE_TRAIN_SAMPLING is "
-            f"'range', not {tuple(sizes)}"
+            f"INPUT.MIN_SIZE_TRAIN is {tuple(sizes)}; with MIN_SIZE_TRAIN_SAMPLING 'range', set it "
+            "to two sizes (min, max)"
         )
     if inputs.MAX_SIZE_TRAIN < 1:
         raise UserError(f"INPUT.MAX_SIZE_TRAIN is {inputs.MAX_SIZE_TRAIN}; set it to 1 or more")
@@ -224,13 +225,13 @@ def _crop(crop: CfgNode, ignore_label: int) -> T.RandomCrop_CategoryAreaConstrai
     if len(size) != 2 or min(size) <= 0:
         wanted = "a height and a width above 0"
     elif kind.startswith("relative") and max(size) > 1:
-        wanted = f"shares of at most 1 where INPUT.CROP.TYPE is {kind!r}"
+        wanted = f"fractions of at most 1, since INPUT.CROP.TYPE is {kind!r}"
     elif kind.startswith("absolute") and not all(isinstance(side, int) for side in size):
-        wanted = f"whole numbers (pixels) where INPUT.CROP.TYPE is {kind!r}"
+        wanted = f"integers (pixels), since INPUT.CROP.TYPE is {kind!r}"
     elif kind == "absolute_range" and size[0] > size[1]:
-        wanted = f"the smallest and the largest side where INPUT.CROP.TYPE is {kind!r}"
+        wanted = f"the smallest and the largest side, since INPUT.CROP.TYPE is {kind!r}"
     if wanted:
-        raise UserError(f"INPUT.CROP.SIZE is {list(size)}; give {wanted}")
+        raise UserError(f"INPUT.CROP.SIZE is {list(size)}; set it to {wanted}")
     constrained = T.RandomCrop_CategoryAreaConstraint(
         kind, size, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label
     )

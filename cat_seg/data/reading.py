@@ -45,7 +45,9 @@ def read_image(path: str, image_format: str, ignore_orientation: bool = False) -
     """
     decoded = decode("image", path, ignore_orientation)
     if decoded.image.mode == "F":
-        raise UserError(f"image {path} has floating-point pixels; save it with 8 or 16 bits")
+        raise UserError(
+            f"image {path} has floating-point pixels; save it with 8 or 16 bits per channel"
+        )
     if decoded.image.mode.startswith("I"):
         pixels = _upper_bits(np.asarray(decoded.image), path, 12 if _has(decoded, ";12") else 16)
     else:
@@ -55,13 +57,13 @@ def read_image(path: str, image_format: str, ignore_orientation: bool = False) -
         except (ValueError, MemoryError) as error:
             raise UserError(
                 f"cannot convert image {path} to RGB: {error or 'not enough memory'}; "
-                "save it as an RGB image with 8 bits"
+                "save it as an 8-bit RGB image"
             ) from error
     is_deep = decoded.image.mode.startswith("I") or _has(decoded, ";16")
     if is_deep and pixels.max() < 256 * _DARKEST_WHITE:
         raise UserError(
             f"image {path} is nearly black: its 16-bit values are all below 1/16 of 65535; "
-            "if it holds fewer bits, save it with 8"
+            "if its values have fewer bits, save it as an 8-bit image"
         )
     return pixels[..., ::-1] if image_format == "BGR" else pixels
 
@@ -74,8 +76,8 @@ def _upper_bits(gray: np.ndarray, path: str, bits: int) -> np.ndarray:
     """Return the upper 8 of `bits` bits of gray values (H, W), as uint8 (H, W, 3)."""
     if gray.min() < 0 or gray.max() >= 2**bits:
         raise UserError(
-            f"image {path} has values from {gray.min()} to {gray.max()}, too large for an image; "
-            "save it with 8 or 16 bits"
+            f"image {path} has values from {gray.min()} to {gray.max()}, which do not fit in "
+            f"{bits} bits; save it with 8 or 16 bits per channel"
         )
     return np.repeat((gray >> (bits - 8)).astype(np.uint8)[..., None], 3, axis=2)
 
@@ -125,8 +127,8 @@ def read_label(
     label = np.asarray(decoded.image)
     if label.ndim != 2 or label.dtype.kind not in "bui":
         raise UserError(
-            f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
-            "store one class index a pixel"
+            f"label {path} is not a single channel of integers (shape {label.shape}, "
+            f"{label.dtype}); store one class index per pixel"
         )
     if decoded.rawmode in _GRAY_STEPS:
         label = label // _GRAY_STEPS[decoded.rawmode]
@@ -146,8 +148,8 @@ def read_colors(path: str, ignore_orientation: bool = False) -> np.ndarray:
     _check_lossless(decoded, path)
     if decoded.image.mode not in _COLOR_MODES or _has(decoded, ";16"):
         raise UserError(
-            f"label {path} has no colors of 8 bits (mode {decoded.image.mode}); save it as an RGB "
-            "PNG"
+            f"label {path} is not an 8-bit color image (mode {decoded.image.mode}); save it as an "
+            "RGB PNG"
         )
     with without_warnings():
         return np.asarray(decoded.image.convert("RGB"))
@@ -157,9 +159,9 @@ def _check_lossless(decoded: Decoded, path: str) -> None:
     """Refuse lossy formats."""
     reason = None
     if decoded.format not in _LOSSLESS:
-        reason = f"is a {decoded.format} file, a kind that does not keep class indices"
+        reason = f"is a {decoded.format} file, which may not preserve class indices"
     elif decoded.format == "TIFF" and decoded.compression not in _LOSSLESS_TIFF:
-        reason = f"is a TIFF file with {decoded.compression} compression, which changes values"
+        reason = f"is a TIFF file with {decoded.compression} compression, which is lossy"
     if reason:
         raise UserError(f"label {path} {reason}; save label maps as PNG")
 
@@ -168,9 +170,9 @@ def _check_indices(decoded: Decoded, path: str) -> None:
     """Refuse gray values that Pillow inverts or rescales, since they may not be class indices."""
     reason = None
     if ";" in decoded.rawmode and "I" in decoded.rawmode.split(";")[1]:
-        reason = "stores 0 as white, so that it is unclear which class is 0"
+        reason = "stores 0 as white, so its class indices are ambiguous"
     elif decoded.largest not in (None, 255, 65535):
-        reason = f"has {decoded.largest} as its largest value, to which others are relative"
+        reason = f"has a maximum value of {decoded.largest}, so its values would be rescaled"
     if reason:
         raise UserError(f"label {path} {reason}; save label maps as PNG")
 
@@ -205,6 +207,6 @@ def check_label_size(
     """
     if label_size != image_size:
         raise UserError(
-            f"label {label_path} is {label_size[1]}x{label_size[0]} pixels, "
-            f"its image {image_path} is {image_size[1]}x{image_size[0]}; make them equal"
+            f"label {label_path} is {label_size[1]}x{label_size[0]} pixels, but "
+            f"its image {image_path} is {image_size[1]}x{image_size[0]}; make the sizes equal"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 
-from cat_seg.data.registration import datasets_root
+from cat_seg.data.specs import datasets_root
 from cat_seg.data.vocabularies import check_class_list
 from cat_seg.errors import UserError
 
@@ -34,10 +34,10 @@ def _load_one(name: str) -> list[Record]:
         raise
     except Exception as error:  # detectron2's own datasets raise any type if files are missing
         reason = " ".join(str(error).split()) or type(error).__name__
-        whose = " of detectron2" if MetadataCatalog.get(name).get("spec") is None else ""
+        whose = "detectron2's " if MetadataCatalog.get(name).get("spec") is None else ""
         raise UserError(
-            f"dataset {name}{whose} cannot be loaded from {datasets_root()}: {reason}; "
-            "add its files, or name another dataset"
+            f"{whose}dataset {name} cannot be loaded from {datasets_root()}: {reason}; "
+            "add its files, or choose another dataset"
         ) from error
     if "sem_seg_file_name" not in records[0]:
         raise UserError(f"dataset {name} has no label maps for semantic segmentation")
@@ -47,7 +47,7 @@ def _load_one(name: str) -> list[Record]:
 def _check_registered(name: str, key: str) -> None:
     if name in DatasetCatalog:
         return
-    raise UserError(f"unknown dataset {name!r} in {key}; known are {_semantic_datasets()}")
+    raise UserError(f"unknown dataset {name!r} in {key}; choose from {_semantic_datasets()}")
 
 
 def check_test_dataset(name: str) -> None:
@@ -61,7 +61,7 @@ def check_test_dataset(name: str) -> None:
     if metadata.get("ignore_label") is None or metadata.get("stuff_classes") is None:
         raise UserError(
             f"dataset {name!r} in DATASETS.TEST is not for semantic segmentation; "
-            f"choose one of {_semantic_datasets()}"
+            f"choose from {_semantic_datasets()}"
         )
 
 
@@ -92,10 +92,10 @@ def check_train_dataset(cfg: CfgNode, name: str) -> None:
         head.TRAIN_CLASS_JSON,
         name,
         metadata.get("stuff_classes", ()),
-        "choose the list of that dataset",
+        "use the class list of that dataset",
     )
     if metadata.ignore_label != head.IGNORE_VALUE:
         raise UserError(
-            f"dataset {name} marks ignored pixels by {metadata.ignore_label}, "
+            f"dataset {name} has the ignore label {metadata.ignore_label}, but "
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}; make them equal"
         )

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_image_size, read_label
-from cat_seg.data.registration import DatasetSpec, find_pairs, why_incomplete
+from cat_seg.data.registration import find_pairs, why_incomplete
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError, printable
 from cat_seg.utils.parallel import run_in_processes
 from cat_seg.utils.progress import bar
@@ -118,20 +119,20 @@ def check_dataset(spec: DatasetSpec, jobs: int, ignore_orientation: bool = False
     unlabeled = sorted(path for path, pair in pairs.items() if pair.is_unlabeled)
     if unlabeled and len(unlabeled) == len(pairs):
         report.problems.append(
-            f"no label map has a labeled pixel: all values are {spec.ignore_label}, which is "
-            "ignored; store class indices"
+            f"no label map has a labeled pixel: all values are {spec.ignore_label}, the ignore "
+            "label; store class indices"
         )
     elif unlabeled:
         report.warnings.append(
-            f"{len(unlabeled)} of {len(pairs)} label maps have no labeled pixel, the first is "
-            f"{printable(unlabeled[0])}: all values are {spec.ignore_label}, which is ignored"
+            f"{len(unlabeled)} of {len(pairs)} label maps have no labeled pixels (first: "
+            f"{printable(unlabeled[0])}): all values are {spec.ignore_label}, the ignore label"
         )
     if len(seen) == 1 < len(report.names):
         (only,) = seen
         report.warnings.append(
-            f"of {len(report.names)} classes only {only} ({report.names[only]}) occurs, other "
-            f"pixels are {spec.ignore_label}, which is ignored; masks of two values must be "
-            "converted to class indices"
+            f"only class {only} ({report.names[only]}) of {len(report.names)} occurs, and all "
+            f"other pixels are {spec.ignore_label}, the ignore label; if these are binary "
+            "masks, convert them to class indices"
         )
     return report
 

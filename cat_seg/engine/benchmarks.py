@@ -13,7 +13,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from tabulate import tabulate
-from torch import nn
 
 from cat_seg.data import BENCHMARKS, is_on_disk
 from cat_seg.engine import Trainer, check_weights, load_model, setup, shared_weights_record
@@ -27,6 +26,7 @@ from cat_seg.evaluation.run import (
     skipped_images,
 )
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
+from cat_seg.modeling.segmentor import Segmentor
 
 METRICS = ("mIoU", "mACC", "pACC")
 MARK = "*"  # marks a figure that does not cover the whole dataset
@@ -99,12 +99,12 @@ def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, Any] | None) -> Out
     results = finished_results(results_file(cfg.OUTPUT_DIR, dataset), record, images)
     if results is None:
         return None
-    logger.info("%s is kept: evaluated with these weights and settings already", dataset)
+    logger.info("%s was already evaluated with these weights and settings; keeping it", dataset)
     return Outcome(results)
 
 
 def evaluate_one(
-    cfg: CfgNode, model: nn.Module, dataset: str, weights: Mapping[str, Any] | None
+    cfg: CfgNode, model: Segmentor, dataset: str, weights: Mapping[str, Any] | None
 ) -> Outcome:
     """Evaluate on one dataset in all processes; an error in any of them becomes the outcome."""
 
@@ -123,7 +123,7 @@ def evaluate_one(
         return Outcome(word="failed", reason=str(error))
     if not comm.is_main_process():
         return Outcome()
-    content = json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text())
+    content = json.loads(results_file(cfg.OUTPUT_DIR, dataset).read_text(encoding="utf-8"))
     return Outcome(content, reason=skipped_images({dataset: evaluator}) or "")
 
 
@@ -143,7 +143,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if todo:
         model = load_model(cfg, cfg.MODEL.WEIGHTS)
     for number, dataset in enumerate(todo, 1):
-        logger.info("%s, %d of %d to evaluate", dataset, number, len(todo))
+        logger.info("Evaluating %s (%d of %d)", dataset, number, len(todo))
         outcomes[dataset] = evaluate_one(cfg, model, dataset, weights)
     unmet = {
         dataset: outcome

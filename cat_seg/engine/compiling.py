@@ -47,8 +47,8 @@ def check_compiler(device_type: str) -> None:
     advice = "or set MODEL.COMPILE to False"
     if not any(map(shutil.which, candidates)):
         raise UserError(
-            f"MODEL.COMPILE is True, but there is no compiler {' or '.join(candidates)}; install "
-            f"one (on Debian and Ubuntu: apt install g++), name another in {variable}, {advice}"
+            f"MODEL.COMPILE is True, but the compiler {' or '.join(candidates)} was not found; "
+            f"install it (on Debian and Ubuntu: apt install g++), set {variable}, {advice}"
         )
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not header.is_file():

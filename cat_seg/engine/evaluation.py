@@ -7,12 +7,12 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from torch import nn
 
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.trainer import Trainer
 from cat_seg.errors import UserError
 from cat_seg.evaluation import build_evaluator, check_test_datasets, skipped_images, weights_record
+from cat_seg.modeling.segmentor import Segmentor
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     if comm.is_main_process():
         verify_results(cfg, results)
         if skipped := skipped_images(dict(zip(cfg.DATASETS.TEST, evaluators, strict=True))):
-            raise UserError(f"{skipped}; the figures are of the other images")
+            raise UserError(f"{skipped}; the metrics cover only the other images")
     return results
 
 
@@ -59,19 +59,22 @@ def check_weights(cfg: CfgNode, weights: str, resume: bool) -> None:
     """
     if weights or cfg.TEST.ALLOW_UNTRAINED:
         return
-    nothing = f", and {cfg.OUTPUT_DIR} holds no checkpoint to resume from" if resume else ""
+    nothing = f", and {cfg.OUTPUT_DIR} has no checkpoint to resume from" if resume else ""
     raise UserError(
-        f"MODEL.WEIGHTS is empty{nothing}; add MODEL.WEIGHTS FILE, the weights to evaluate, or "
+        f"MODEL.WEIGHTS is empty{nothing}; add MODEL.WEIGHTS FILE to evaluate a checkpoint, or "
         "TEST.ALLOW_UNTRAINED True to evaluate CLIP with an untrained head"
     )
 
 
-def load_model(cfg: CfgNode, weights: str) -> nn.Module:
+def load_model(cfg: CfgNode, weights: str) -> Segmentor:
     """Build the model and load the file `weights`; "" keeps the initial weights.
 
     Raises:
         UserError: the model cannot be built from the config, or the weights do not load.
     """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = weights
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, averaged=cfg.MODEL.WEIGHTS_EMA)
     checkpointer.load(weights, checkpointables=[])

@@ -160,7 +160,7 @@ class StopOnSignal(HookBase):
 
     def _exit(self, signum: int) -> None:
         logger.info(
-            "Stopped by %s; the same command with --resume goes on from %s",
+            "Stopped by %s; run the same command with --resume to continue from %s",
             signal.Signals(signum).name,
             self._checkpointer.get_checkpoint_file(),
         )

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -23,11 +24,19 @@ from detectron2.config import CfgNode
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
+from cat_seg.checkpoint.checkpointer import last_checkpoint
+from cat_seg.checkpoint.reading import local_file
 from cat_seg.data.custom import register_custom
 from cat_seg.engine.setup import check_machine
 from cat_seg.errors import explain, fail, lost_process
 from cat_seg.utils.parallel import cores
-from cat_seg.utils.processes import begin_child, signals_held_back, status_of, wait_for_parent
+from cat_seg.utils.processes import (
+    begin_child,
+    end_children,
+    signals_held_back,
+    status_of,
+    stop_with_parent,
+)
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
@@ -85,6 +94,8 @@ def _naming_output(cfg: CfgNode) -> Iterator[None]:
 
 
 def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    if cfg.MODEL.WEIGHTS and not (args.resume and last_checkpoint(cfg.OUTPUT_DIR)):
+        local_file(cfg.MODEL.WEIGHTS)  # the ranks then find a download in the cache
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
         # Otherwise each process would start as many threads as there are cores.
         threads = max(1, cores() // args.num_gpus)
@@ -103,7 +114,8 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
                     rank.start()
             failed = _wait_for(ranks)
         finally:
-            _end(ranks)
+            # A rank that waits for a dead one may wait forever.
+            end_children(ranks, SETTLING, GRACE)
     if received:
         raise SystemExit(128 + received[0])
     if failed is None:
@@ -112,10 +124,11 @@ def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     if failed.exitcode > 0:  # it has reported the error itself
         raise SystemExit(failed.exitcode)
     number = -failed.exitcode
-    reason = ", most likely because memory ran out" if number == signal.SIGKILL else ""
+    is_sigkill = sys.platform != "win32" and number == signal.SIGKILL
+    reason = ", most likely because memory ran out" if is_sigkill else ""
     fail(
         f"process {ranks.index(failed)} of {len(ranks)} was killed (signal {number}){reason}; "
-        "a training goes on from its last checkpoint with --resume",
+        "continue a training run from its last checkpoint with --resume",
         128 + number,
     )
 
@@ -143,26 +156,11 @@ def _wait_for(ranks: Sequence[BaseProcess]) -> BaseProcess | None:
     return None
 
 
-def _end(ranks: Sequence[BaseProcess]) -> None:
-    """End the remaining ranks: a rank that waits for a dead one may wait forever."""
-    for action, seconds in (
-        (lambda rank: None, SETTLING),
-        (BaseProcess.terminate, GRACE),
-        (BaseProcess.kill, None),
-    ):
-        left = [rank for rank in ranks if rank.is_alive()]
-        for rank in left:
-            action(rank)
-        end = None if seconds is None else time.monotonic() + seconds
-        for rank in left:
-            rank.join(None if end is None else max(0.0, end - time.monotonic()))
-
-
 def _rank_process(
     number: int, url: str, main: Main, cfg: CfgNode, args: argparse.Namespace
 ) -> None:
     """Run one of this machine's processes: join the others, call `main`, set the exit status."""
-    begin_child(_stop_with_parent)
+    begin_child(partial(stop_with_parent, GRACE))
     status: int | str | None = 1
     try:
         _join_others(number, url, args)
@@ -177,13 +175,6 @@ def _rank_process(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1)
-
-
-def _stop_with_parent() -> None:
-    """When the parent has ended, send this process SIGTERM and give it GRACE seconds to stop."""
-    wait_for_parent()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
 
 
 def _join_others(number: int, url: str, args: argparse.Namespace) -> None:
@@ -202,8 +193,6 @@ def _join_others(number: int, url: str, args: argparse.Namespace) -> None:
 
 
 def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
-    # A spawned process would spawn its data workers too, and each would repeat all imports.
-    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     register_custom(cfg)
     try:
         with _naming_output(cfg):

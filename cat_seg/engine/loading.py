@@ -7,22 +7,24 @@ import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing.connection import Connection
-from multiprocessing.context import (
-    BaseContext,
-    ForkContext,
-    ForkProcess,
-    SpawnContext,
-    SpawnProcess,
-)
-from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from cat_seg.errors import UserError, worker_death
-from cat_seg.utils.processes import begin_child, signals_held_back, wait_for_parent
+from cat_seg.utils.processes import (
+    WorkerContext,
+    WorkerProcess,
+    begin_child,
+    signals_held_back,
+    wait_for_parent,
+)
+
+if sys.platform == "win32":
+    from multiprocessing.connection import PipeConnection as Connection
+else:
+    from multiprocessing.connection import Connection
 
 # Seconds for workers to exit PyTorch's way, which releases the locks they share.
 GRACE = 5.0
@@ -38,7 +40,7 @@ class SignalProofLoader:
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        """Take over `loader`, which must not set worker_init_fn or multiprocessing_context."""
+        """Take over `loader`, whose worker_init_fn and multiprocessing_context are replaced."""
         self._loader = loader
 
     def __len__(self) -> int:
@@ -55,7 +57,7 @@ class SignalProofLoader:
         end = Finalize(None, held.close, exitpriority=0)
         if self._loader.num_workers:
             self._loader.worker_init_fn = partial(_begin_worker, ended, held)
-            self._loader.multiprocessing_context = _context()
+            self._loader.multiprocessing_context = _HeldContext()
         try:
             # Not `yield from`, which would close the loader before the workers are told to end.
             for batch in self._loader:  # noqa: UP028
@@ -90,29 +92,13 @@ def _wait_for_end(ended: Connection) -> None:
     wait_for_parent(GRACE)
 
 
-class _HeldStart(BaseProcess):
-    """Process mixin that holds signals back until the new process has handlers for them."""
+class _HeldProcess(WorkerProcess):
+    """Process that holds signals back until it has handlers for them."""
 
     def start(self) -> None:
         with signals_held_back():
             super().start()
 
 
-class _ForkProcess(_HeldStart, ForkProcess):
-    pass
-
-
-class _SpawnProcess(_HeldStart, SpawnProcess):
-    pass
-
-
-class _ForkContext(ForkContext):
-    Process = _ForkProcess
-
-
-class _SpawnContext(SpawnContext):
-    Process = _SpawnProcess
-
-
-def _context() -> BaseContext:
-    return _ForkContext() if multiprocessing.get_start_method() == "fork" else _SpawnContext()
+class _HeldContext(WorkerContext):
+    Process = _HeldProcess

@@ -28,7 +28,7 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
         return None
     dtype = AUTO[device] if name == "auto" else DTYPES[name]
     if device == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
-        raise UserError("SOLVER.AMP.DTYPE is 'bfloat16', which this GPU lacks; set it to float16")
+        raise UserError("SOLVER.AMP.DTYPE is 'bfloat16', but this GPU lacks it; set it to float16")
     return dtype
 
 

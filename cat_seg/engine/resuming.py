@@ -83,8 +83,8 @@ def resumed_config(cfg: CfgNode, saved: dict[str, Any]) -> Resumed:
         node[name] = changed[key]
     return Resumed(
         cfg,
-        f"The resumed run keeps what it began with: {', '.join(kept)}" if kept else "",
-        f"The resumed run goes on with: {', '.join(new)}" if new else "",
+        f"The resumed run keeps its original values: {', '.join(kept)}" if kept else "",
+        f"The resumed run uses new values: {', '.join(new)}" if new else "",
     )
 
 

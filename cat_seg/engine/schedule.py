@@ -35,8 +35,8 @@ def build_lr_scheduler(
             return build_detectron2_scheduler(cfg, optimizer)
         except (ValueError, AssertionError) as error:
             raise UserError(
-                f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} does not go with the other "
-                f"keys of SOLVER (MAX_ITER, STEPS, NUM_DECAYS, WARMUP_ITERS): {error}"
+                f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} does not work with the "
+                f"other SOLVER keys (MAX_ITER, STEPS, NUM_DECAYS, WARMUP_ITERS): {error}"
             ) from error
     multiplier = WarmupPoly(
         max_iter=solver.MAX_ITER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
         UserError: the run is refused; the message names the key or argument.
     """
     if args.num_gpus < 1 or args.num_machines < 1:
-        raise UserError("--num-gpus and --num-machines count processes and machines: 1 or more")
+        raise UserError("--num-gpus and --num-machines must be 1 or more")
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--num-machines needs --dist-url tcp://ADDRESS-OF-MACHINE-0:PORT")
     check_values(cfg)
@@ -54,12 +54,13 @@ def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
         images_per_process(cfg, processes)
 
 
-def check_device(cfg: CfgNode, gpus: int = 1) -> None:
+def check_device(cfg: CfgNode, gpus: int = 1, kinds: Sequence[str] = ("cuda", "cpu")) -> None:
     """Refuse a MODEL.DEVICE that this machine does not have.
 
     Args:
         cfg: reads MODEL.DEVICE.
         gpus: number of GPUs needed if it is cuda.
+        kinds: the kinds of device that the caller supports, of cuda, mps and cpu.
 
     Raises:
         UserError: the device is refused; the message names the key or argument.
@@ -68,18 +69,24 @@ def check_device(cfg: CfgNode, gpus: int = 1) -> None:
         kind = torch.device(cfg.MODEL.DEVICE).type
     except RuntimeError:
         kind = None
-    if kind not in ("cuda", "cpu"):
-        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; set it to cuda or cpu")
-    if kind == "cpu":
+    if kind not in kinds:
+        known = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; set it to {known}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("MODEL.DEVICE is mps, but PyTorch finds no Apple GPU here; set it to cpu")
+    if kind != "cuda":
         return
     if not torch.cuda.is_available():
         raise UserError(
-            "MODEL.DEVICE is cuda, but PyTorch finds no GPU here; "
+            "MODEL.DEVICE is cuda, but PyTorch finds no GPU; "
             "add MODEL.DEVICE cpu (after --opts in the demo) to run on the CPU"
         )
     found = torch.cuda.device_count()
+    index = torch.device(cfg.MODEL.DEVICE).index
+    if index is not None and index >= found:
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but this machine has {found} GPUs")
     if gpus > found:
-        raise UserError(f"--num-gpus {gpus}: this machine has {found}; ask for at most that")
+        raise UserError(f"--num-gpus {gpus}: this machine has {found}; use at most {found}")
 
 
 def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
@@ -123,8 +130,8 @@ def config_restored_on_error(cfg: CfgNode, args: argparse.Namespace) -> Iterator
     """Restore config.yaml in OUTPUT_DIR if a run fails before it starts.
 
     The folder may hold another model's run. Wrap `setup` and everything else that comes before
-    training. An error that names the checkpoint to resume from then also says how to do without
-    that checkpoint.
+    training. If an error names the checkpoint to resume from, the message also says how to go on
+    without that checkpoint.
 
     Args:
         cfg: the config from `load_config`.
@@ -144,6 +151,6 @@ def config_restored_on_error(cfg: CfgNode, args: argparse.Namespace) -> Iterator
         if last is None or str(last) not in str(error):
             raise
         raise UserError(
-            f"{error} (it is the one to resume from: give another OUTPUT_DIR to begin anew, or "
-            f"write an earlier one's name into {last.with_name(TAG)})"
+            f"{error} (this is the checkpoint to resume from: use another OUTPUT_DIR to start "
+            f"over, or write the name of an earlier checkpoint into {last.with_name(TAG)})"
         ) from error

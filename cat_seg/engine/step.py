@@ -29,7 +29,7 @@ def micro_batches(
     it. `model` may be distributed; processes then reduce their gradients with the last part.
 
     Args:
-        model: an nn.Module with CATSeg's `accumulated_batch`, or its DistributedDataParallel.
+        model: a `TrainableSegmentor`, or its DistributedDataParallel.
         steps: number of equal parts.
     """
     if steps == 1:

@@ -1,39 +1,28 @@
-"""Training and evaluation by detectron2's conventions, with exact resuming."""
+"""Training by detectron2's conventions, with exact resuming."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 import weakref
-from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator, print_csv_format
+from detectron2.engine import HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from torch import nn
 
-import cat_seg.enhanced_cat_seg_model  # noqa: F401 (registers the models)
 from cat_seg.analysis.radius_hook import radius_loggers
-from cat_seg.cat_seg_model import CATSeg
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
-from cat_seg.configuration.checks import check_registered
-from cat_seg.data import build_test_loader, build_train_loader
-from cat_seg.engine.compiling import compile_aggregator
+from cat_seg.engine.builders import Builders
 from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
-from cat_seg.engine.loading import SignalProofLoader
-from cat_seg.engine.optimizer import build_optimizer
 from cat_seg.engine.precision import amp_dtype
 from cat_seg.engine.resuming import resumed_config, run_config
-from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.engine.step import BatchError, StepTrainer
 from cat_seg.errors import UserError, explain
-from cat_seg.evaluation import build_evaluator, check_test_datasets, run_on_dataset
+from cat_seg.evaluation import check_test_datasets
 from cat_seg.utils.files import drop_unfinished_line
 from cat_seg.utils.rng import rng_state, seed_run, set_rng_state
 
@@ -52,8 +41,8 @@ def _is_unexplained(record: logging.LogRecord) -> bool:
 logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexplained)
 
 
-class Trainer(DefaultTrainer):
-    """detectron2's DefaultTrainer for models that follow CATSeg's interface.
+class Trainer(Builders):
+    """detectron2's DefaultTrainer for a `TrainableSegmentor`.
 
     A run that was stopped and resumed gives the same losses and weights as one that never stopped,
     bit for bit on a CPU.
@@ -132,7 +121,7 @@ class Trainer(DefaultTrainer):
 
     def build_writers(self) -> list[EventWriter]:
         """Return detectron2's writers; an unfinished last line of metrics.json is dropped."""
-        drop_unfinished_line(Path(self.cfg.OUTPUT_DIR, "metrics.json"))
+        drop_unfinished_line(Path(self.cfg.OUTPUT_DIR, METRICS))
         return super().build_writers()
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -237,88 +226,3 @@ class Trainer(DefaultTrainer):
             self._last_eval_results = self.test(self.cfg, self.model)
         set_rng_state(before)
         return self._last_eval_results
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> CATSeg:
-        """Build the model, compiled if configured, and log how many CLIP parameters are trained.
-
-        Raises:
-            UserError: the model cannot be built from the config.
-        """
-        check_registered(cfg.MODEL)
-        model = super().build_model(cfg)
-        if cfg.MODEL.COMPILE:
-            compile_aggregator(model)
-        parameters = list(model.clip_parameters())
-        total = sum(p.numel() for p in parameters)
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
-        logger.info(
-            "CLIP (%s): %s of %s parameters train (%.2f%%)",
-            cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE,
-            f"{trained:,}",
-            f"{total:,}",
-            100 * trained / max(total, 1),
-        )
-        return model
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: CATSeg) -> torch.optim.Optimizer:
-        """See `cat_seg.engine.optimizer.build_optimizer`."""
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(
-        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """See `cat_seg.engine.schedule.build_lr_scheduler`."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode, seed: int, start: int = 0) -> SignalProofLoader:
-        """See `cat_seg.data.build_train_loader`."""
-        return SignalProofLoader(build_train_loader(cfg, seed, start))
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> SignalProofLoader:
-        """See `cat_seg.data.build_test_loader`."""
-        return SignalProofLoader(build_test_loader(cfg, dataset_name))
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Return the evaluator for a model in training, whose weights are not in a file."""
-        return build_evaluator(cfg, dataset_name, weights=None)
-
-    @classmethod
-    def test(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
-    ) -> dict[str, Any]:
-        """Evaluate on each dataset in DATASETS.TEST with its own or TEST_CLASS_JSON's classes.
-
-        Args:
-            cfg: with TEST.AUG.ENABLED, test-time augmentation is used.
-            model: has `set_vocabulary`; its vocabulary is restored afterwards.
-            evaluators: one per dataset, instead of those from `build_evaluator`.
-
-        Returns:
-            The metrics if there is one dataset, otherwise a dict of metrics by dataset name.
-
-        Raises:
-            UserError: a dataset is missing or does not fit TEST_CLASS_JSON.
-        """
-        names = cfg.DATASETS.TEST
-        if evaluators is None:
-            evaluators = [cls.build_evaluator(cfg, name) for name in names]
-        elif isinstance(evaluators, DatasetEvaluator):
-            evaluators = [evaluators]
-        model = getattr(model, "module", model)  # ranks evaluate independently, without DDP
-        results: dict[str, Any] = OrderedDict()
-        for name, evaluator in zip(names, evaluators, strict=True):
-            loader = cls.build_test_loader(cfg, name)
-            results[name] = run_on_dataset(cfg, model, name, loader, evaluator)
-            if comm.is_main_process():
-                logger.info("Results on %s:", name)
-                print_csv_format(results[name])
-        return results[name] if len(results) == 1 else results

@@ -124,7 +124,7 @@ def finished_results(file: Path, record: Json, images: int) -> Json | None:
         images: the number of images in the dataset.
     """
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         same = (
             record["weights"] is not None
             and found["weights"]["sha256"] == record["weights"]["sha256"]

@@ -10,13 +10,14 @@ from typing import Any, TypeVar, cast
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.utils import comm
-from torch import nn
 
 from cat_seg.errors import UserError, explain
 from cat_seg.evaluation.record import results_file, run_record
 from cat_seg.evaluation.sem_seg import NAMED, SemSegEvaluator
 from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
 from cat_seg.evaluation.vocabulary import using_vocabulary, vocabulary_of
+from cat_seg.modeling.reduction import Argmax
+from cat_seg.modeling.segmentor import Segmentor
 
 R = TypeVar("R")
 
@@ -44,13 +45,13 @@ def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, Any] | None) 
 
 
 def run_on_dataset(
-    cfg: CfgNode, model: nn.Module, name: str, loader: Iterable, evaluator: DatasetEvaluator
+    cfg: CfgNode, model: Segmentor, name: str, loader: Iterable, evaluator: DatasetEvaluator
 ) -> dict[str, Any]:
     """Evaluate on a dataset with its own classes, or with those of TEST_CLASS_JSON; logs an ETA.
 
     Args:
         cfg: reads TEST.AUG.* and MODEL.SEM_SEG_HEAD.TEST_CLASS_JSON.
-        model: has `set_vocabulary`, not wrapped in DDP; its vocabulary is restored afterwards.
+        model: not wrapped in DDP; its vocabulary is restored afterwards.
         name: the registered dataset that `loader` loads.
         loader: must have a length.
         evaluator: processes every batch and its outputs; then its `evaluate` is called.
@@ -67,11 +68,13 @@ def run_on_dataset(
         return inference_on_dataset(partial(_answers, model), loader, evaluator)
 
 
-def _answers(model: nn.Module, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | None]:
-    """Return the model's outputs for a batch, with None for unreadable samples."""
+def _answers(model: Segmentor, batch: Sequence[dict[str, Any]]) -> list[dict[str, Any] | None]:
+    """Return the predicted labels of a batch, with None for unreadable samples."""
     readable = [sample for sample in batch if "unreadable" not in sample]
-    answers = iter(model(readable) if readable else ())
-    return [None if "unreadable" in sample else next(answers) for sample in batch]
+    answers = iter(model.segment(readable, Argmax) if readable else ())
+    return [
+        None if "unreadable" in sample else {"labels": next(answers).labels} for sample in batch
+    ]
 
 
 def skipped_images(evaluators: Mapping[str, SemSegEvaluator]) -> str | None:

@@ -19,8 +19,8 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_label
-from cat_seg.data.registration import DatasetSpec
 from cat_seg.data.soundness import LEAST_LABELED
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.predictions import encode_prediction
@@ -112,22 +112,22 @@ class SemSegEvaluator(DatasetEvaluator):
 
         Args:
             inputs: one dict per image with "file_name", or with "unreadable", the reason.
-            outputs: one dict per image with "sem_seg", the scores (T, H, W) at the label's size;
-                None for an unreadable image.
+            outputs: one dict per image, at the label's size: "labels", class indices (H, W), or
+                "sem_seg", scores (T, H, W). None for an unreadable image.
         """
         for item, output in zip(inputs, outputs, strict=True):
             try:
                 if "unreadable" in item:
                     raise UserError(item["unreadable"])
                 assert output is not None  # only unreadable images have none
-                self._process_one(item["file_name"], output["sem_seg"])
+                self._process_one(item["file_name"], _labels(output))
             except UserError as error:
                 self._skipped.append(str(error))
                 if len(self._skipped) <= NAMED:
                     logger.warning("Skipped in %s: %s", self._dataset_name, error)
 
-    def _process_one(self, image_file: str, scores: Tensor) -> None:
-        predicted = scores.argmax(dim=0).cpu().numpy()
+    def _process_one(self, image_file: str, labels: Tensor) -> None:
+        predicted = labels.cpu().numpy()
         if self._background is not None:
             predicted = np.minimum(predicted, self._background)
         self._count(predicted, image_file)
@@ -210,9 +210,13 @@ class SemSegEvaluator(DatasetEvaluator):
         self._results_file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._results_file, "w") as file:
             json.dump(content, file, indent=1)
-        logger.info("The metrics of each class are in %s", self._results_file)
+        logger.info("Per-class metrics are in %s", self._results_file)
         if short := incompleteness(content):
-            logger.warning("The figures of %s are of %s", self._dataset_name, short)
+            logger.warning("The metrics of %s cover only %s", self._dataset_name, short)
+
+
+def _labels(output: dict[str, Tensor]) -> Tensor:
+    return output["labels"] if "labels" in output else output["sem_seg"].argmax(dim=0)
 
 
 def _expected_images(spec: DatasetSpec | None, found: int) -> int | None:

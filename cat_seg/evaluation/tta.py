@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from cat_seg.data.augmentation import ResizeShortestEdge
 from cat_seg.errors import UserError
+from cat_seg.modeling.reduction import Probabilities, Reducer, reduced
+from cat_seg.modeling.segmentor import Segmentor
 
 
 class SemanticSegmentorWithTTA(nn.Module):
@@ -21,10 +23,10 @@ class SemanticSegmentorWithTTA(nn.Module):
     mirrored. Copies are segmented one at a time, and only the sum of the probabilities is kept.
     """
 
-    model: Any  # has the interface of CATSeg
+    model: Segmentor
 
-    def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
-        """Wrap `model`, which has the interface of CATSeg.
+    def __init__(self, cfg: CfgNode, model: Segmentor) -> None:
+        """Wrap `model`.
 
         Raises:
             UserError: TEST.AUG.MIN_SIZES is empty, or a size is invalid.
@@ -32,9 +34,13 @@ class SemanticSegmentorWithTTA(nn.Module):
         super().__init__()
         sizes, longest = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE
         if not sizes:
-            raise UserError("TEST.AUG.MIN_SIZES is empty; give at least one size, such as [384]")
+            raise UserError(
+                "TEST.AUG.MIN_SIZES is empty; set it to at least one size, such as [384]"
+            )
         if not all(isinstance(size, int) and size >= 0 for size in sizes):
-            raise UserError(f"TEST.AUG.MIN_SIZES is {list(sizes)}; give whole numbers from 0 on")
+            raise UserError(
+                f"TEST.AUG.MIN_SIZES is {list(sizes)}; set it to integers of at least 0"
+            )
         if longest < 1:
             raise UserError(f"TEST.AUG.MAX_SIZE is {longest}; set it to 1 or more")
         self.model = model
@@ -61,7 +67,16 @@ class SemanticSegmentorWithTTA(nn.Module):
         Returns:
             One dict per image: "sem_seg", probabilities (T, height, width).
         """
-        return [{"sem_seg": self._mean(entry)} for entry in batched_inputs]
+        return [{"sem_seg": maps} for maps in self.segment(batched_inputs)]
+
+    def segment(
+        self, batched_inputs: list[dict[str, Any]], reducer: Reducer = Probabilities
+    ) -> list[Any]:
+        """Segment images and reduce their mean probabilities; see `CATSeg.segment`.
+
+        The maps of all classes exist at once, because the copies are averaged.
+        """
+        return [reduced(self._mean(entry), reducer) for entry in batched_inputs]
 
     def _mean(self, entry: dict[str, Any]) -> Tensor:
         first, *others = self._copies(entry["image"])
@@ -81,5 +96,5 @@ class SemanticSegmentorWithTTA(nn.Module):
                 yield copy.flip(-1), True
 
     def _answer(self, entry: dict[str, Any], copy: Tensor, mirrored: bool) -> Tensor:
-        probabilities = self.model([entry | {"image": copy}])[0]["sem_seg"]
+        [probabilities] = self.model.segment([entry | {"image": copy}])
         return probabilities.flip(-1) if mirrored else probabilities

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -12,6 +11,7 @@ from detectron2.evaluation import inference_context
 
 from cat_seg.data import build_test_loader
 from cat_seg.data.vocabularies import check_class_list
+from cat_seg.modeling.segmentor import Segmentor
 
 
 def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
@@ -29,7 +29,7 @@ def vocabulary_of(cfg: CfgNode, dataset_name: str) -> list[str]:
         path,
         dataset_name,
         own,
-        'set it to "" to use the list of each dataset',
+        'set it to "" to use the class list of each dataset',
     )
 
 
@@ -45,11 +45,11 @@ def check_test_datasets(cfg: CfgNode) -> None:
 
 
 @contextmanager
-def using_vocabulary(model: Any, names: Sequence[str]) -> Iterator[None]:
+def using_vocabulary(model: Segmentor, names: Sequence[str]) -> Iterator[None]:
     """Put `model` in eval mode with the class names `names`, and restore both afterwards.
 
     Args:
-        model: an nn.Module with CATSeg's `vocabulary` and `set_vocabulary`.
+        model: the model.
         names: the class names.
     """
     with inference_context(model):

@@ -111,6 +111,16 @@ def weights_file(source: str) -> Path:
     return _weights_of(Repo(name, revision=revision or "main"))
 
 
+def check_name(source: str) -> None:
+    """Refuse what cannot be the name of a model or repository; the Hub is not asked.
+
+    Raises:
+        UserError: it is no name, or more likely the path of a missing file.
+    """
+    if _split(source, None)[0] not in MODELS:
+        _refuse_paths(source)
+
+
 def _split(text: str, revision: str | None) -> tuple[str, str | None]:
     """Split "name@revision"."""
     name, at, written = text.partition("@")

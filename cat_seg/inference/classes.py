@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from cat_seg.data import vocabulary_from
 from cat_seg.data.class_names import check_names, list_names
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, user_errors
+from cat_seg.modeling.wording import DEFAULT, Wording
 
 Vocabulary: TypeAlias = "Iterable[str] | str | Path | Mapping[str, Iterable[str] | str]"
 
@@ -20,12 +21,15 @@ class Classes:
 
     names: the T class names, which labels are indices into.
     prompted: the N names.
-    groups: for each class, the indices of its names in `prompted`.
+    groups: for each class, the number of its names, which follow each other in `prompted`; None
+        if each name is a class.
+    wording: which synonyms and prompts represent a name.
     """
 
     names: tuple[str, ...]
     prompted: tuple[str, ...]
-    groups: tuple[tuple[int, ...], ...]
+    groups: tuple[int, ...] | None = None
+    wording: Wording = DEFAULT
 
 
 def classes_of(vocabulary: Vocabulary) -> Classes:
@@ -40,7 +44,7 @@ def classes_of(vocabulary: Vocabulary) -> Classes:
     """
     if not isinstance(vocabulary, Mapping):
         names = tuple(vocabulary_from(vocabulary))
-        return Classes(names, names, tuple((index,) for index in range(len(names))))
+        return Classes(names, names)
     names = tuple(check_names(list(vocabulary), "the vocabulary"))
     prompted: list[str] = []
     groups = []
@@ -52,6 +56,17 @@ def classes_of(vocabulary: Vocabulary) -> Classes:
         for member in listed:
             if member in prompted:
                 raise UserError(f"{source} has {member!r}, which another class has; keep one")
-        groups.append(tuple(range(len(prompted), len(prompted) + len(listed))))
+        groups.append(len(listed))
         prompted += listed
     return Classes(names, tuple(prompted), tuple(groups))
+
+
+def wording_of(synonyms: str, prompts: Iterable[str]) -> Wording:
+    """Return the wording of a call.
+
+    Raises:
+        UserError: naming the argument that is wrong.
+    """
+    source = "the vocabulary"
+    with user_errors(synonyms=source, prompts=source):
+        return Wording(synonyms, tuple([prompts] if isinstance(prompts, str) else prompts))

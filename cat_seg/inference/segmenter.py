@@ -6,24 +6,24 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import RLock
 from typing import overload
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from torch import Tensor
 
-from cat_seg.configuration import load_config
 from cat_seg.errors import UserError
-from cat_seg.hub import locate
-from cat_seg.inference.classes import Classes, Vocabulary, classes_of
+from cat_seg.hub import pretrained
+from cat_seg.inference.classes import Classes, Vocabulary, classes_of, wording_of
 from cat_seg.inference.images import WANTED, ImageInput, is_one_image, path_of, to_rgb
+from cat_seg.inference.loading import config_of
 from cat_seg.inference.result import Result, check_threshold
-from cat_seg.inference.scores import score
+from cat_seg.modeling.reduction import PixelScores
 from cat_seg.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class Segmenter:
         Raises:
             UserError: see `Predictor`, and `segment` for the vocabulary.
         """
+        self._cfg = cfg
         self._predictor = Predictor(cfg)
-        self._ignore_orientation = cfg.INPUT.IGNORE_EXIF_ORIENTATION
         self._lock = RLock()
         self._name = name or cfg.MODEL.WEIGHTS
         self._classes = classes_of(self._predictor.vocabulary if vocabulary is None else vocabulary)
@@ -83,9 +83,10 @@ class Segmenter:
         Raises:
             UserError: there is no such model, or it cannot be loaded.
         """
-        files = locate(source, revision, config_file)
-        fixed = [*files.overrides(), "MODEL.DEVICE", str(device or default_device())]
-        return cls(load_config(str(files.config), [*fixed, *opts]), name=files.name)
+        config = config_of(
+            source, device=device, revision=revision, config_file=config_file, opts=opts
+        )
+        return cls(config.cfg, name=config.name)
 
     @property
     def name(self) -> str:
@@ -110,6 +111,8 @@ class Segmenter:
         *,
         batch_size: int = 1,
         threshold: float | None = None,
+        synonyms: str = "first",
+        prompts: Sequence[str] = (),
         on_error: OnError | None = None,
     ) -> Result: ...
 
@@ -121,6 +124,8 @@ class Segmenter:
         *,
         batch_size: int = 1,
         threshold: float | None = None,
+        synonyms: str = "first",
+        prompts: Sequence[str] = (),
         on_error: OnError | None = None,
     ) -> Iterator[Result]: ...
 
@@ -131,6 +136,8 @@ class Segmenter:
         *,
         batch_size: int = 1,
         threshold: float | None = None,
+        synonyms: str = "first",
+        prompts: Sequence[str] = (),
         on_error: OnError | None = None,
     ) -> Result | Iterator[Result]:
         """Segment one image, or any number of them.
@@ -145,6 +152,10 @@ class Segmenter:
                 the class's. By default `self.vocabulary`.
             batch_size: images that the model takes at once.
             threshold: pixels of lower confidence (0..1) are unknown; see `Result`.
+            synonyms: "first" uses the first of a name's synonyms ("car, automobile"); "average"
+                averages the text features of all of them.
+            prompts: templates such as "a photo of a {}" in place of the model's own, whose text
+                features are averaged; only for a model with one template.
             on_error: called with the position and the error of an image that is skipped; by
                 default a warning is logged.
 
@@ -153,22 +164,51 @@ class Segmenter:
             that cannot be read or segmented are skipped, and `Result.index` counts them.
 
         Raises:
-            UserError: a bad vocabulary, batch size or threshold; or the one image cannot be
-                segmented.
+            UserError: naming the argument, a bad vocabulary, batch size, threshold or wording; or
+                the one image cannot be segmented.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size is {batch_size!r}; give a whole number from 1 on")
         threshold = check_threshold(threshold)
         classes = self._classes if vocabulary is None else classes_of(vocabulary)
+        classes = replace(classes, wording=wording_of(synonyms, prompts))
         with self._using(classes):
             pass  # a bad vocabulary is an error of this call, not of the first result
         if is_one_image(images):
-            rgb = to_rgb(images, self._ignore_orientation)
+            rgb = to_rgb(images, self._cfg.INPUT.IGNORE_EXIF_ORIENTATION)
             [result] = self._answer([_Input(0, path_of(images), rgb)], classes, threshold)
             return result
         if isinstance(images, bytes) or not isinstance(images, Iterable):
             raise UserError(f"images cannot be {type(images).__name__}; {WANTED}")
         return self._stream(images, classes, batch_size, threshold, on_error or _warn)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, clip: bool = True, license: str | None = None
+    ) -> Path:
+        """Save the model in a folder that `from_pretrained` loads.
+
+        See `cat_seg.hub.pretrained.save_pretrained` for the files, arguments and errors.
+        """
+        model = self._predictor.model
+        return pretrained.save_pretrained(model, self._cfg, folder, clip=clip, license=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        clip: bool = True,
+        license: str | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face Hub and return the address of the commit.
+
+        See `save_pretrained`, and `cat_seg.hub.pretrained.push_to_hub` for arguments and errors.
+        """
+        with TemporaryDirectory() as folder:
+            target = Path(folder, repo_id.rpartition("/")[2])  # names the model in its card
+            self.save_pretrained(target, clip=clip, license=license)
+            return pretrained.push_to_hub(target, repo_id, private=private, message=message)
 
     def _stream(
         self,
@@ -199,7 +239,7 @@ class Segmenter:
     def _readable(self, images: Iterable[ImageInput], on_error: OnError) -> Iterator[_Input]:
         for index, image in enumerate(images):
             try:
-                rgb = to_rgb(image, self._ignore_orientation)
+                rgb = to_rgb(image, self._cfg.INPUT.IGNORE_EXIF_ORIENTATION)
             except UserError as error:
                 on_error(index, error if path_of(image) else UserError(f"image {index}: {error}"))
                 continue
@@ -209,18 +249,18 @@ class Segmenter:
         self, inputs: Sequence[_Input], classes: Classes, threshold: float | None
     ) -> list[Result]:
         with self._lock, self._using(classes):
-            maps = self._predictor.maps([one.image for one in inputs])
-            return [
-                _result(one, probabilities, classes, threshold)
-                for one, probabilities in zip(inputs, maps, strict=True)
-            ]
+            found = self._predictor.scores([one.image for one in inputs], classes.groups)
+        return [
+            _result(one, scores, classes, threshold)
+            for one, scores in zip(inputs, found, strict=True)
+        ]
 
     @contextmanager
     def _using(self, classes: Classes) -> Iterator[None]:
         """Set the model's vocabulary within this context."""
         with self._lock:
             try:
-                self._predictor.set_vocabulary(classes.prompted)
+                self._predictor.set_vocabulary(classes.prompted, classes.wording)
                 yield
             finally:
                 self._predictor.set_vocabulary(self._classes.prompted)
@@ -235,30 +275,8 @@ class _Input:
     image: np.ndarray
 
 
-def from_pretrained(
-    source: str | os.PathLike[str],
-    *,
-    device: str | torch.device | None = None,
-    revision: str | None = None,
-    config_file: str | os.PathLike[str] | None = None,
-    opts: Sequence[str] = (),
-) -> Segmenter:
-    """Load a model by its name, from a folder or from a file; see `Segmenter.from_pretrained`."""
-    return Segmenter.from_pretrained(
-        source, device=device, revision=revision, config_file=config_file, opts=opts
-    )
-
-
-def default_device() -> str:
-    """Return the first of cuda, mps and cpu that this machine has."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _result(one: _Input, maps: Tensor, classes: Classes, threshold: float | None) -> Result:
-    scores = score(maps, classes.groups, one.image.shape[:2])
-    winner, confidence, margin, entropy = (tensor.cpu().numpy() for tensor in scores)
+def _result(one: _Input, scores: PixelScores, classes: Classes, threshold: float | None) -> Result:
+    winner, confidence, margin, entropy = (tensor.numpy() for tensor in scores)
     return Result(
         winner=winner,
         names=classes.names,

@@ -30,10 +30,7 @@ def chunked(
         dim: dimension to split.
         recompute: save only the input for the backward pass.
     """
-    # torch.compile unrolls the loop over parts, so fewer and larger parts compile faster.
-    in_cache = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    limit = PART_ELEMENTS["cpu" if in_cache else "cuda"]
-    size = max(1, limit * x.shape[dim] // x.numel())
+    size = part_size(x.shape[dim], x.numel(), x.device)
     run = partial(recomputed, step) if recompute else step
     if size >= x.shape[dim]:
         return run(x)
@@ -46,6 +43,13 @@ def chunked(
     for start, part in enumerate(parts[1:], 1):
         whole.narrow(dim, start * size, part.shape[dim]).copy_(run(part))
     return whole
+
+
+def part_size(count: int, elements: int, device: torch.device) -> int:
+    """Return how many of `count` items with `elements` elements in total to process at once."""
+    # torch.compile unrolls the loop over parts, so fewer and larger parts compile faster.
+    in_cache = device.type == "cpu" and not torch.compiler.is_compiling()
+    return max(1, PART_ELEMENTS["cpu" if in_cache else "cuda"] * count // elements)
 
 
 def recomputed(step: Callable[..., Tensor], *inputs: object) -> Tensor:

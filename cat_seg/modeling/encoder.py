@@ -11,6 +11,7 @@ from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 from cat_seg.errors import UserError
+from cat_seg.modeling.wording import DEFAULT, Wording
 
 KEY = "MODEL.SEM_SEG_HEAD.ENCODER"
 
@@ -64,17 +65,27 @@ class Encoder(Protocol):
     @property
     def templates(self) -> int: ...
 
-    def check_names(self, names: Sequence[str], source: str) -> None:
-        """Warn about names that the tokenizer cannot tell apart; UserError if it cuts them equal.
+    def check_names(self, names: Sequence[str], source: str, wording: Wording = DEFAULT) -> None:
+        """Warn about names that the tokenizer cannot tell apart.
 
         Args:
             names: class names.
-            source: where they come from, for messages.
+            source: where they come from, for warnings.
+            wording: as for `encode`.
+
+        Raises:
+            ValueError: "names ...", if the tokenizer cuts different names to the same prompt;
+                "prompts ..." or "synonyms ...", if the encoder does not support `wording`.
         """
         ...
 
-    def encode(self, images: Tensor, names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
-        """Encode normalized images (B, 3, *input_size) and T class names in one step."""
+    def encode(
+        self, images: Tensor, names: Sequence[str], wording: Wording = DEFAULT
+    ) -> tuple[ImageFeatures, Tensor]:
+        """Encode normalized images (B, 3, *input_size) and T class names in one step.
+
+        `wording` is passed only if a caller asked for other synonyms or prompts than in training.
+        """
         ...
 
     def encode_image(self, images: Tensor) -> ImageFeatures:

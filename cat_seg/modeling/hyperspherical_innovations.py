@@ -33,10 +33,15 @@ class AdaptiveFeatureRectification(nn.Module):
     Args:
         channels: channels C of the features.
         reduction: r; the hidden layers have C / r channels.
+
+    Raises:
+        ValueError: the reduction is not from 1 to C.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
+        if not 1 <= reduction <= channels:
+            raise ValueError(f"reduction must be from 1 to C = {channels}; it is {reduction}")
         hidden = channels // reduction
 
         def of_mean(outputs: int) -> nn.Sequential:
@@ -91,6 +96,9 @@ class HypersphericalPrototypeAlignment(nn.Module):
         temperature: temperature of the separation loss.
         separation_weight: weight of the separation loss; at 0 the per-class temperatures do not
             train.
+
+    Raises:
+        ValueError: the momentum is not from 0 to 1, or the temperature is not positive.
     """
 
     prototypes: Tensor
@@ -105,6 +113,10 @@ class HypersphericalPrototypeAlignment(nn.Module):
         separation_weight: float,
     ) -> None:
         super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be a number from 0 to 1; it is {momentum}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be a positive number; it is {temperature}")
         self.momentum = momentum
         self.temperature = temperature
         self.separation_weight = separation_weight

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 from cat_seg.errors import UserError
+
+if sys.platform == "win32":
+    from filelock import FileLock
+else:
+    import fcntl
 
 PARTIAL = ".partial"
 
@@ -20,22 +25,23 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
 
     Args:
         path: the file to write; unchanged until the block ends.
-        mode: "wb" or "w".
+        mode: "wb", or "w" for UTF-8 text.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
-        with open(partial, mode) as file:
+        with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if sys.platform != "win32":  # Windows cannot open a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def drop_unfinished_line(path: Path) -> None:
@@ -56,21 +62,33 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder for the duration of the block.
 
     The lock is also released when the process ends. On file systems without locks this does
-    nothing.
+    nothing. On Windows, the folder contains an empty file `.lock` in the meantime.
 
     Raises:
         UserError: another process holds the lock.
     """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            _lock(folder, held)
+        except (BlockingIOError, TimeoutError) as error:
             raise UserError(
                 f"another process is writing to {folder}; wait until it has ended"
             ) from error
         except OSError:  # some network file systems have no locks
             pass
         yield
-    finally:
-        os.close(handle)
+
+
+def _lock(folder: Path, held: ExitStack) -> None:
+    """Lock a folder until `held` is closed.
+
+    Raises:
+        BlockingIOError, TimeoutError: another process holds the lock.
+        OSError: the file system has no locks.
+    """
+    if sys.platform == "win32":
+        held.enter_context(FileLock(folder / ".lock", timeout=0))
+    else:
+        handle = os.open(folder, os.O_RDONLY)
+        held.callback(os.close, handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import cv2
 
 from cat_seg.errors import UserError
-from cat_seg.utils.processes import begin_child, signals_held_back, wait_for_parent
+from cat_seg.utils.processes import WorkerContext, begin_child, signals_held_back, wait_for_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,7 +24,7 @@ BATCH = 16
 
 def cores() -> int:
     """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # missing on macOS
+    if hasattr(os, "sched_getaffinity"):  # missing on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -36,7 +36,7 @@ def add_jobs_option(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=cores(),
         metavar="N",
-        help="processes that work at once (default: one for each core, here %(default)s)",
+        help="number of parallel processes (default: one per core, here %(default)s)",
     )
 
 
@@ -73,7 +73,9 @@ def run_in_processes(
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     # One OpenCV thread per process. Set before forking: a forked worker would deadlock.
     cv2.setNumThreads(0)
-    executor = ProcessPoolExecutor(processes, initializer=begin_child, initargs=(wait_for_parent,))
+    executor = ProcessPoolExecutor(
+        processes, WorkerContext(), initializer=begin_child, initargs=(wait_for_parent,)
+    )
     try:
         with signals_held_back():
             futures = {executor.submit(_run_batch, function, batch): batch for batch in batches}

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import connection, parent_process
+from multiprocessing import connection, context, parent_process
+from multiprocessing.process import BaseProcess
 from types import FrameType
+
+# Forked workers start in a moment and share what is loaded. macOS cannot fork safely, Windows not
+# at all. Explicit, because Python 3.14 no longer forks by default.
+if sys.platform == "linux":
+    WorkerContext = context.ForkContext
+    WorkerProcess = context.ForkProcess
+else:
+    WorkerContext = context.SpawnContext
+    WorkerProcess = context.SpawnProcess
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,8 +50,11 @@ def stoppable() -> Iterator[None]:
     Ignored signals stay ignored (nohup). Outside the main thread, nothing changes.
     """
     before = {}
+    signals = [signal.SIGTERM]
+    if sys.platform != "win32":
+        signals.append(signal.SIGHUP)
     if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGTERM, signal.SIGHUP):
+        for signum in signals:
             if signal.getsignal(signum) != signal.SIG_IGN:
                 before[signum] = signal.signal(signum, _stop)
     try:
@@ -57,8 +72,11 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def signals_held_back() -> Iterator[None]:
     """Block SIGINT and SIGTERM in this thread and in children started in the block.
 
-    A child unblocks them with `begin_child`.
+    A child unblocks them with `begin_child`. Windows cannot block signals.
     """
+    if sys.platform == "win32":
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -81,7 +99,8 @@ def begin_child(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_sigterm)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     threading.Thread(target=_end_after, args=(wait,), daemon=True).start()
 
 
@@ -90,6 +109,34 @@ def wait_for_parent(seconds: float | None = None) -> None:
     parent = parent_process()
     assert parent is not None  # only children call this
     connection.wait([parent.sentinel], seconds)
+
+
+def stop_with_parent(grace: float) -> None:
+    """When the parent has ended, send this process SIGTERM and give it `grace` seconds to stop."""
+    wait_for_parent()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace)
+
+
+def end_children(children: Sequence[BaseProcess], settling: float, grace: float) -> None:
+    """End child processes: let them exit, then send SIGTERM, then kill what is left.
+
+    Args:
+        children: some may have ended already.
+        settling: seconds to exit on their own.
+        grace: seconds to exit after SIGTERM.
+    """
+    for action, seconds in (
+        (lambda child: None, settling),
+        (BaseProcess.terminate, grace),
+        (BaseProcess.kill, None),
+    ):
+        left = [child for child in children if child.is_alive()]
+        for child in left:
+            action(child)
+        end = None if seconds is None else time.monotonic() + seconds
+        for child in left:
+            child.join(None if end is None else max(0.0, end - time.monotonic()))
 
 
 def _end_after(wait: Callable[[], None]) -> None:

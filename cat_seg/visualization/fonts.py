@@ -181,10 +181,10 @@ def _name(character: str) -> str:
 
 def _remedy(character: str) -> str:
     if _needs_bidi(character) and not features.check("raqm"):
-        return "Debian's libfribidi0, or FriBiDi of your system"
+        return "FriBiDi (on Debian: libfribidi0)"
     if _name(character).startswith(EAST_ASIAN):
-        return "a font such as those of Debian's fonts-noto-cjk"
-    return "a font such as those of Debian's fonts-noto-core and fonts-symbola"
+        return "a CJK font (on Debian: fonts-noto-cjk)"
+    return "more fonts (on Debian: fonts-noto-core and fonts-symbola)"
 
 
 def _needs_bidi(character: str) -> bool:
@@ -195,7 +195,7 @@ def _needs_bidi(character: str) -> bool:
 def _tell(remedy: str) -> None:
     """Print, once per remedy, why some names are drawn differently."""
     tqdm.write(
-        "pictures: some names have characters that cannot be drawn here, and get their index or "
+        "warning: no font for some characters in class names, which are drawn as their index or "
         f"escape codes; install {remedy}",
         file=sys.stderr,
     )

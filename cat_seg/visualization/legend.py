@@ -17,6 +17,10 @@ BACKGROUND, TEXT, FAINT_TEXT = (255, 255, 255), (32, 33, 36), (110, 114, 120)
 # In multiples of the font size.
 LINE, PADDING, CHIP_AND_GAP, BEFORE_SHARE, BETWEEN_COLUMNS, LONGEST_ENTRY = 1.7, 1, 1.6, 1, 2, 26
 
+# Maximum height of a legend below a picture, or width of a legend beside it, as a fraction of the
+# picture's longer side.
+LARGEST_LEGEND = 0.6
+
 
 class Entry(NamedTuple):
     """One line of a legend.
@@ -70,6 +74,29 @@ def draw_legend(
             font.draw(draw, (right, middle), entry.share, FAINT_TEXT, anchor="rm")
         left = right + BETWEEN_COLUMNS * size
     return legend
+
+
+def attach_legend(picture: Image.Image, entries: Sequence[Entry], size: int) -> Image.Image:
+    """Put a legend beside a portrait picture, or below any other.
+
+    Args:
+        picture: the picture.
+        entries: see `draw_legend`.
+        size: font size, in pixels.
+    """
+    limit = LARGEST_LEGEND * max(picture.size)
+    if picture.height > picture.width:
+        legend = draw_legend(entries, size, limit, picture.height, flat=False)
+        corner = (picture.width, 0)
+        canvas = (picture.width + legend.width, max(picture.height, legend.height))
+    else:
+        legend = draw_legend(entries, size, picture.width, limit, flat=True)
+        corner = (0, picture.height)
+        canvas = (max(picture.width, legend.width), picture.height + legend.height)
+    joined = Image.new("RGB", canvas, BACKGROUND)
+    joined.paste(picture, (0, 0))
+    joined.paste(legend, corner)
+    return joined
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Visualization of label maps: palette images, overlays with a legend, contact sheets."""
+"""Visualization of label maps: palette images, and overlays with a legend."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from cat_seg.data.class_names import first_synonym
 from cat_seg.visualization.fonts import can_draw
-from cat_seg.visualization.legend import BACKGROUND, TEXT, Entry, draw_legend, load_font, shorten
+from cat_seg.visualization.legend import Entry, attach_legend
 from cat_seg.visualization.palette import palette
 
 # Pictures with a longer side below this (pixels) are enlarged by an integer factor before drawing.
 SMALLEST_PICTURE = 384
-# Maximum height of a legend below a picture, or width of a legend beside it, as a fraction of the
-# picture's longer side.
-LARGEST_LEGEND = 0.6
 # Lines between regions get one pixel of width per this many pixels of the longer side.
 LINE_EVERY, LINE_COLOR, LINE_OPACITY = 1000, (255, 255, 255), 0.75
-# Font sizes, in pixels.
-SMALLEST_FONT, SHEET_FONT = 13, 15
-# Of pixels that no class is certain enough of.
+SMALLEST_FONT = 13  # pixels
+# Color of pixels that no class is certain enough of.
 UNKNOWN_COLOR = (128, 128, 128)
 
 
@@ -87,64 +83,7 @@ def draw_overlay(
     )
     picture = Image.fromarray(blend(image, labels, colors, alpha))
     longer = max(picture.size)
-    return np.asarray(_with_legend(picture, entries, max(SMALLEST_FONT, round(0.02 * longer))))
-
-
-def contact_sheet(
-    images: Sequence[np.ndarray],
-    label_maps: Sequence[Sequence[np.ndarray]],
-    names: Sequence[str],
-    titles: Sequence[str],
-    alpha: float = 0.7,
-    panel_size: int = 320,
-) -> np.ndarray:
-    """Draw one row per image (image | overlay | overlay ...), with one legend for all rows.
-
-    For image | ground truth | prediction:
-    `contact_sheet([image], [[truth, prediction]], names, ["image", "ground truth", "prediction"])`.
-
-    Args:
-        images: R images, each (H, W, 3) uint8 RGB; sizes may differ.
-        label_maps: K label maps for each image, each (H, W) integers as in `draw_overlay`.
-        names: class names in index order, shared by all label maps.
-        titles: 1 + K column titles.
-        alpha: opacity of the class colors, 0..1.
-        panel_size: longer side of every panel, in pixels.
-
-    Returns:
-        (H', W', 3) uint8 RGB.
-    """
-    colors = palette(len(names))
-    rows = []
-    for image, maps in zip(images, label_maps, strict=True):
-        scale = panel_size / max(image.shape[:2])
-        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        image, *maps = resize_together(image, maps, height, width)
-        panels = [image, *(blend(image, labels, colors, alpha) for labels in maps)]
-        rows.append([Image.fromarray(panel) for panel in panels])
-    entries = legend_entries(
-        [labels for maps in label_maps for labels in maps], names, with_share=False
-    )
-    return np.asarray(_with_legend(_grid(rows, titles), entries, SHEET_FONT))
-
-
-def _grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
-    """Arrange pictures in rows below column titles; pictures in the same row have the same size."""
-    gap, font = SHEET_FONT // 2, load_font(SHEET_FONT)
-    column = max(row[0].width for row in rows)
-    top = 2 * SHEET_FONT
-    height = top + sum(row[0].height + gap for row in rows) - gap
-    grid = Image.new("RGB", (len(titles) * (column + gap) - gap, height), BACKGROUND)
-    draw = ImageDraw.Draw(grid)
-    lefts = [index * (column + gap) for index in range(len(titles))]
-    for left, title in zip(lefts, titles, strict=True):
-        center = (left + column / 2, top / 2)
-        font.draw(draw, center, shorten(title, font, column), TEXT, anchor="mm")
-    for row in rows:
-        for left, panel in zip(lefts, row, strict=True):
-            grid.paste(panel, (left + (column - panel.width) // 2, top))
-        top += row[0].height + gap
-    return grid
+    return np.asarray(attach_legend(picture, entries, max(SMALLEST_FONT, round(0.02 * longer))))
 
 
 def resize_together(
@@ -229,20 +168,3 @@ def percent(share: float) -> str:
     if 0 < share < 0.001:
         return "<0.1%"
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
-
-
-def _with_legend(picture: Image.Image, entries: Sequence[Entry], size: int) -> Image.Image:
-    """Put a legend beside a portrait picture, or below any other."""
-    limit = LARGEST_LEGEND * max(picture.size)
-    if picture.height > picture.width:
-        legend = draw_legend(entries, size, limit, picture.height, flat=False)
-        corner = (picture.width, 0)
-        canvas = (picture.width + legend.width, max(picture.height, legend.height))
-    else:
-        legend = draw_legend(entries, size, picture.width, limit, flat=True)
-        corner = (0, picture.height)
-        canvas = (max(picture.width, legend.width), picture.height + legend.height)
-    joined = Image.new("RGB", canvas, BACKGROUND)
-    joined.paste(picture, (0, 0))
-    joined.paste(legend, corner)
-    return joined

@@ -202,6 +202,23 @@ def test_cancel(page: Page, server: Server, photo: Path) -> None:
     expect_status(page, "Done")
 
 
+def test_cancel_while_another_user_is_first(browser: Browser, server: Server, photo: Path) -> None:
+    tabs = [browser.new_page(), browser.new_page()]
+    with server.worker.job("another"):
+        tabs[0].goto(server.url)
+        segment(tabs[0], photo, "cat, grass")
+        expect_status(tabs[0], "Waiting")
+        tabs[1].goto(server.url)
+        segment(tabs[1], photo, "sky, road, sea")
+        expect(tabs[1].locator("#cancel")).to_be_enabled(timeout=PATIENCE)
+        tabs[1].click("#cancel")
+        expect_status(tabs[1], "Canceled")
+    expect_status(tabs[0], "Done: 2 classes")
+    expect(tabs[1].locator("#status")).to_have_text(re.compile("Canceled"))
+    for tab in tabs:
+        tab.close()
+
+
 def test_page_asks_no_other_host(browser: Browser, server: Server, photo: Path) -> None:
     page = browser.new_page()
     asked: list[str] = []

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cat_seg.checkpoint import Checkpointer, last_checkpoint
-from cat_seg.checkpoint.fitting import Start
 from cat_seg.errors import UserError
+from tests.published import ENHANCED, OFT, published
+from tests.tiny import tiny_model
 
 
 class Counter:
@@ -189,14 +190,10 @@ def test_a_bad_file_is_refused_with_one_line_that_names_it(model, tmp_path, name
     assert torch.equal(model.weight, before)
 
 
-def test_what_the_model_refuses_names_the_file(model, tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise UserError("the checkpoint is of another model")
-
-    Checkpointer(model, str(tmp_path)).save("model_1")
-    monkeypatch.setattr(model, "load_state_dict", refuse)
-    with pytest.raises(UserError, match=r"model_1\.pth: the checkpoint is of another model"):
-        Checkpointer(model).load(str(tmp_path / "model_1.pth"))
+def test_a_checkpoint_of_another_model_names_the_file(tmp_path):
+    torch.save(published(tiny_model(*OFT)), tmp_path / "model_1.pth")
+    with pytest.raises(UserError, match=r"model_1\.pth: the checkpoint is of H-CLIP"):
+        Checkpointer(tiny_model()).load(str(tmp_path / "model_1.pth"))
 
 
 @pytest.mark.parametrize("name", ["model_1.pth", ""])
@@ -225,40 +222,31 @@ def test_training_state_of_another_config(model, tmp_path):
 # What the model says of itself
 
 
-class Starting(nn.Linear):
-    """A model that notes how it is loaded."""
-
-    def start_from(self, state):
-        self.load_state_dict(state)
-        return Start("H-CLIP", ["CLIP", "aggregator"], ["AFR"], [])
-
-
-def test_a_training_starts_from_what_fits_and_one_line_says_what(tmp_path, model, log):
-    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
-    other = Starting(3, 2)
-    checkpointer = Checkpointer(other, str(tmp_path), counter=Counter())
+def test_a_training_starts_from_what_fits_and_one_line_says_what(tmp_path, log):
+    source, model = tiny_model(), tiny_model(*OFT)
+    torch.save({"model": published(source)}, tmp_path / "model.pth")
+    with torch.no_grad():
+        model.sem_seg_head.clip.text.text_projection.zero_()
+    checkpointer = Checkpointer(model, str(tmp_path), counter=Counter())
     assert checkpointer.resume_or_load(str(tmp_path / "model.pth")) == {}
-    assert torch.equal(other.weight, model.weight)
+    own = model.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in source.state_dict().items())
     assert (
-        f"MODEL.WEIGHTS {tmp_path}/model.pth (format: H-CLIP): loaded CLIP, aggregator; "
-        "starts fresh: AFR; not used: nothing" in log.text
+        f"MODEL.WEIGHTS {tmp_path}/model.pth (format: CAT-Seg): loaded CLIP, aggregator; "
+        "starts fresh: OFT adapters; not used: nothing" in log.text
     )
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_to_resume_is_strict_and_to_load_is_not(tmp_path, model, monkeypatch, strict):
-    asked = []
-    load = model.load_state_dict
-    monkeypatch.setattr(
-        model, "load_state_dict", lambda s, strict: asked.append(strict) or load(s, strict=strict)
-    )
-    checkpointer = Checkpointer(model, str(tmp_path))
-    checkpointer.save("model_1")
-    if strict:
-        checkpointer.resume_or_load("")
-    else:
-        checkpointer.load(str(tmp_path / "model_1.pth"))
-    assert asked == [strict]
+def test_to_resume_is_strict_and_to_load_is_not(tmp_path, log):
+    model = tiny_model(*ENHANCED)
+    state = {name: t for name, t in model.state_dict().items() if name != "hpa.prototypes"}
+    path = tmp_path / "model_1.pth"
+    torch.save({"model": state}, path)
+    Checkpointer(model, str(tmp_path)).load(str(path))
+    assert "(format: ours); not in the model: none; not in the file: hpa.prototypes" in log.text
+    (tmp_path / "last_checkpoint").write_text(path.name)
+    with pytest.raises(UserError, match=r"last_checkpoint: .*model_1\.pth: the checkpoint .*HPA"):
+        Checkpointer(model, str(tmp_path)).resume_or_load("")
 
 
 def averaged(tmp_path, model):

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from cat_seg.checkpoint import load_into, start_from
 from cat_seg.checkpoint.fitting import check_finite
 from cat_seg.errors import UserError
 from tests.published import ENHANCED, HEAD, HYPER, MODELS, OFT, PREDICTOR, PUBLISHED, published
@@ -33,10 +34,14 @@ def values(model):
 def refused(model, load, state) -> str:
     before = values(model)
     with pytest.raises(UserError) as error:
-        load(state)
+        load(model, state)
     assert "\n" not in str(error.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     return str(error.value)
+
+
+def to_answer(model, state):
+    return load_into(model, state, strict=False)
 
 
 def moved(model):
@@ -65,7 +70,7 @@ def test_what_serves_training_alone_does_not_matter_to_an_answer(hps_seg, target
     for state in both_formats(hps_seg):
         state = of_other_classes(state) if classes == "other" else state
         model = tiny_model(*target)
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        _, missing, unexpected = load_into(model, state, strict=False)
         resized = set(HPA) if classes == "other" and target == ENHANCED else set()
         assert set(missing) == resized and set(unexpected) >= resized
         assert_same(answer(model, entry), expected)
@@ -74,7 +79,7 @@ def test_what_serves_training_alone_does_not_matter_to_an_answer(hps_seg, target
 def test_a_model_with_hpa_answers_with_weights_without(hps_seg):
     plain = {n: t for n, t in hps_seg.state_dict().items() if not n.startswith("hpa.")}
     model = tiny_model(*ENHANCED)
-    missing, unexpected = model.load_state_dict(plain, strict=False)
+    _, missing, unexpected = load_into(model, plain, strict=False)
     assert set(missing) == {n for n in model.state_dict() if n.startswith("hpa.")}
     assert not unexpected
     entry = {"image": image(64, 64)}
@@ -96,7 +101,7 @@ def test_a_model_with_hpa_answers_with_weights_without(hps_seg):
 def test_what_changes_an_answer_is_neither_fresh_nor_dropped(source, target, named):
     model = tiny_model(*MODELS[target])
     for state in both_formats(tiny_model(*MODELS[source])):
-        message = refused(model, lambda s: model.load_state_dict(s, strict=False), state)
+        message = refused(model, to_answer, state)
         assert named in message
 
 
@@ -107,7 +112,7 @@ def test_what_changes_an_answer_is_neither_fresh_nor_dropped(source, target, nam
 def test_a_single_missing_entry_that_changes_answers_is_named(hps_seg, name):
     state = {key: value for key, value in hps_seg.state_dict().items() if key != name}
     model = tiny_model(*ENHANCED)
-    message = refused(model, lambda s: model.load_state_dict(s, strict=False), state)
+    message = refused(model, to_answer, state)
     assert name in message or "AFR" in message
 
 
@@ -115,16 +120,16 @@ def test_an_entry_of_a_published_model_without_a_place_is_named():
     model = tiny_model()
     name = f"{PREDICTOR}transformer.layers.0.extra.weight"
     state = published(model) | {name: torch.zeros(1)}
-    assert name in refused(model, lambda s: model.load_state_dict(s, strict=False), state)
+    assert name in refused(model, to_answer, state)
 
 
 @pytest.mark.parametrize("name", HPA)
 def test_to_resume_everything_has_to_fit(hps_seg, name):
     model = tiny_model(*ENHANCED)
     other = of_other_classes(hps_seg.state_dict())
-    assert "checkpoint entry hpa." in refused(model, model.load_state_dict, other)
+    assert "checkpoint entry hpa." in refused(model, load_into, other)
     less = {key: value for key, value in hps_seg.state_dict().items() if key != name}
-    assert "hpa" in refused(model, model.load_state_dict, less).lower()
+    assert "hpa" in refused(model, load_into, less).lower()
 
 
 # To start a training
@@ -141,7 +146,7 @@ def same_parts(model, state, prefixes):
 def test_hps_seg_starts_on_another_class_list(hps_seg, published_format):
     state = both_formats(hps_seg)[published_format]
     model = tiny_model(*ENHANCED)
-    start = model.start_from(of_other_classes(state))
+    start = start_from(model, of_other_classes(state))
     assert start.format == ("HPS-Seg" if published_format else "ours")
     assert start.loaded == ["CLIP", "OFT adapters", "aggregator", "AFR", "HPA projection"]
     assert start.fresh == ["HPA prototypes"]
@@ -156,7 +161,7 @@ def test_hps_seg_starts_on_another_class_list(hps_seg, published_format):
 
 def test_prototypes_of_as_many_classes_are_loaded(hps_seg):
     model = tiny_model(*ENHANCED)
-    start = model.start_from(hps_seg.state_dict())
+    start = start_from(model, hps_seg.state_dict())
     assert not start.fresh and not start.dropped
     assert torch.equal(model.hpa.prototypes, hps_seg.hpa.prototypes)
 
@@ -168,7 +173,7 @@ def test_any_model_starts_any_other(source, target):
     for state in both_formats(theirs) if source in PUBLISHED else [theirs.state_dict()]:
         model = tiny_model(*MODELS[target])
         before, start = values(model), None
-        start = model.start_from(state)
+        start = start_from(model, state)
         own, expected = model.state_dict(), theirs.state_dict()
         assert all(torch.equal(own[name], expected.get(name, before[name])) for name in own)
         groups = {part.split()[0] for part in (*start.loaded, *start.fresh)}
@@ -189,13 +194,13 @@ def test_any_model_starts_any_other(source, target):
 def test_parts_of_another_size_start_fresh_as_a_whole(hps_seg):
     model = tiny_model(*ENHANCED, f"{HYPER}AFR_REDUCTION", 8)
     before = values(model)
-    start = model.start_from(hps_seg.state_dict())
+    start = start_from(model, hps_seg.state_dict())
     assert start.fresh == ["AFR"]
     assert all(same_parts(model, before, "afr."))
     hyperbolic = moved(tiny_model(*MODELS["HyperCLIP"]))
     model = tiny_model(*MODELS["HyperCLIP"], "MODEL.HYPERBOLIC.BLOCK_SIZE", 64)
     before = values(model)
-    assert model.start_from(hyperbolic.state_dict()).fresh == ["hyperbolic adapters"]
+    assert start_from(model, hyperbolic.state_dict()).fresh == ["hyperbolic adapters"]
     assert all(same_parts(model, before, "sem_seg_head.clip.adapter."))
 
 
@@ -203,7 +208,7 @@ def test_of_the_aggregator_every_entry_that_fits_is_loaded():
     source = moved(tiny_model("MODEL.PROMPT_ENSEMBLE_TYPE", "imagenet"))
     model = tiny_model()
     before = values(model)
-    start = model.start_from(source.state_dict())
+    start = start_from(model, source.state_dict())
     name = "sem_seg_head.aggregator.cost_embedding.weight"
     assert (
         f"1 of {len(same_parts(model, before, aggregator()))} entries of the aggregator"
@@ -220,13 +225,13 @@ def aggregator():
 
 def test_layers_that_are_not_in_the_model_are_named():
     source, model = moved(tiny_model()), tiny_model(f"{HEAD}NUM_LAYERS", 1)
-    start = model.start_from(source.state_dict())
+    start = start_from(model, source.state_dict())
     assert "of the aggregator" in start.dropped[0] and "layers.1" in start.dropped[0]
 
 
 def test_entries_that_nobody_knows_are_named():
     model = tiny_model()
-    start = model.start_from(model.state_dict() | {"extra.weight": torch.zeros(1)})
+    start = start_from(model, model.state_dict() | {"extra.weight": torch.zeros(1)})
     assert start.dropped == ["1 unknown entries (such as extra.weight)"]
 
 
@@ -245,16 +250,16 @@ def test_another_clip_is_refused(changes, published_format, tmp_path):
     other = tiny_model(*OFT, f"{HEAD}CLIP_PRETRAINED", config)
     state = both_formats(other)[published_format]
     model = tiny_model(*OFT)
-    message = refused(model, model.start_from, state)
+    message = refused(model, start_from, state)
     assert "CLIP" in message or "sem_seg_head.clip" in message or "clip_model" in message
 
 
 def test_what_is_no_model_of_ours_is_refused():
     model = tiny_model()
     for state in ({"conv1.weight": torch.zeros(1)}, {}, {"backbone.stem.weight": torch.ones(1)}):
-        assert "is of no CAT-Seg" in refused(model, model.start_from, state)
+        assert "is of no CAT-Seg" in refused(model, start_from, state)
     clip = {"visual.class_embedding": torch.zeros(1)}
-    assert "CLIP_WEIGHTS" in refused(model, model.start_from, clip)
+    assert "CLIP_WEIGHTS" in refused(model, start_from, clip)
 
 
 # Values
@@ -271,9 +276,9 @@ def test_values_that_are_not_finite_name_the_first_entry(value, published_format
     if "attn_mask" not in last:
         state[last].view(-1)[0] = value
     for load in (
-        model.load_state_dict,
-        lambda s: model.load_state_dict(s, strict=False),
-        model.start_from,
+        load_into,
+        to_answer,
+        start_from,
     ):
         message = refused(model, load, state)
         assert name in message and "NaN or infinite" in message
@@ -285,18 +290,18 @@ def test_what_is_not_loaded_may_be_anything(hps_seg):
         n: t * math.nan if n.startswith("hpa.pro") and t.dtype.is_floating_point else t
         for n, t in state.items()
     }
-    tiny_model(*NO_HPA).load_state_dict(state, strict=False)
+    load_into(tiny_model(*NO_HPA), state, strict=False)
     mask = f"{PREDICTOR}transformer.layers.0.swin_block.block_2.attn_mask"
     model = tiny_model()
-    model.load_state_dict(published(model) | {mask: torch.full((4, 4, 4), -math.inf)})
+    load_into(model, published(model) | {mask: torch.full((4, 4, 4), -math.inf)})
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(dtype):
     source, model = moved(tiny_model()), tiny_model()
     state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in source.state_dict().items()}
-    for load in (model.load_state_dict, model.start_from):
-        load(state)
+    for load in (load_into, start_from):
+        load(model, state)
         for name, tensor in model.state_dict().items():
             assert tensor.dtype == source.state_dict()[name].dtype
             assert torch.equal(tensor, state[name].to(tensor.dtype))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 
 from cat_seg import add_cat_seg_config
+from cat_seg.checkpoint import Checkpointer, load_into
 from cat_seg.checkpoint.clip_formats import convert_clip
 from cat_seg.checkpoint.formats import checkpoint_holds_clip, convert, format_of
 from cat_seg.checkpoint.reading import read_tensors
+from cat_seg.engine.model import build_model
 from cat_seg.errors import UserError
 from tests.published import CLIP, ENHANCED, HEAD, MODELS, OFT, PUBLISHED, published
 from tests.tiny import batch, image, open_clip_model, tiny_cfg, tiny_model, write_clip
@@ -137,21 +137,21 @@ def test_published_checkpoints_load(kind):
         for parameter in source.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     state = published(source)
-    missing, unused = model.load_state_dict(state)
+    found, missing, unused = load_into(model, state)
+    assert found == kind
     assert_same_state(model, source)
     assert not missing
     carries_nothing = ("logit_scale", "attn_mask", "hidden_size")
     assert set(unused) == {name for name in state if name.endswith(carries_nothing)}
 
 
-def test_published_checkpoints_load_through_detectron2s_own_checkpointer(tmp_path):
+def test_published_checkpoints_load_through_the_checkpointer(tmp_path):
     source, model = tiny_model(*ENHANCED), tiny_model(*ENHANCED)
     source(batch())
     path = tmp_path / "published.pth"
     torch.save({"model": published(source), "iteration": 79_999}, path)
-    rest = DetectionCheckpointer(model).load(str(path))
+    Checkpointer(model).load(str(path))
     assert_same_state(model, source)
-    assert rest["iteration"] == 79_999
 
 
 def test_projections_are_split_in_order():
@@ -186,7 +186,7 @@ def test_our_checkpoints_store_each_tensor_once_and_load_again(tmp_path, kind):
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
-    assert tuple(other.load_state_dict(read_tensors(path))) == ([], [])
+    assert load_into(other, read_tensors(path)) == ("ours", [], [])
     assert_same_state(other, source)
     inputs = [{"image": image(40, 50)}]
     with torch.no_grad():
@@ -199,16 +199,15 @@ def test_loading_leaves_the_state_dict_as_it_was():
     model = tiny_model(*OFT)
     state = published(model)
     names = list(state)
-    model.load_state_dict(state)
+    load_into(model, state)
     assert list(state) == names
 
 
 def test_loading_keeps_what_trains():
     model = tiny_model(*OFT)
     expected = {name: p.requires_grad for name, p in model.named_parameters()}
-    for assign in (False, True):
-        model.load_state_dict(published(model), assign=assign)
-        assert {name: p.requires_grad for name, p in model.named_parameters()} == expected
+    load_into(model, published(model))
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == expected
     model(batch())["loss_sem_seg"].backward()
 
 
@@ -216,7 +215,7 @@ def test_loading_keeps_what_trains():
 def test_the_way_of_fine_tuning_a_plain_clip_does_not_matter(fine_tuning):
     source = tiny_model()
     model = tiny_model(f"{HEAD}CLIP_FINETUNE", fine_tuning)
-    model.load_state_dict(source.state_dict())
+    load_into(model, source.state_dict())
     assert_same_state(model, source)
 
 
@@ -243,5 +242,5 @@ def test_a_model_is_built_for_a_checkpoint_and_loads_it(tmp_path):
     torch.save({"model": published(source)}, tmp_path / "model.pth")
     weights = ("MODEL.WEIGHTS", str(tmp_path / "model.pth"), f"{HEAD}CLIP_WEIGHTS", "openai")
     model = build_model(tiny_cfg(tmp_path, *OFT, *weights))
-    DetectionCheckpointer(model).load(str(tmp_path / "model.pth"))
+    Checkpointer(model).load(str(tmp_path / "model.pth"))
     assert_same_state(model, source)

@@ -8,6 +8,7 @@ from itertools import permutations
 import pytest
 import torch
 
+from cat_seg.checkpoint import load_into
 from cat_seg.errors import UserError
 from tests.published import CLIP, ENHANCED, HEAD, MODELS, OFT, PREDICTOR, PUBLISHED, published
 from tests.tiny import open_clip_model, tiny_model, write_clip
@@ -21,7 +22,7 @@ def versions(model):
 def refused(model, state, **kwargs) -> str:
     before = versions(model)
     with pytest.raises(UserError) as error:
-        model.load_state_dict(state, **kwargs)
+        load_into(model, state, **kwargs)
     assert "\n" not in str(error.value)
     assert versions(model) == before
     return str(error.value)
@@ -87,7 +88,7 @@ def test_a_checkpoint_of_2023_is_called_that():
 
 def test_eighty_templates_load_where_the_config_has_them():
     model = tiny_model("MODEL.PROMPT_ENSEMBLE_TYPE", "imagenet")
-    model.load_state_dict(published(model))
+    assert load_into(model, published(model)).format == "CAT-Seg"
 
 
 def test_a_missing_entry_is_named():

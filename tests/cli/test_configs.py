@@ -45,7 +45,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [(["nothing"], "there is no config 'nothing'; shipped are"), (["vitb_384", "x"], "a .yaml")],
+    [(["nothing"], "unknown config 'nothing'; choose from"), (["vitb_384", "x"], "a .yaml")],
 )
 def test_wrong_arguments_are_one_line(capsys, arguments, problem):
     with pytest.raises(SystemExit) as ended:

@@ -30,7 +30,9 @@ def test_every_command_has_help_with_an_example(capsys, name, monkeypatch):
     assert text.count(f"hps-seg {name}") >= 2
 
 
-@pytest.mark.parametrize(("arguments", "problem"), [([], "a command"), (["x"], "no command 'x'")])
+@pytest.mark.parametrize(
+    ("arguments", "problem"), [([], "no command given"), (["x"], "unknown command 'x'")]
+)
 def test_an_unknown_command_is_one_line(capsys, arguments, problem):
     assert cli.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -61,7 +61,7 @@ def refused(capsys, *arguments) -> str:
     return line
 
 
-def test_checkpoints_of_all_ways_and_runs_in_one_picture(place, tmp_path):
+def test_all_kinds_of_checkpoints_and_runs_in_one_figure(place, tmp_path):
     words = ["--vocabulary", str(place / "classes.json"), "--vocabulary", "bird, old tree"]
     found = draw(
         place,
@@ -86,7 +86,7 @@ def test_checkpoints_of_all_ways_and_runs_in_one_picture(place, tmp_path):
         assert set(radii["image"]) == {"mean", "std"}
     means = {way: radii["text/classes"]["mean"] for way, radii in found["checkpoints"].items()}
     assert len(set(means.values())) == 4
-    # Of the run, only what was asked for.
+    # Of the run, only the requested vocabularies.
     assert set(found["runs"]["hyperbolic"]) == {"text/classes", "image"}
     assert found["runs"]["hyperbolic"]["image"]["iteration"] == [0, 20]
 
@@ -123,12 +123,12 @@ def test_bad_arguments_are_one_line_each(place, tmp_path, capsys):
         (".png", ("--output", str(tmp_path / "out.jpg"), *run)),
         ("--vocabulary", (*out, *model)),
         ("--images", (*out, *run, "--images", str(place / "black.png"))),
-        ("'attention' is there twice", (*out, *model, *model, *cat)),
-        ("'run' is there twice", (*out, *run, *run)),
-        ("'cat' is there twice", (*out, *model, *cat, *cat)),
+        ("'attention' is given twice", (*out, *model, *model, *cat)),
+        ("'run' is given twice", (*out, *run, *run)),
+        ("'cat' is given twice", (*out, *model, *cat, *cat)),
         ("dog.png", (*out, *model, *cat, "--images", "dog.png")),
         ("birds.json", (*out, *model, "--vocabulary", "birds.json")),
-        ("none of the vocabularies", (*out, "--run", "run", only_coco(place), *cat)),
+        ("none of the requested vocabularies", (*out, "--run", "run", only_coco(place), *cat)),
         ("nowhere.json", (*out, "--run", "run", "nowhere.json")),
         ("nowhere.yaml", (*out, "--checkpoint", "x", "nowhere.yaml", "start", *cat)),
         (

@@ -44,11 +44,11 @@ def test_options_choose_format_metric_and_baseline(runs, capsys):
     assert "50.0 (+0.0)" in capsys.readouterr().out
 
 
-def test_doubts_are_said_beside_the_table(runs, capsys):
+def test_warnings_are_printed_with_the_table(runs, capsys):
     write_run(runs / "c", "vitb_384_oft", {"A-150": 30.0}, ("SOLVER.MAX_ITER", "7"))
     collect_results.main([str(runs)])
     printed = capsys.readouterr()
-    assert printed.err.startswith("warning: the runs of H-CLIP")
+    assert printed.err.startswith("warning: runs of H-CLIP")
     assert "warning" not in printed.out
 
 
@@ -57,14 +57,14 @@ def test_without_a_measurement_no_chart_is_drawn(tmp_path, capsys):
     collect_results.main([str(tmp_path / "a"), "--chart", str(tmp_path / "chart.png")])
     printed = capsys.readouterr()
     assert "| H-CLIP" in printed.out
-    assert "nothing was measured" in printed.err
+    assert "no results to plot" in printed.err
     assert not (tmp_path / "chart.png").exists()
 
 
 def test_refusals_are_one_line(runs, tmp_path, capsys):
     (tmp_path / "file").touch()
     for arguments, problem in (
-        ((tmp_path / "nowhere",), "there is no folder"),
+        ((tmp_path / "nowhere",), "is not a folder"),
         ((runs, "--chart", "chart.jpg"), "ending in .png"),
         ((runs, "--baseline", "CAT-Seg"), "--baseline CAT-Seg"),
         ((runs, "--output", tmp_path / "file" / "table.md"), "cannot write"),
@@ -74,7 +74,7 @@ def test_refusals_are_one_line(runs, tmp_path, capsys):
         assert line.startswith("error: ") and problem in line
 
 
-def test_figures_of_a_part_of_a_dataset_are_marked(tmp_path, capsys):
+def test_partial_results_are_marked(tmp_path, capsys):
     """Results of earlier versions do not say how many images there should be."""
     few = {"images": 3, "expected": 2000}
     write_run(tmp_path / "a", "vitb_384", results={"A-150": 31.8}, counts=few)
@@ -82,5 +82,5 @@ def test_figures_of_a_part_of_a_dataset_are_marked(tmp_path, capsys):
     collect_results.main([str(tmp_path)])
     printed = capsys.readouterr()
     assert " 31.8* (+1.0) |" in printed.out and " 30.8 |" in printed.out
-    assert printed.out.endswith("; * not of all images of the dataset.\n")
-    assert "a has A-150 of 3 of 2000 images" in printed.err
+    assert printed.out.endswith("; * marks results on only part of a dataset.\n")
+    assert "a has A-150 evaluated on only 3 of 2000 images" in printed.err

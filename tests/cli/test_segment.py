@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,10 @@ import torch
 from PIL import Image
 
 from cat_seg.cli import segment as demo
+from cat_seg.cli.segmenting import pictures
+from cat_seg.cli.segmenting.inputs import find_images, picture_names
 from cat_seg.errors import UserError
+from cat_seg.inference import result
 from cat_seg.predictor import Predictor
 from cat_seg.utils import paths
 from cat_seg.utils.paths import REPO_ROOT
@@ -73,12 +77,12 @@ def class_at_center(picture: Path) -> int:
     return int(np.abs(seen - pixel).sum(axis=1).argmin())
 
 
-def test_a_folder_gives_a_picture_an_image(photos, tmp_path, run, capsys):
+def test_a_folder_gives_one_picture_per_image(photos, tmp_path, run, capsys):
     assert run("--input", photos, "--output", tmp_path / "new" / "out") == 0
     assert files(tmp_path / "new" / "out") == ["one.png", "two.png"]
     assert class_at_center(tmp_path / "new" / "out" / "one.png") == 0
     assert class_at_center(tmp_path / "new" / "out" / "two.png") == 2
-    assert "2 of 2 images drawn in " in capsys.readouterr().out
+    assert "wrote 2 of 2 images to " in capsys.readouterr().out
 
 
 def test_files_folders_and_patterns_together(photos, tmp_path, run):
@@ -100,7 +104,7 @@ def test_relative_inputs_also_start_at_the_repository(photos, tmp_path, run, mon
     assert files(tmp_path / "elsewhere" / "out") == ["one.png", "two.png"]
 
 
-def test_brackets_in_a_file_name_are_no_pattern(tmp_path, run):
+def test_brackets_in_a_file_name_are_not_a_pattern(tmp_path, run):
     save(tmp_path / "a[1].png", RED)
     assert run("--input", tmp_path / "a[1].png", "--output", tmp_path / "out") == 0
     assert files(tmp_path / "out") == ["a[1].png"]
@@ -123,11 +127,11 @@ def test_masks_and_their_classes(photos, tmp_path, run):
             np.testing.assert_array_equal(np.asarray(mask), np.full((40, 60), label))
 
 
-def test_the_classes_shown_are_those_asked_for(photos, tmp_path, run, monkeypatch):
+def test_only_the_requested_classes_are_shown(photos, tmp_path, run, monkeypatch):
     shown = []
-    original = demo.draw_overlay
+    original = result.draw_overlay
     monkeypatch.setattr(
-        demo, "draw_overlay", lambda *args: (shown.append(args[2]), original(*args))[1]
+        result, "draw_overlay", lambda *args: (shown.append(args[2]), original(*args))[1]
     )
     out = tmp_path / "out"
     assert run("--input", photos, "--output", out) == 0
@@ -142,7 +146,7 @@ def test_an_unreadable_image_is_named_and_skipped(photos, tmp_path, run, capsys)
     assert files(out) == ["one.png", "two.png"]
     stderr = capsys.readouterr().err
     assert "broken.jpg" in stderr and "notes.txt" in stderr
-    assert stderr.strip().splitlines()[-1] == "images that could not be read and were skipped: 2"
+    assert stderr.strip().splitlines()[-1] == "skipped 2 images; the reasons are listed above"
 
 
 def test_long_thin_images_are_drawn(tmp_path, run):
@@ -159,28 +163,30 @@ def test_long_thin_images_are_drawn(tmp_path, run):
 
 
 @pytest.mark.parametrize("failing", ["predictor", "drawing"])
-def test_an_image_that_cannot_be_segmented_costs_no_other(
+def test_a_failing_image_does_not_stop_the_others(
     photos, tmp_path, run, monkeypatch, capsys, failing
 ):
     Image.new("RGB", (77, 40), RED).save(photos / "first.png")
 
     def limited(original):
         def called(*args):
-            if args[0 if failing == "drawing" else 1].shape[1] == 77:
+            image = args[0] if failing == "drawing" else args[1][0]
+            if image.shape[1] == 77:
                 raise MemoryError
             return original(*args)
 
         return called
 
     if failing == "predictor":
-        monkeypatch.setattr(Predictor, "_answer", limited(Predictor._answer))
+        monkeypatch.setattr(Predictor, "_segment", limited(Predictor._segment))
     else:
-        monkeypatch.setattr(demo, "draw_overlay", limited(demo.draw_overlay))
+        monkeypatch.setattr(result, "draw_overlay", limited(result.draw_overlay))
     assert run("--input", photos, "--output", tmp_path / "out") == 1
     assert files(tmp_path / "out") == ["one.png", "two.png"]
     captured = capsys.readouterr()
-    assert f"skipped: image {photos / 'first.png'}: there is not enough memory" in captured.err
-    assert "2 of 3 images drawn" in captured.out
+    assert f"skipped: image {photos / 'first.png'}: " in captured.err
+    assert "not enough memory to" in captured.err
+    assert "wrote 2 of 3 images" in captured.out
 
 
 def test_a_folder_of_odd_files(photos, tmp_path, run, capfd):
@@ -201,7 +207,7 @@ def test_a_folder_of_odd_files(photos, tmp_path, run, capfd):
     captured = capfd.readouterr()
     assert captured.err.count("skipped: cannot read image") == 5
     assert r"page_\udcff.jpg" in captured.err
-    assert captured.err.strip().splitlines()[-1].endswith("were skipped: 5")
+    assert captured.err.strip().splitlines()[-1].startswith("skipped 5 images; ")
 
 
 def test_the_exif_orientation_can_be_ignored(tmp_path, run):
@@ -217,7 +223,7 @@ def test_the_exif_orientation_can_be_ignored(tmp_path, run):
 
 
 @pytest.mark.parametrize("text", ["~nobody-of-that-name/a.png", "n" * 300, "a" * 5000])
-def test_an_input_that_cannot_be_is_one_line(tmp_path, run, capsys, text):
+def test_an_impossible_input_is_one_line(tmp_path, run, capsys, text):
     assert run("--input", text, "--output", tmp_path / "out") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --input ")
@@ -238,7 +244,7 @@ def test_equal_names_do_not_overwrite_each_other(photos, tmp_path, run):
 
 
 def test_names_differ_where_file_names_ignore_case():
-    names = demo.picture_names([Path("a/Cat.png"), Path("b/cat.png"), Path("c/cat_2.png")])
+    names = picture_names([Path("a/Cat.png"), Path("b/cat.png"), Path("c/cat_2.png")])
     assert names == ["Cat", "cat_2", "cat_2_2"]
 
 
@@ -260,15 +266,15 @@ def test_pictures_are_never_read_as_images(photos, run, pattern):
         assert not {"one_2.png", "one_3.png"} & set(files(out))
 
 
-def test_the_output_folder_is_no_input(photos, run, capsys):
+def test_the_output_folder_is_not_read(photos, run, capsys):
     before = (photos / "one.png").read_bytes()
     assert run("--input", photos, "--output", photos) == 2
     assert run("--input", photos / "one.png", "--output", photos) == 2
     assert (photos / "one.png").read_bytes() == before
-    assert "no images there outside the output folder" in capsys.readouterr().err
+    assert "no images found outside the output folder" in capsys.readouterr().err
 
 
-def test_links_in_the_output_folder_are_no_input(photos, tmp_path, run):
+def test_links_in_the_output_folder_are_not_read(photos, tmp_path, run):
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "one.png").symlink_to(photos / "one.png")
@@ -344,8 +350,10 @@ def test_bad_input_is_one_line(photos, tmp_path, run, monkeypatch, capsys, words
 @pytest.mark.parametrize(
     ("interrupt", "status"), [(KeyboardInterrupt, 130), (partial(Stopped, signal.SIGTERM), 143)]
 )
-def test_a_signal_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys, interrupt, status):
-    atomic_write = demo.atomic_write
+def test_a_signal_leaves_only_complete_files(
+    photos, tmp_path, run, monkeypatch, capsys, interrupt, status
+):
+    atomic_write = pictures.atomic_write
 
     @contextmanager
     def interrupted(path):
@@ -354,12 +362,12 @@ def test_a_signal_leaves_whole_files(photos, tmp_path, run, monkeypatch, capsys,
             if path.name == "two.png":
                 raise interrupt()
 
-    monkeypatch.setattr(demo, "atomic_write", interrupted)
+    monkeypatch.setattr(pictures, "atomic_write", interrupted)
     assert run("--input", photos, "--output", tmp_path / "out") == status
     assert files(tmp_path / "out") == ["one.png"]
     with Image.open(tmp_path / "out" / "one.png") as image:
         image.load()
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("interrupted: ")
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("interrupted; ")
 
 
 def test_the_script_runs_from_any_folder(tmp_path):
@@ -376,7 +384,105 @@ def test_the_script_runs_from_any_folder(tmp_path):
 
 def test_find_images_keeps_the_order_of_the_inputs(photos):
     inputs = [str(photos / "two.JPG"), str(photos)]
-    found = demo.find_images(inputs, photos / "out")
+    found = find_images(inputs, photos / "out")
     assert [path.name for path in found] == ["two.JPG", "one.png"]
     with pytest.raises(UserError):
-        demo.find_images([str(photos), "nowhere"], photos / "out")
+        find_images([str(photos), "nowhere"], photos / "out")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder such as a training leaves behind."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_config(folder)
+    Path(write_weights(folder)).rename(folder / "model_final.pth")
+    return folder
+
+
+def main(*words: object) -> int:
+    try:
+        return demo.main([*map(str, words)])
+    except SystemExit as error:
+        return error.code
+
+
+def test_a_model_comes_with_its_config(photos, tmp_path, run, model):
+    assert main(photos, "--model", model, "-o", tmp_path / "out", "--opts", "MODEL.TF32", "0") == 2
+    words = (photos, "--model", model, "-o", tmp_path / "out", "--save-masks")
+    assert main(*words) == 0
+    with Image.open(tmp_path / "out" / "two_mask.png") as mask:
+        assert mask.getpixel((0, 0)) == 2
+    file = (model / "model_final.pth").rename(tmp_path / "weights.pth")
+    words = (photos, "--model", file, "--config-file", model / "config.yaml")
+    assert main(*words, "-o", tmp_path / "again") == 0
+
+
+def test_a_model_or_a_config_is_needed(photos, tmp_path, capsys):
+    assert main(photos, "-o", tmp_path / "out") == 2
+    assert "name the model with --model" in capsys.readouterr().err
+
+
+def test_pixels_below_the_confidence_are_unknown(photos, tmp_path, run):
+    save(photos / "gray.png", (128, 128, 128))
+    words = ("--input", photos, "--output", tmp_path / "out", "--save-masks", "--save-json")
+    assert run(*words, "--confidence", "0.5") == 0
+    for name, label in (("gray", 255), ("one", 0), ("two", 2)):
+        with Image.open(tmp_path / "out" / f"{name}_mask.png") as mask:
+            assert mask.getpixel((0, 0)) == label
+    record = json.loads((tmp_path / "out" / "gray_result.json").read_text())
+    assert record["unknown"] == 1 and record["classes"] == [] and record["threshold"] == 0.5
+
+
+def test_records_of_areas_and_confidences(photos, tmp_path, run):
+    save(photos / "classes.png", RED)
+    assert run("--input", photos, "--output", tmp_path / "out", "--save-json") == 0
+    assert [name for name in files(tmp_path / "out") if name.endswith(".json")] == [
+        f"{name}_result.json" for name in ("classes", "one", "two")
+    ]
+    record = json.loads((tmp_path / "out" / "two_result.json").read_text())
+    assert record["source"] == str(photos / "two.JPG")
+    (only,) = record["classes"]
+    assert (only["name"], only["index"], only["area"]) == ("blue", 2, 1)
+    assert only["confidence"] == pytest.approx(1)
+
+
+def test_batches_give_the_same_files(photos, tmp_path, run):
+    (photos / "broken.jpg").write_bytes(b"no image")
+    for size in (1, 2, 10):
+        words = ("--batch-size", size, "--save-masks", "--save-json")
+        assert run("--input", photos, "--output", tmp_path / f"{size}", *words) == 1
+    for name in files(tmp_path / "1"):
+        contents = {(tmp_path / size / name).read_bytes() for size in ("1", "2", "10")}
+        assert len(contents) == 1
+    assert files(tmp_path / "2") == files(tmp_path / "10") == files(tmp_path / "1")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--confidence", "2"), "error: --confidence: threshold is 2.0; give a number from 0 to 1"),
+        (("--batch-size", "0"), "error: --batch-size 0: give 1 or more"),
+        (("--devices", "tpu", "cpu"), "error: --devices tpu: MODEL.DEVICE is 'tpu'; set it to"),
+    ],
+)
+def test_wrong_values_are_one_line(photos, tmp_path, run, capsys, words, told):
+    assert run("--input", photos, "--output", tmp_path / "out", *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(told)
+
+
+def test_sliding_windows_are_those_of_the_benchmarks(photos, tmp_path, run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(demo, "Segmenter", lambda cfg, names: seen.append(cfg) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("--input", photos, "--output", tmp_path / "out", "--sliding-window")
+    assert seen[0].TEST.SLIDING_WINDOW is True
+    assert seen[0].MODEL.SEM_SEG_HEAD.POOLING_SIZES == [1, 1]
+
+
+def test_the_speed_is_told(photos, tmp_path, run, capsys):
+    assert run("--input", photos, "--output", tmp_path / "out") == 0
+    assert re.search(
+        r"wrote 2 of 2 images to .* \([\d.e+]+ images a second\)", capsys.readouterr().out
+    )

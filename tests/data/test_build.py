@@ -239,8 +239,8 @@ def test_test_batches_stay_in_a_ranks_share(cfg, monkeypatch, batch, sizes):
     ("key", "value", "message"),
     [
         ("TEST.IMS_PER_BATCH", 0, r"TEST\.IMS_PER_BATCH is 0; set it to 1 or more"),
-        ("INPUT.MIN_SIZE_TEST", -1, r"INPUT\.MIN_SIZE_TEST is -1 and .* set them to 0 "),
-        ("INPUT.MAX_SIZE_TEST", 0, r"INPUT\.MAX_SIZE_TEST 0; set them to .* 1 or more"),
+        ("INPUT.MIN_SIZE_TEST", -1, r"INPUT\.MIN_SIZE_TEST is -1 and .* set MIN_SIZE_TEST to 0 "),
+        ("INPUT.MAX_SIZE_TEST", 0, r"INPUT\.MAX_SIZE_TEST is 0; .*MAX_SIZE_TEST to 1 or more"),
     ],
 )
 def test_a_test_batch_holds_an_image_of_some_size(cfg, key, value, message):
@@ -274,7 +274,7 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
     [
         (
             ["SOLVER.IMS_PER_BATCH", 5],
-            r"IMS_PER_BATCH is 5; set it to a multiple of 2, the processes \(2\)",
+            r"IMS_PER_BATCH is 5; set it to a multiple of 2, the number of processes \(2\)",
         ),
         (
             ["SOLVER.IMS_PER_BATCH", 6, "SOLVER.ACCUMULATION_STEPS", 2],
@@ -287,8 +287,8 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
         (["DATASETS.TRAIN", ()], "DATASETS.TRAIN is empty"),
         (["DATASETS.TRAIN", ("minor",)], "unknown dataset 'minor' in DATASETS.TRAIN; .* mini,"),
         (
-            ["DATASETS.TRAIN", ("mini", "quickstart_train")],
-            r"TRAIN_CLASS_JSON \(.*names\.json\) lists 3 .*quickstart_train has 22; choose",
+            ["DATASETS.TRAIN", ("mini", "voc_2012_test_sem_seg")],
+            r"TRAIN_CLASS_JSON \(.*names\.json\) lists 3 .*voc_2012_test_sem_seg has 20; use the",
         ),
         (
             [
@@ -303,7 +303,7 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
         ),
         (
             ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 65535],
-            "dataset mini marks ignored pixels by 255, .*IGNORE_VALUE is 65535",
+            "dataset mini has the ignore label 255, .*IGNORE_VALUE is 65535",
         ),
     ],
 )
@@ -321,24 +321,30 @@ def test_the_classes_in_another_order_are_refused(cfg, tmp_path):
     other.write_text('["alpha", "b", "c"]')
     build_train_loader(cfg, seed=0)  # other words for the same classes
     other.write_text('["a", "c", "b"]')
-    told = r"other\.json\) .*dataset mini in another order, class 1 is 'c' and not 'b'; choose"
+    told = r"other\.json\) .*dataset mini in another order, class 1 is 'c' and not 'b'; use the"
     with pytest.raises(UserError, match=told):
         build_train_loader(cfg, seed=0)
 
 
 def test_an_unknown_test_dataset_is_one_line(cfg):
-    with pytest.raises(UserError, match=r"unknown dataset 'minor' in DATASETS\.TEST; known"):
+    with pytest.raises(UserError, match=r"unknown dataset 'minor' in DATASETS\.TEST; choose from"):
         build_test_loader(cfg, "minor")
 
 
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("ade20k_sem_seg_val", r"of detectron2 cannot be loaded from .*images/validation.*; "),
-        ("coco_2017_val_panoptic_stuffonly", "of detectron2 cannot be loaded from "),
-        ("cityscapes_fine_sem_seg_val", "of detectron2 cannot be loaded from .*leftImg8bit"),
-        ("voc_2012_val", "in DATASETS.TEST is not for semantic segmentation; choose one of ade20k"),
-        ("coco_2017_val", "in DATASETS.TEST is not for semantic segmentation; choose one of "),
+        (
+            "ade20k_sem_seg_val",
+            r"cannot be loaded from .*images/validation.*; ",
+        ),
+        ("coco_2017_val_panoptic_stuffonly", "cannot be loaded from "),
+        (
+            "cityscapes_fine_sem_seg_val",
+            "cannot be loaded from .*leftImg8bit",
+        ),
+        ("voc_2012_val", "in DATASETS.TEST is not for semantic segmentation; choose from ade20k"),
+        ("coco_2017_val", "in DATASETS.TEST is not for semantic segmentation; choose from "),
     ],
 )
 def test_detectron2s_own_datasets_without_data_are_one_line(cfg, name, problem):

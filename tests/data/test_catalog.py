@@ -74,17 +74,6 @@ PLACES = [
             ("pcontext/images", f"pcontext/annotations_detectron2/pc{classes}_val"),
         )
     ),
-    *(
-        (
-            f"quickstart_{split}",
-            f"quickstart/images/{split}",
-            f"quickstart/annotations/{split}",
-            ".png",
-            classes,
-            255,
-        )
-        for split, classes in (("train", 22), ("val_seen", 28), ("val_unseen", 28))
-    ),
 ]
 
 
@@ -135,16 +124,6 @@ def test_the_places_above_are_all_that_is_registered():
     assert sum(len(spec.layouts) for spec in DATASETS) == len(PLACES)
 
 
-def test_the_seen_names_of_the_quickstart_come_first():
-    seen = MetadataCatalog.get("quickstart_train").stuff_classes
-    assert MetadataCatalog.get("quickstart_val_unseen").stuff_classes[:22] == seen
-
-
-def test_missing_quickstart_data_names_its_command(root):
-    with pytest.raises(UserError, match=r"quickstart_train is not in .*make quickstart"):
-        DatasetCatalog.get("quickstart_train")
-
-
 def test_benchmarks_are_the_columns_of_the_results_table():
     assert dict(BENCHMARKS) == {
         "A-847": "ade20k_full_sem_seg_freq_val_all",
@@ -193,9 +172,9 @@ def test_how_many_images_there_should_be_and_what_makes_them(root, name, expecte
 
 
 def test_benchmarks_and_datasets_by_name():
-    assert datasets_named(["PC-59", "quickstart_train", "context_59_test_sem_seg"]) == [
+    assert datasets_named(["PC-59", "voc_2012_test_sem_seg", "context_59_test_sem_seg"]) == [
         "context_59_test_sem_seg",
-        "quickstart_train",
+        "voc_2012_test_sem_seg",
     ]
     with pytest.raises(UserError, match=r"'A-151'; known are .*voc_2012.* the benchmarks A-847,"):
         datasets_named(["A-150", "A-151"])
@@ -233,9 +212,6 @@ README = (REPO_ROOT / "datasets/README.md").read_text()
 
 @pytest.mark.parametrize("spec", DATASETS, ids=lambda spec: spec.name)
 def test_the_document_names_every_dataset_and_its_folders(spec):
-    if spec.name.startswith("quickstart"):
-        assert f"`{spec.name}`" in README
-        return
     row = README[README.index("## Names") :]
     assert f"`{spec.name}`" in row
     for layout in spec.layouts:

@@ -11,8 +11,11 @@ import yaml
 from PIL import Image
 
 from cat_seg.data import check
-from cat_seg.data.registration import DatasetSpec, Layout, register, unregister
+from cat_seg.data.registration import register, unregister
+from cat_seg.data.specs import DatasetSpec, Layout
+from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.utils.paths import REPO_ROOT
+from cat_seg.visualization import contact_sheet
 
 HEIGHT, WIDTH = 6, 8
 COLUMNS = ["Dataset", "Benchmark", "Images", "Expected", "Classes", "Result"]
@@ -75,12 +78,12 @@ def test_a_sound_dataset(add, tmp_path, capsys):
     add(count=4)
     assert run(tmp_path, "--datasets", "sample") == 0
     captured = capsys.readouterr()
-    assert rows(captured.out) == {"sample": ["-", "4", "4", "4 of 20", "sound"]}
+    assert rows(captured.out) == {"sample": ["-", "4", "4", "4 of 20", "ok"]}
     assert "4/4" in captured.err  # the progress bar
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sample.png"]
 
 
-def test_processes_find_what_one_finds(add, tmp_path, capsys):
+def test_many_processes_find_the_same_problems_as_one(add, tmp_path, capsys):
     _, labels = add(count=12)
     for index in (2, 9):
         write_label(labels / f"{index}.png", 20 + index)
@@ -109,7 +112,7 @@ def test_every_problem_is_named_and_the_rest_is_checked(add, tmp_path, capsys):
         f"image {images / '4.jpg'} has no label of that name",
         "5 labeled images in place of 7; run `make sample`",
         f"label {labels / '0.png'} has the value 20",
-        f"label {labels / '1.png'} is 8x6 pixels, its image {images / '1.jpg'} is 9x6",
+        f"label {labels / '1.png'} is 8x6 pixels, but its image {images / '1.jpg'} is 9x6",
         f"cannot read label {labels / '2.png'}",
         f"cannot read image {images / '3.jpg'}",
     )
@@ -145,26 +148,36 @@ def test_an_image_damaged_behind_its_header_shows_in_the_samples(add, tmp_path, 
     assert (tmp_path / "out/sample.png").exists()
 
 
-def test_the_picture_shows_evenly_spread_samples(add, tmp_path, monkeypatch):
-    drawn = []
-    draw = check.draw_sheet
-    monkeypatch.setattr(check, "draw_sheet", lambda *given: drawn.append(given) or draw(*given))
+def test_the_picture_shows_evenly_spread_samples(add, tmp_path):
     add(count=9, ignore_label=0)
     for value in range(9):
-        Image.fromarray(np.tile(np.uint8(value), (6, 8))).save(
-            tmp_path / f"root/labels/{value}.png"
-        )
+        label = np.full((HEIGHT, WIDTH), value, dtype=np.uint8)
+        label[0] = 0  # ignored
+        Image.fromarray(label).save(tmp_path / f"root/labels/{value}.png")
     run(tmp_path, "--datasets", "sample", "--samples", "3")
-    ((title, remark, samples, names),) = drawn
-    assert title == "sample" and len(names) == 20
-    assert remark == ("9 of 9 labeled images  ·  8 of 20 classes occur  ·  ignored pixels are 0")
-    assert [sample.caption for sample in samples] == ["0.jpg", "4.jpg", "8.jpg"]
-    assert [np.unique(sample.label).tolist() for sample in samples] == [[-1], [4], [8]]
+    shown = [np.full((HEIGHT, WIDTH), value) for value in (-1, 4, 8)]
+    for label in shown:
+        label[0] = -1
+    expected = contact_sheet(
+        [np.full((HEIGHT, WIDTH, 3), 99, dtype=np.uint8)] * 3,
+        [[label] for label in shown],
+        load_vocabulary("datasets/voc20.json"),
+        alpha=check.LABEL_OPACITY,
+        panel_size=check.PANEL,
+        heading="sample",
+        remark="9 of 9 labeled images  ·  8 of 20 classes occur  ·  ignore label 0",
+        captions=[
+            f"{index}.jpg  ·  {WIDTH} x {HEIGHT}  ·  {share} ignored"
+            for index, share in ((0, "100%"), (4, "17%"), (8, "17%"))
+        ],
+        columns=2,
+        legend_per_image=True,
+    )
     picture = np.asarray(Image.open(tmp_path / "out/sample.png"))
-    np.testing.assert_array_equal(picture, draw(*drawn[0]))
+    np.testing.assert_array_equal(picture, expected)
 
 
-def test_a_picture_of_before_does_not_stay(add, tmp_path):
+def test_an_old_picture_is_removed(add, tmp_path):
     images, _ = add(count=1)
     run(tmp_path, "--datasets", "sample")
     (images / "0.jpg").write_bytes(b"no image")
@@ -191,7 +204,7 @@ def test_counts(add, tmp_path, capsys, drops, expected, status, bound):
     assert ("in place of" in found.err) == bool(status)
 
 
-def test_a_name_of_any_bytes_ends_nothing(add, tmp_path, capsys, mine):
+def test_file_names_may_contain_any_bytes(add, tmp_path, capsys, mine):
     images, labels = add(count=3)
     name = os.fsdecode(b"bad_\xff\nbyte")
     os.rename(images / "0.jpg", images / f"{name}.jpg")
@@ -204,7 +217,7 @@ def test_a_name_of_any_bytes_ends_nothing(add, tmp_path, capsys, mine):
     (images / "2.jpg").write_bytes(b"no image")
     assert run(tmp_path, *datasets) == 1
     captured = capsys.readouterr()
-    assert rows(captured.out)["check_mine"][-1] == "sound"
+    assert rows(captured.out)["check_mine"][-1] == "ok"
     listed = (tmp_path / "out/sample.problems.txt").read_text(encoding="utf-8")
     assert r"bad_\udcff\nbyte_2.jpg has no label" in listed
     assert r"bad_\udcff\nbyte.png has the value 20" in listed
@@ -252,8 +265,8 @@ def test_some_labels_that_are_all_ignored_are_a_warning(add, tmp_path, capsys):
         write_label(labels / f"{index}.png", 255)
     assert run(tmp_path, "--datasets", "sample") == 0
     captured = capsys.readouterr()
-    assert rows(captured.out)["sample"][-1] == "sound, 1 warning"
-    expected = f"warning: 2 of 4 label maps have no labeled pixel, the first is {labels / '1.png'}:"
+    assert rows(captured.out)["sample"][-1] == "ok, 1 warning"
+    expected = f"warning: 2 of 4 label maps have no labeled pixels (first: {labels / '1.png'}):"
     assert f"sample: {expected}" in captured.err
 
 
@@ -263,9 +276,9 @@ def test_masks_of_0_and_255_are_a_warning(add, tmp_path, capsys):
         write_label(labels / f"{index}.png", 0)
     assert run(tmp_path, "--datasets", "sample") == 0
     captured = capsys.readouterr()
-    assert rows(captured.out)["sample"][3:] == ["1 of 20", "sound, 1 warning"]
-    assert "sample: warning: of 20 classes only 0 (" in captured.err
-    assert "masks of two values must be converted" in captured.err
+    assert rows(captured.out)["sample"][3:] == ["1 of 20", "ok, 1 warning"]
+    assert "sample: warning: only class 0 (" in captured.err
+    assert "if these are binary masks, convert them" in captured.err
     write_label(labels / "1.png", 20)
     assert run(tmp_path, "--datasets", "sample") == 1
     assert rows(capsys.readouterr().out)["sample"][-1] == "1 problem, 1 warning"
@@ -286,7 +299,7 @@ def test_the_config_may_ignore_the_exif_orientation(mine, tmp_path, capsys):
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "mine/images/0.jpg", exif=exif)
     file = config(tmp_path)
     assert run(tmp_path, "--config-file", file, "--datasets", "check_mine") == 1
-    assert "is 8x6 pixels, its image" in capsys.readouterr().err
+    assert "is 8x6 pixels, but its image" in capsys.readouterr().err
     with open(file, "a") as stream:
         stream.write("INPUT:\n  IGNORE_EXIF_ORIENTATION: true\n")
     assert run(tmp_path, "--config-file", file, "--datasets", "check_mine") == 0
@@ -339,8 +352,8 @@ def test_where_nothing_is_every_benchmark_names_its_command(tmp_path, capsys, ro
         ("context_59_test_sem_seg", "PC-59"),
         ("context_459_test_sem_seg", "PC-459"),
     ]
-    assert {cells[-1] for cells in table.values()} == {"not there"}
-    assert f"no dataset is in {root}" in captured.out
+    assert {cells[-1] for cells in table.values()} == {"not found"}
+    assert f"no datasets found in {root}" in captured.out
     for script in ("coco_stuff", "ade20k_150", "ade20k_full", "voc", "pascal_context_459"):
         assert f"run `python datasets/prepare_{script}.py`" in captured.out
 
@@ -353,7 +366,7 @@ def test_columns_of_the_results_table_name_datasets(tmp_path, capsys, monkeypatc
     captured = capsys.readouterr()
     assert rows(captured.out) == {
         "ade20k_150_test_sem_seg": ["A-150", "2", "2000", "2 of 150", "1 problem"],
-        "context_59_test_sem_seg": ["PC-59", "-", "5104", "-", "not there"],
+        "context_59_test_sem_seg": ["PC-59", "-", "5104", "-", "not found"],
     }
     assert "2 labeled images in place of 2000: the download is short" in captured.err
 
@@ -380,7 +393,7 @@ def test_the_datasets_of_a_config_come_on_top(mine, tmp_path, capsys):
     assert run(tmp_path, "--config-file", config(tmp_path)) == 0
     table = rows(capsys.readouterr().out)
     assert len(table) == 10
-    assert table["check_mine"] == ["-", "2", "-", "2 of 20", "sound"]
+    assert table["check_mine"] == ["-", "2", "-", "2 of 20", "ok"]
 
 
 @pytest.mark.parametrize("key", ["IMAGES", "CLASSES"])

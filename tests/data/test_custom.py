@@ -192,19 +192,21 @@ def test_something_else_than_sections(section):
     ],
 )
 def test_a_folder_without_files_is_named_when_it_is_used(data, changes, named):
-    load({"mine": node(**changes)})
-    assert not is_on_disk("mine")
-    with pytest.raises(UserError) as caught:
-        DatasetCatalog.get("mine")
-    assert str(caught.value).startswith(named.format(data))
-    assert "\n" not in str(caught.value)
+    load({"mine": node(**changes), "made": node(**changes, MADE_BY="run `make data`")})
+    for name, advice in (("mine", "; name the folder of"), ("made", "; run `make data`")):
+        assert not is_on_disk(name)
+        with pytest.raises(UserError) as caught:
+            DatasetCatalog.get(name)
+        assert str(caught.value).startswith(named.format(data).replace("mine", name))
+        assert advice in str(caught.value) or "set SUBFOLDERS to True" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"CLASSES": "no.txt"}, r"CUSTOM\.mine\.CLASSES: cannot read the class list no\.txt"),
-        ({"CLASSES": "bad.json"}, r"CUSTOM\.mine\.CLASSES: bad\.json is not JSON"),
+        ({"CLASSES": "bad.json"}, r"CUSTOM\.mine\.CLASSES: bad\.json is not valid JSON"),
         ({"BACKGROUND_FROM": 3}, r"CUSTOM\.mine\.BACKGROUND_FROM is 3; classes\.txt lists 3"),
     ],
 )

@@ -151,7 +151,7 @@ def test_every_kind_trains_and_evaluates_as_plain_labels_do(fields, monkeypatch,
     names = ["--datasets", *sections, "--config-file", "configs/kinds.yaml"]
     assert check.main([*names, "--jobs", "2", "--output", "checked"]) == 0
     table = capsys.readouterr().out
-    assert table.count("3 of 3") == len(sections) == table.count("sound")
+    assert table.count("3 of 3") == len(sections) == table.count(" ok ")
 
 
 def error(datasets: dict) -> str:
@@ -222,13 +222,13 @@ def test_a_table_that_does_not_fit_the_classes_is_named_before_any_work(data, ch
         ({"LABEL_SHIFT": -1}, [0, 1, 3, 255], [255, 0, 2, 255]),
         ({"LABEL_SHIFT": -2}, [0, 1, 2, 4], [255, 255, 0, 2]),
         ({"LABEL_SHIFT": 1}, [0, 1, 255], [1, 2, 255]),
-        ({"LABEL_SHIFT": -1}, [1, 4], "value 4, to which DATASETS.CUSTOM.mine.LABEL_SHIFT"),
+        ({"LABEL_SHIFT": -1}, [1, 4], "value 4, which DATASETS.CUSTOM.mine.LABEL_SHIFT"),
         ({"LABEL_SHIFT": -1, "LABEL_OTHERS": "ignore"}, [1, 4], [0, 255]),
         ({"LABEL_OTHERS": "ignore"}, [0, 2, 3, 254], [0, 2, 255, 255]),
-        ({"LABEL_OTHERS": "error"}, [0, 3], "value 3, to which DATASETS.CUSTOM.mine.CLASSES"),
+        ({"LABEL_OTHERS": "error"}, [0, 3], "value 3, which DATASETS.CUSTOM.mine.CLASSES"),
         ({"LABEL_IDS": [7, 8, 0], "IGNORE_LABEL": 65535}, [0, 7], [2, 0]),
         ({"LABEL_IDS": [7, 8, 255]}, [255, 7], [2, 0]),
-        ({"LABEL_IDS": [7, 8, 9]}, [7, 10], "value 10, to which DATASETS.CUSTOM.mine.LABEL_IDS"),
+        ({"LABEL_IDS": [7, 8, 9]}, [7, 10], "value 10, which DATASETS.CUSTOM.mine.LABEL_IDS"),
         ({"LABEL_IDS": [7, 8], "BACKGROUND_FROM": 1}, [7, 8], [0, 1]),
     ],
 )

@@ -185,7 +185,10 @@ def test_what_is_no_file_is_refused_and_not_waited_for(no_file, reason):
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (b"<!DOCTYPE html><html></html>", "it is not an image of a kind that Pillow reads"),
+        (
+            b"<!DOCTYPE html><html></html>",
+            "it is not an image, or Pillow does not support its format",
+        ),
         (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
     ],
 )
@@ -200,14 +203,14 @@ def test_postscript_is_never_run(tmp_path, monkeypatch):
     path = tmp_path / "image.png"
     Image.fromarray(smooth()).save(path, format="EPS")
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it was run"))
-    with pytest.raises(UserError, match="it is a PostScript file"):
+    with pytest.raises(UserError, match="PostScript is not supported"):
         read_image(str(path), "RGB")
 
 
 def test_an_image_with_too_many_pixels_names_the_limit(tmp_path, monkeypatch):
     path = save(tmp_path, "png", smooth(30, 40))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 599)
-    with pytest.raises(UserError, match=r"has more pixels than the limit of 1198; make it smaller"):
+    with pytest.raises(UserError, match=r"has more pixels than the limit of 1198; resize it"):
         read_image(path, "RGB")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
     with warnings.catch_warnings():
@@ -218,7 +221,7 @@ def test_an_image_with_too_many_pixels_names_the_limit(tmp_path, monkeypatch):
 def test_lack_of_memory_is_one_line(tmp_path, monkeypatch):
     path = save(tmp_path, "bmp", smooth())
     monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", _no_memory)
-    with pytest.raises(UserError, match="its pixels do not fit into memory; make it smaller"):
+    with pytest.raises(UserError, match="it does not fit in memory; resize it"):
         read_image(path, "RGB")
 
 

@@ -34,7 +34,7 @@ def test_a_class_comes_before_what_is_ignored():
 @pytest.mark.parametrize("value", [0, 10, 65535])
 def test_a_value_without_class_is_named_or_ignored(value):
     raw = np.array([[7, value]], np.uint16)
-    with pytest.raises(UserError, match=f"label a.png has the value {value}, to which KEY gives"):
+    with pytest.raises(UserError, match=f"label a.png has the value {value}, which KEY maps"):
         IDS.class_indices(raw, "a.png")
     lenient = LabelValues("KEY", IDS.table, 255, ignores_others=True)
     assert lenient.class_indices(raw, "a.png").tolist() == [[0, 255]]
@@ -52,13 +52,13 @@ def test_colors_of_rgb_and_palette_files(tmp_path, mode):
 
 def test_a_color_without_class_is_named(tmp_path):
     Image.fromarray(np.array([[RED, BLUE]], np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a\.png has the color \[0, 0, 255\], to which KEY gives"):
+    with pytest.raises(UserError, match=r"a\.png has the color \[0, 0, 255\], which KEY maps"):
         read_label(LabelFile(str(tmp_path / "a.png"), COLORS))
 
 
 def test_16_bits_are_no_colors(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a\.png.* no colors of 8 bits"):
+    with pytest.raises(UserError, match=r"a\.png.* is not an 8-bit color image"):
         read_label(LabelFile(str(tmp_path / "a.png"), COLORS))
 
 

@@ -153,8 +153,8 @@ def test_the_published_recipe_in_its_order(tmp_path, cfg, flip, sampling):
         (["MIN_SIZE_TRAIN_SAMPLING", "all"], "INPUT.MIN_SIZE_TRAIN_SAMPLING is 'all'"),
         (["RANDOM_FLIP", "both"], "INPUT.RANDOM_FLIP is 'both'"),
         (["CROP.ENABLED", True, "INPUT.CROP.TYPE", "odd"], "INPUT.CROP.TYPE is 'odd'"),
-        (["MIN_SIZE_TRAIN_SAMPLING", "range"], r"INPUT.MIN_SIZE_TRAIN must be two .*\(0,\)"),
-        (["MIN_SIZE_TRAIN", ()], r"INPUT.MIN_SIZE_TRAIN is \(\); give at least one"),
+        (["MIN_SIZE_TRAIN_SAMPLING", "range"], r"INPUT.MIN_SIZE_TRAIN is \(0,\); .* two sizes"),
+        (["MIN_SIZE_TRAIN", ()], r"INPUT.MIN_SIZE_TRAIN is \(\); set it to one or more"),
         (["MIN_SIZE_TRAIN", (64, -1)], r"INPUT.MIN_SIZE_TRAIN is \(64, -1\)"),
         (["MAX_SIZE_TRAIN", 0], "INPUT.MAX_SIZE_TRAIN is 0; set it to 1 or more"),
     ],
@@ -262,20 +262,22 @@ def test_inference_names_an_unknown_format(cfg):
 @pytest.mark.parametrize(
     ("kind", "size", "wanted"),
     [
-        ("relative", [0.5, 1.5], "shares of at most 1"),
-        ("relative_range", [8, 8], "shares of at most 1"),
-        ("absolute", [8.5, 8], "whole numbers"),
+        ("relative", [0.5, 1.5], "fractions of at most 1"),
+        ("relative_range", [8, 8], "fractions of at most 1"),
+        ("absolute", [8.5, 8], "integers"),
         ("absolute_range", [9, 8], "the smallest and the largest side"),
     ],
 )
 def test_a_crop_that_its_type_cannot_have_is_refused(cfg, kind, size, wanted):
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, kind, size
-    with pytest.raises(UserError, match=rf"INPUT\.CROP\.SIZE is \[.*\]; give {wanted}"):
+    with pytest.raises(UserError, match=rf"INPUT\.CROP\.SIZE is \[.*\]; set it to {wanted}"):
         TrainMapper(cfg)
 
 
 @pytest.mark.parametrize("size", [[8], [8, 0], [8, 8, 8]])
 def test_a_crop_has_a_height_and_a_width(cfg, size):
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE = True, size
-    with pytest.raises(UserError, match=r"INPUT\.CROP\.SIZE is \[8.*\]; give a height and a width"):
+    with pytest.raises(
+        UserError, match=r"INPUT\.CROP\.SIZE is \[8.*\]; set it to a height and a width"
+    ):
         TrainMapper(cfg)

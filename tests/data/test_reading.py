@@ -70,7 +70,9 @@ def test_the_size_takes_no_more_than_the_header(tmp_path):
 
 def test_sizes_that_differ_are_one_line_with_both():
     check_label_size((3, 4), "label.png", (3, 4), "image.jpg")
-    with pytest.raises(UserError, match=r"label\.png is 4x3 pixels, its image image\.jpg is 3x4"):
+    with pytest.raises(
+        UserError, match=r"label\.png is 4x3 pixels, but its image image\.jpg is 3x4"
+    ):
         check_label_size((3, 4), "label.png", (4, 3), "image.jpg")
 
 
@@ -123,7 +125,7 @@ def test_an_unreadable_file_is_one_line_that_names_it(tmp_path, suffix, read, da
 def test_a_label_is_one_channel_of_integers(tmp_path, pixels):
     path = str(tmp_path / "a.tif")
     Image.fromarray(pixels).save(path)
-    with pytest.raises(UserError, match=r"a\.tif is not one channel of integers"):
+    with pytest.raises(UserError, match=r"a\.tif is not a single channel of integers"):
         read_label(path)
 
 
@@ -209,7 +211,7 @@ def test_an_image_that_would_be_black_is_refused(tmp_path, read, pixels, suffix)
         cv2.imwrite(path, pixels)
     else:
         Image.fromarray(pixels).save(path)
-    with pytest.raises(UserError, match=rf"a\.{suffix} is nearly black.*save it with 8"):
+    with pytest.raises(UserError, match=rf"a\.{suffix} is nearly black.*save it as an 8-bit image"):
         read(path)
 
 
@@ -327,5 +329,5 @@ def test_labels_that_are_colors_are_exact_too(tmp_path):
     with pytest.raises(UserError, match=r"a\.png is a JPEG file"):
         read_colors(path)
     cv2.imwrite(path, _noise(8, 8).astype(np.uint16) * 257)
-    with pytest.raises(UserError, match=r"a\.png has no colors of 8 bits"):
+    with pytest.raises(UserError, match=r"a\.png is not an 8-bit color image"):
         read_colors(path)

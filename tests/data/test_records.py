@@ -20,7 +20,7 @@ def registered():
 )
 def test_a_dataset_of_detectron2_without_its_files_is_one_line(name):
     check_test_dataset(name)
-    with pytest.raises(UserError, match=f"dataset {name} of detectron2 cannot be loaded") as caught:
+    with pytest.raises(UserError, match=f"detectron2's dataset {name} cannot be loaded") as caught:
         load_records([name])
     assert "\n" not in str(caught.value)
 

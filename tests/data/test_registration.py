@@ -4,9 +4,6 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from cat_seg.data.registration import (
-    DatasetSpec,
-    Layout,
-    datasets_root,
     find_pairs,
     is_on_disk,
     register,
@@ -14,6 +11,7 @@ from cat_seg.data.registration import (
     unregister,
     why_incomplete,
 )
+from cat_seg.data.specs import DatasetSpec, Layout, datasets_root
 from cat_seg.errors import UserError
 from cat_seg.utils.paths import REPO_ROOT
 
@@ -197,7 +195,7 @@ def test_two_images_of_one_name_are_refused(root, add):
     name = add(FIRST)
     fill(root, FIRST)
     (root / FIRST.images / "a.png").touch()
-    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png differ in the suffix alone"):
+    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png differ only in the suffix"):
         DatasetCatalog.get(name)
 
 

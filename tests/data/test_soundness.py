@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cat_seg.data.registration import DatasetSpec, Layout, register, spec_of, unregister
+from cat_seg.data.registration import register, spec_of, unregister
 from cat_seg.data.soundness import DatasetReport, check_dataset, check_pair
+from cat_seg.data.specs import DatasetSpec, Layout
 
 HEIGHT, WIDTH = 6, 8
 
@@ -51,7 +52,7 @@ def test_image_and_label_may_both_be_wrong(tmp_path):
 
 def test_sizes(tmp_path):
     (problem,) = check_pair(8, 255, pair(tmp_path, "a", 1, width=WIDTH - 1)).problems
-    assert "a.png is 8x6 pixels, its image" in problem and "is 7x6" in problem
+    assert "a.png is 8x6 pixels, but its image" in problem and "is 7x6" in problem
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_dataset_that_cannot_be_listed(spec, tmp_path):
     (tmp_path / "images/a.png").touch()
     report = check_dataset(spec, 1)
     (problem,) = report.problems
-    assert "differ in the suffix alone" in problem
+    assert "differ only in the suffix" in problem
     assert not report.missing
 
 

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from cat_seg.data.vocabularies import load_vocabulary, parse_vocabulary
+from cat_seg.data.vocabularies import (
+    load_vocabulary,
+    parse_vocabulary,
+    shipped_names,
+    shipped_path,
+    vocabulary_from,
+)
 from cat_seg.errors import UserError
 
 
@@ -63,7 +69,7 @@ def test_files_by_suffix(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[", "is not JSON"),
+        (b"[", "is not valid JSON"),
         (b'{"cat": 1}', "is not a list of class names"),
         (b'["cat", 3]', "is not a list of class names"),
         (b"[]", "has no class names"),
@@ -95,3 +101,73 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_bad_typed_names(text, message):
     with pytest.raises(UserError, match=message):
         parse_vocabulary(text)
+
+
+LIKE_A_FILE = "looks like a file, but class lists are files that end in .json or .txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("ade151", "did you mean ade150?"),
+        ("ade_150", "did you mean ade150?"),
+        ("ADE150", "did you mean ade150?"),
+        ("ade20k", "did you mean ade150?"),
+        ("A-150", "did you mean ade150?"),
+        ("ad150", "did you mean ade150?"),
+        ("pc-59", "did you mean pc59?"),
+        ("pc60", "did you mean pc59?"),
+        ("voc20c", "did you mean voc20?"),
+        ("coco171", "did you mean coco?"),
+        ("Coco", "did you mean coco?"),
+        ("quickstrat", "did you mean quickstart?"),
+        ("quickstart-seen", "did you mean quickstart_seen?"),
+        *((text, LIKE_A_FILE) for text in ("names.jsn", "mine.csv", "mine.yaml", ".csv")),
+        *((text, LIKE_A_FILE) for text in ("lists/mine", "./mine", "../mine", "/mine", "~/mine")),
+        *((text, LIKE_A_FILE) for text in ("lists/car", "datasets/ade151", r"lists\mine", "a/b/c")),
+        *((text, LIKE_A_FILE) for text in ("./my lists/mine", "here/a list", "my list.csv")),
+    ],
+)
+def test_a_list_that_is_not_there_is_no_class(tmp_path, monkeypatch, text, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    for name in ("here/a list", "my list.csv"):
+        (tmp_path / name).touch()
+    for parse in (parse_vocabulary, vocabulary_from):
+        with pytest.raises(UserError) as caught:
+            parse(f" {text} ")
+        message = str(caught.value)
+        assert message.startswith(f"vocabulary {text!r} ") and "\n" not in message
+        assert problem in message
+        assert f"(shipped are {', '.join(shipped_names())})" in message
+        assert message.endswith(f"if it is a class, add a comma: {text + ','!r}")
+    assert parse_vocabulary(f"{text},") == vocabulary_from([text]) == [text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("cat", "Road", "t-shirt", "traffic_light", "café", "水", "x", "road sign", "background"),
+        *("tv/monitor", "Car/Truck", "no. 5", "no.5", "car.", "u.s.a", "st. bernard", "24.5 mm"),
+        *("mp3", "mp3 player", "h2o", "7up", "f150", "boeing747", "a380", "b52", "ps5", "covid19"),
+        *("pc", "cocoa", "coca-cola", "coconut", "vocalist", "adenoid", "quicksand", "pc59 user"),
+        *("and/or sign", "my list.csv"),
+    ],
+)
+def test_a_class_alone_is_a_class(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cat").mkdir()
+    assert parse_vocabulary(text) == vocabulary_from(text) == [text]
+
+
+def test_every_class_of_the_shipped_lists_is_a_class():
+    for name in shipped_names():
+        for synonyms in load_vocabulary(shipped_path(name)):
+            for synonym in map(str.strip, synonyms.split(",")):
+                assert parse_vocabulary(synonym) == [synonym]
+
+
+def test_a_long_text_is_named_in_short():
+    with pytest.raises(UserError, match=r"^vocabulary './x+\.\.\.' looks like a file") as caught:
+        parse_vocabulary("./" + "x" * 5000)
+    assert len(str(caught.value)) < 500

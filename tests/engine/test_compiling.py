@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch._dynamo.utils import counters
 
-from cat_seg.engine import Trainer, trainer
+from cat_seg.engine import Trainer, builders
 from cat_seg.engine.compiling import check_compiler, compile_aggregator
 from cat_seg.engine.step import StepTrainer
 from cat_seg.errors import UserError
@@ -70,7 +70,7 @@ def test_names_stay():
 @pytest.mark.parametrize("wanted", [False, True])
 def test_the_trainer_compiles_where_it_is_asked_to(cfg, monkeypatch, wanted):
     compiled = []
-    monkeypatch.setattr(trainer, "compile_aggregator", compiled.append)
+    monkeypatch.setattr(builders, "compile_aggregator", compiled.append)
     cfg.MODEL.COMPILE = wanted
     model = Trainer.build_model(cfg)
     assert compiled == ([model] if wanted else [])
@@ -82,14 +82,16 @@ def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     for variable in ("CC", "CXX"):
         monkeypatch.delenv(variable, raising=False)
-    message = f"MODEL.COMPILE is True, but there is no compiler {named}; install .*COMPILE to False"
+    message = (
+        f"MODEL.COMPILE is True, but the compiler {named} was not found; install .*COMPILE to False"
+    )
     with pytest.raises(UserError, match=message):
         check_compiler(device)
 
 
 def test_a_compiler_that_the_environment_names_has_to_be_there(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match="there is no compiler no-such-compiler; "):
+    with pytest.raises(UserError, match="the compiler no-such-compiler was not found; "):
         compile_aggregator(tiny_model(*SETTINGS))
 
 

@@ -23,7 +23,7 @@ LIMIT = 60
 SCRIPT = "from tests.engine.endings import main; main()"
 TWO, EVALUATE = ("--num-gpus", "2"), ("--eval-only",)
 WORKERS = ("DATALOADER.NUM_WORKERS", "2")
-IMAGE = "stand_in/images/3.png cannot be prepared: "
+IMAGE = "stand_in/images/3.png cannot be preprocessed: "
 DIVERGED = "training diverged in iteration 4 at learning rate 0.00957"
 KILLED = "a data worker was killed (signal 9), most likely because memory ran out; lower "
 
@@ -122,10 +122,10 @@ def error_lines(errors: str) -> list[str]:
         ("worker killed", (*TWO, *WORKERS), 2, KILLED),
         ("worker killed", (*EVALUATE, *TWO, *WORKERS), 2, KILLED),
         ("worker terminated", WORKERS, 2, "a data worker was killed (signal 15); "),
-        ("step lacks memory", WORKERS, 2, "memory ran out ("),
+        ("step lacks memory", WORKERS, 2, "out of memory ("),
         ("step lacks memory", TWO, 2, "lower SOLVER.IMS_PER_BATCH, raise SOLVER.ACCUMULATION_ST"),
         ("answer lacks memory", EVALUATE, 2, "in evaluation, lower TEST.IMS_PER_BATCH or "),
-        ("step has no room", WORKERS, 2, "No space left on device: 'out'; make room"),
+        ("step has no room", WORKERS, 2, "No space left on device: 'out'; free some space"),
         ("step diverges", WORKERS, 2, f"{DIVERGED}: loss_sem_seg is nan, loss_half is nan; lower"),
         ("step diverges", TWO, 2, f"{DIVERGED}: loss_sem_seg is nan, loss_half is nan; lower "),
         ("rank 1 diverges", TWO, 2, f"{DIVERGED}: a loss of another process is not finite; "),

@@ -81,7 +81,7 @@ def test_an_untrained_model_is_evaluated_on_request_alone(cfg, resume):
     cfg.MODEL.WEIGHTS = ""
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS is empty.*TEST\.ALLOW_UNTRAINED") as error:
         evaluate(cfg, resume)
-    assert (f"{cfg.OUTPUT_DIR} holds no checkpoint" in str(error.value)) is resume
+    assert (f"{cfg.OUTPUT_DIR} has no checkpoint" in str(error.value)) is resume
     assert not Path(cfg.OUTPUT_DIR, "inference").exists()
     cfg.TEST.ALLOW_UNTRAINED = True
     assert evaluate(cfg, resume)["sem_seg"]
@@ -99,7 +99,7 @@ def test_skipped_images_are_an_error_after_all_datasets(cfg, trained, config_fil
     finally:
         label.write_bytes(content)
     assert str(error.value).startswith(f"stand_in: 1 image skipped: cannot read label {label}")
-    assert str(error.value).endswith("; the figures are of the other images")
+    assert str(error.value).endswith("; the metrics cover only the other images")
     for name in cfg.DATASETS.TEST:
         counts = results(trained, name)["counts"]
         assert (counts["images"], counts["skipped"]) == (5, 1)

@@ -47,7 +47,7 @@ def test_a_signal_stops_after_the_iteration_with_a_checkpoint(stop, signum, log)
     assert stopped.value.code == 128 + signum
     assert stop._checkpointer.names == ["model_0000004"]
     assert f"Stopped by {signum.name}" in log.text
-    assert "--resume goes on from model_0000004" in log.text
+    assert "--resume to continue from model_0000004" in log.text
 
 
 def test_no_signal_no_stop(stop):

@@ -94,7 +94,6 @@ def test_the_first_rank_has_the_first_word(cfg, monkeypatch, capsys, is_first, w
         raise UserError("what all ranks find wrong")
 
     slept = []
-    monkeypatch.setattr(multiprocessing, "set_start_method", lambda *_, **__: None)
     monkeypatch.setattr(comm, "is_main_process", lambda: is_first)
     monkeypatch.setattr(time, "sleep", slept.append)
     with pytest.raises(SystemExit) as status:

@@ -41,15 +41,15 @@ def final_optimizer(folder: Path) -> dict:
     return content["trainer"]["_trainer"]["optimizer"]["param_groups"]
 
 
-def test_what_can_change_takes_effect_and_what_cannot_stays_and_both_are_said(run, log):
+def test_kept_and_changed_keys_take_effect_and_are_logged(run, log):
     run("SOLVER.MAX_ITER", "2")
     log.clear()
     changes = ("SOLVER.MAX_ITER", "4", "SOLVER.BASE_LR", "9.0", "SOLVER.WEIGHT_DECAY", "0.5")
     out = run("--resume", *changes, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.02")
-    [kept] = [r.getMessage() for r in log.records if "keeps what it began" in r.getMessage()]
+    [kept] = [r.getMessage() for r in log.records if "keeps its original values" in r.getMessage()]
     assert "SOLVER.BASE_LR 0.01 (not 9.0)" in kept
     assert "SOLVER.WEIGHT_DECAY 0.0001 (not 0.5)" in kept
-    [new] = [r.getMessage() for r in log.records if "goes on with" in r.getMessage()]
+    [new] = [r.getMessage() for r in log.records if "uses new values" in r.getMessage()]
     assert "SOLVER.MAX_ITER 4 (was 2)" in new
     assert "SOLVER.CLIP_GRADIENTS.CLIP_VALUE 0.02 (was 0.01)" in new
     assert "BASE_LR" not in new
@@ -92,7 +92,7 @@ def test_a_trainer_without_setup_keeps_the_same_keys(cfg, log):
     cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER = 9.0, 4
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
-    assert "keeps what it began with: SOLVER.BASE_LR 0.01 (not 9.0)" in log.text
+    assert "keeps its original values: SOLVER.BASE_LR 0.01 (not 9.0)" in log.text
     trainer.train()
     assert saved_config(Path(cfg.OUTPUT_DIR, "model_final.pth"))["SOLVER.BASE_LR"] == 0.01
 

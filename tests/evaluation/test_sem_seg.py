@@ -174,7 +174,7 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
     assert {key: written[key] for key in record} == record
     assert 0 <= written["seconds"] < 60
     assert before <= datetime.fromisoformat(written["finished"]) <= datetime.now(timezone.utc)
-    assert caplog.messages == [f"The metrics of each class are in {file}"]
+    assert caplog.messages == [f"Per-class metrics are in {file}"]
 
 
 def test_predictions_are_written_on_request_in_the_format_of_detectron2(dataset, tmp_path):
@@ -234,7 +234,7 @@ def test_from_the_background_index_on_all_is_background(dataset):
     ("label", "problem"),
     [
         (np.full(SIZE, 4, np.uint8), "has the value 4"),
-        (np.zeros((SIZE[1], SIZE[0]), np.uint8), "label .* is 5x7 pixels, its image .* is 7x5"),
+        (np.zeros((SIZE[1], SIZE[0]), np.uint8), "label .* is 5x7 pixels, but its image .* is 7x5"),
     ],
 )
 def test_a_label_that_does_not_fit_is_named_and_costs_itself_alone(
@@ -248,7 +248,7 @@ def test_a_label_that_does_not_fit_is_named_and_costs_itself_alone(
     assert re.search(problem, skipped) and "0.tif" in skipped
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         f"Skipped in {name}: {skipped}",
-        f"The figures of {name} are of 1 of 2 images, 1 skipped",
+        f"The metrics of {name} cover only 1 of 2 images, 1 skipped",
     ]
     written = json.loads((tmp_path / "out/results.json").read_text())
     assert written["skipped"] == [skipped]

@@ -11,6 +11,7 @@ from torch import nn
 from cat_seg.config import add_cat_seg_config
 from cat_seg.errors import UserError
 from cat_seg.evaluation import SemanticSegmentorWithTTA
+from cat_seg.modeling.reduction import Probabilities, reduced
 from tests.tiny import image
 
 SIZE = (40, 60)
@@ -31,10 +32,10 @@ class Channels(nn.Module):
         size = (entry["height"], entry["width"])
         return F.interpolate(entry["image"][None] / 255, size, mode="bilinear")[0]
 
-    def forward(self, batch):
+    def segment(self, batch, reducer=Probabilities):
         (entry,) = batch
         self.sizes.append(tuple(entry["image"].shape[-2:]))
-        return [{"sem_seg": self.scores(entry)}]
+        return [reduced(self.scores(entry), reducer)]
 
 
 class Ramp(Channels):
@@ -134,8 +135,8 @@ def test_vocabulary_and_mode_are_the_models():
     ("sizes", "largest", "problem"),
     [
         ((), 4000, "MIN_SIZES is empty"),
-        ((64, -5), 4000, r"MIN_SIZES is \[64, -5\]; give whole numbers"),
-        (("wide",), 4000, "MIN_SIZES is .*; give whole numbers"),
+        ((64, -5), 4000, r"MIN_SIZES is \[64, -5\]; set it to integers"),
+        (("wide",), 4000, "MIN_SIZES is .*; set it to integers"),
         ((64,), 0, "MAX_SIZE is 0; set it to 1 or more"),
     ],
 )

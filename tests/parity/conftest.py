@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -11,17 +12,16 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
-from tabulate import tabulate
 from torch import Tensor, nn
 
 from cat_seg import add_cat_seg_config
 from cat_seg.checkpoint.checkpointer import Checkpointer
 from cat_seg.checkpoint.formats import convert
+from cat_seg.engine.model import build_model
 from cat_seg.utils.paths import REPO_ROOT
 from tests.golden.weights_recipe import image, labels, recipe_value
+from tests.parity.summary import LARGEST_DIFFERENCES
 
-ERRORS = pytest.StashKey[dict[str, dict[str, float]]]()
 GOLDEN = REPO_ROOT / "tests" / "golden"
 CONFIGS = {
     "cat_seg": "vitb_384.yaml",
@@ -39,7 +39,7 @@ class Case:
     model: nn.Module
     golden: dict[str, np.ndarray]
     sources: dict[str, str]
-    errors: dict[str, float]
+    errors: dict[str, float] = field(default_factory=dict)
 
     def record(self, what: str, error: float) -> float:
         """Keep the largest error of its kind for the table at the end; returns it."""
@@ -84,26 +84,20 @@ def published_checkpoint(kind: str, classes: int) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="session", params=CONFIGS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Each published model in turn, loaded through MODEL.WEIGHTS by the shipped config."""
     kind = request.param
     golden = dict(np.load(GOLDEN / f"{kind}.npz"))
-    folder = tmp_path_factory.mktemp(kind)
-    model = load_published(kind, golden["classes"], folder)
-    errors = request.config.stash.setdefault(ERRORS, {}).setdefault(kind, {})
-    return Case(kind, model, golden, sources(kind), errors)
+    model = load_published(kind, golden["classes"], tmp_path_factory.mktemp(kind))
+    return Case(kind, model, golden, sources(kind))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the largest difference from the recorded values, by model and kind of value."""
-    recorded = terminalreporter.config.stash.get(ERRORS, {})
-    if not recorded:
-        return
-    terminalreporter.section("largest differences from the published systems")
-    kinds = list(dict.fromkeys(what for errors in recorded.values() for what in errors))
-    rows = [[kind, *(errors.get(what) for what in kinds)] for kind, errors in recorded.items()]
-    table = tabulate(rows, ["model", *kinds], "github", floatfmt=".1e", missingval="")
-    terminalreporter.write_line(table)
+@pytest.fixture
+def case(published: Case, record_property: Callable[[str, object], None]) -> Iterator[Case]:
+    """A published model; what the test records of it goes into the table at the end."""
+    published.errors.clear()
+    yield published
+    record_property(LARGEST_DIFFERENCES, [published.kind, dict(published.errors)])
 
 
 def load_published(kind: str, classes: np.ndarray, folder: Path) -> nn.Module:

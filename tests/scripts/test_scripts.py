@@ -233,7 +233,7 @@ def test_an_ablation_whose_training_fails_says_where_and_what_to_do(run, python,
     assert done.returncode == 7
     assert len(calls) == 3
     (line,) = done.stderr.splitlines()
-    assert re.match(r"unfinished: variant hpa_only \(2 of 4\); .*the same command goes on", line)
+    assert re.match(r"unfinished: variant hpa_only \(2 of 4\); .*run the same command again", line)
 
 
 def test_an_evaluation_that_fails_does_not_keep_an_ablation_from_training(run, python, tmp_path):
@@ -264,14 +264,14 @@ def test_the_first_failure_ends_a_script_with_its_status(run, python, tmp_path):
     [
         ("train_enhanced.sh", ["many"], "NUM_GPUS is 'many'"),
         ("train_enhanced.sh", ["0"], "NUM_GPUS is '0'"),
-        ("train_enhanced.sh", ["1", "nowhere.yaml"], "there is no config 'nowhere.yaml'"),
-        ("train_enhanced.sh", ["1", "SOLVER.MAX_ITER"], "the value of SOLVER.MAX_ITER is missing"),
+        ("train_enhanced.sh", ["1", "nowhere.yaml"], "config 'nowhere.yaml' not found"),
+        ("train_enhanced.sh", ["1", "SOLVER.MAX_ITER"], "SOLVER.MAX_ITER needs a value"),
         ("train_enhanced.sh", ["1", "SEED", "3", "more"], "config key such as .*, not 'more'"),
-        ("eval_enhanced.sh", [], "CONFIG and WEIGHTS are needed"),
-        ("eval_enhanced.sh", ["configs/vitb_384.yaml"], "CONFIG and WEIGHTS are needed"),
-        ("eval_enhanced.sh", ["configs/vitb_384.yaml", "no.pth"], "there are no weights 'no.pth'"),
-        ("eval_enhanced.sh", ["nowhere.yaml", "README.md"], "there is no config"),
-        ("run_train_test.sh", ["1", "nowhere.yaml"], "there is no config"),
+        ("eval_enhanced.sh", [], "CONFIG and WEIGHTS are required"),
+        ("eval_enhanced.sh", ["configs/vitb_384.yaml"], "CONFIG and WEIGHTS are required"),
+        ("eval_enhanced.sh", ["configs/vitb_384.yaml", "no.pth"], "weights 'no.pth' not found"),
+        ("eval_enhanced.sh", ["nowhere.yaml", "README.md"], "config 'nowhere.yaml' not found"),
+        ("run_train_test.sh", ["1", "nowhere.yaml"], "config 'nowhere.yaml' not found"),
         ("train_ablation.sh", ["-1"], "NUM_GPUS is '-1'"),
         ("train_ablation.sh", ["1", "root", "more"], "config key such as .*, not 'more'"),
     ],

@@ -44,7 +44,7 @@ exit "${PIP_STATUS:-0}"
 """
 # Says where it runs, and that what stands in .venv alone is found there too.
 MAIN = "import sys, only_below; print(sys.prefix.rsplit('/')[-1], sys.argv[1:])\n"
-REFUSING_PYTHON = '#!/bin/sh\n[ "$1" != --version ] || echo "Python 3.13.0"\nexit 1\n'
+REFUSING_PYTHON = '#!/bin/sh\n[ "$1" != --version ] || echo "Python 3.15.0"\nexit 1\n'
 
 
 @pytest.fixture
@@ -205,9 +205,9 @@ def test_pip_shows_large_downloads_alone(repo: Path) -> None:
 
 
 def test_python_of_another_version_is_refused(repo: Path) -> None:
-    other = write_executable(repo.parent / "python3.13", REFUSING_PYTHON)
+    other = write_executable(repo.parent / "python3.15", REFUSING_PYTHON)
     [message] = errors(make(repo, "setup", PYTHON=str(other)))
-    assert f"{other} is not Python 3.10, 3.11 or 3.12" in message
+    assert f"{other} is not Python 3.10 to 3.14" in message
     assert "make PYTHON=" in message
     assert not (repo / ".venv").exists()
 
@@ -215,8 +215,8 @@ def test_python_of_another_version_is_refused(repo: Path) -> None:
 def test_python_is_looked_for_where_none_is_named(repo: Path) -> None:
     folder = repo.parent / "bin"
     write_executable(folder / "python3", REFUSING_PYTHON)
-    write_executable(folder / "python3.12", REFUSING_PYTHON)
-    write_executable(folder / "python3.11", STUB_PYTHON)
+    write_executable(folder / "python3.14", REFUSING_PYTHON)
+    write_executable(folder / "python3.13", STUB_PYTHON)
     result = make(repo, "setup", PYTHON="", PATH=f"{folder}:{os.environ['PATH']}")
     assert result.returncode == 0, result.stderr
     assert (repo / ".venv" / "bin" / "python").read_text() == STUB_PYTHON
@@ -226,7 +226,7 @@ def test_venv_of_another_version_is_named_and_kept(repo: Path) -> None:
     working = REFUSING_PYTHON.replace("exit 1", '[ -z "$2" ]')
     python = write_executable(repo / ".venv" / "bin" / "python", working)
     [message] = errors(make(repo, "setup"))
-    assert ".venv has Python 3.13.0" in message
+    assert ".venv has Python 3.15.0" in message
     assert python.exists()
 
 
@@ -250,6 +250,14 @@ def test_test_lints_and_asks_for_coverage(repo: Path) -> None:
     assert [commands.index(step) for step in steps] == sorted(map(commands.index, steps))
     assert "--cov-fail-under=90" in commands
     assert "tests/requirements.txt" in commands
+
+
+@pytest.mark.parametrize("target", ["test", "test-fast"])
+def test_tests_run_on_all_cores_with_a_thread_each(repo: Path, target: str) -> None:
+    command = make(repo, "--dry-run", target).stdout.splitlines()[-1]
+    assert command.startswith("OMP_NUM_THREADS=1 ")
+    assert "-n auto" in command and "--dist loadfile" in command
+    assert ('-m "not slow"' in command) == (target == "test-fast")
 
 
 def test_clean_keeps_the_environment_and_the_results(repo: Path) -> None:

@@ -114,7 +114,7 @@ def test_interrupted_and_resumed(tmp_path, command, jobs, signum, send):
     process.join(30)
     assert process.exitcode == 130
     errors = (tmp_path / "errors").read_text()
-    assert errors.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert errors.splitlines()[-1] == "stopped; run the same command again to resume"
     assert "Traceback" not in errors and "KeyboardInterrupt" not in errors
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").glob("*.png")}
     assert 5 <= len(done) < FILES

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cat_seg.visualization import overlay as visualization
-from cat_seg.visualization.overlay import contact_sheet, draw_overlay, mask_image
+from cat_seg.visualization import legend
+from cat_seg.visualization.overlay import draw_overlay, mask_image
 from cat_seg.visualization.palette import palette
 
 NAMES = ["sky", "building, edifice", "tree", "road"]
@@ -15,13 +15,13 @@ NAMES = ["sky", "building, edifice", "tree", "road"]
 def legends(monkeypatch) -> list[list]:
     """The entries of every legend drawn."""
     drawn = []
-    original = visualization.draw_legend
+    original = legend.draw_legend
 
     def draw_legend(entries, *args, **kwargs):
         drawn.append(entries)
         return original(entries, *args, **kwargs)
 
-    monkeypatch.setattr(visualization, "draw_legend", draw_legend)
+    monkeypatch.setattr(legend, "draw_legend", draw_legend)
     return drawn
 
 
@@ -121,33 +121,6 @@ def test_many_classes_and_long_names_fit(legends):
     picture = draw_overlay(np.zeros((300, 300, 3), dtype=np.uint8), labels, names)
     assert len(legends[0]) == 300
     assert picture.shape[1] == 600 and picture.shape[0] < 1000
-
-
-def test_contact_sheet(legends):
-    images = [np.full((60, 60, 3), 100, dtype=np.uint8), np.full((30, 60, 3), 50, dtype=np.uint8)]
-    maps = [
-        [np.full((60, 60), 0), np.full((60, 60), 1)],
-        [np.full((30, 60), 255), np.full((30, 60), 1)],
-    ]
-    titles = ["image", "ground truth", "prediction"]
-    sheet = contact_sheet(images, maps, NAMES, titles, alpha=1.0, panel_size=120)
-    top, gap = 30, 7
-    for row, colors in (
-        (top + 60, [(100,) * 3, palette(2)[0], palette(2)[1]]),
-        (top + 120 + gap + 30, [(50,) * 3, (50,) * 3, palette(2)[1]]),
-    ):
-        for column, color in enumerate(colors):
-            assert sheet[row, column * (120 + gap) + 60].tolist() == list(color)
-    assert [(entry.name, entry.share) for entry in legends[0]] == [("building", ""), ("sky", "")]
-    assert sheet.shape[1] >= 3 * 120 + 2 * gap
-
-
-def test_contact_sheet_refuses_other_numbers_of_panels():
-    image, labels = np.zeros((9, 9, 3), dtype=np.uint8), np.zeros((9, 9), dtype=int)
-    with pytest.raises(ValueError):
-        contact_sheet([image], [[labels]], NAMES, ["image", "ground truth", "prediction"])
-    with pytest.raises(ValueError):
-        contact_sheet([image, image], [[labels]], NAMES, ["image", "prediction"])
 
 
 @pytest.mark.parametrize(("classes", "mode"), [(4, "P"), (256, "P"), (257, "I;16")])

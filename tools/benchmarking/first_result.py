@@ -7,10 +7,10 @@ import sys
 import time
 
 import torch
-from detectron2.modeling import build_model
 
 from cat_seg.checkpoint import Checkpointer
 from cat_seg.engine import load_config
+from cat_seg.engine.model import build_model
 from cat_seg.engine.precision import set_float32_precision
 from tools.benchmarking.memory import resident
 

@@ -18,12 +18,12 @@ from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
 
 MODES = {
-    "train": "forward and backward of a training step (the optimizer's step stands apart)",
-    "eval": "whole-image inference, text features kept",
-    "slide": "sliding-window inference, text features kept",
-    "text": "text tower and adapters alone, forward, and backward where they train",
+    "train": "forward and backward of a training step (the optimizer step is timed separately)",
+    "eval": "whole-image inference with cached text features",
+    "slide": "sliding-window inference with cached text features",
+    "text": "text tower and adapters only: forward, and backward if they are trained",
     "dataload": "batches of the training loader, from generated 480x640 images",
-    "ddp": "training steps of --processes at once, beside those of one alone",
+    "ddp": "training steps in --processes processes, compared with one process",
     "start": "first result of a fresh process: import, build, load, encode classes, one image",
 }
 SWEEPS = {
@@ -39,11 +39,11 @@ _SWITCHES = {"tf32"}  # on/off options whose default comes from the config
 _MOST_SHIPPED = "ade847"
 
 EPILOG = """\
-Times are given in seconds and in units of one product of two square matrices (2048 on a CPU, 8192
-on CUDA, of the precision in use) that is measured between the runs, so that a busy or slow machine
-changes both. Weights are random unless MODEL.WEIGHTS is given. The model resizes every image to
-CLIP's input: --sweep size changes what comes before and after (train: the labels' size in the loss;
-eval, slide: the size of the answer)."""
+Times are given in seconds and in units. One unit is the time of one product of two square matrices
+(side 2048 on a CPU, 8192 on CUDA, in the precision in use). It is measured between the runs, so a
+busy or slow machine affects both. Weights are random unless MODEL.WEIGHTS is given. The model
+resizes every image to CLIP's input size, so --sweep size changes only what comes before and after
+(train: the size of the labels in the loss; eval, slide: the size of the output)."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config-file", default="configs/vitb_384_oft.yaml", help="default: %(default)s")
     add("--mode", choices=MODES, default="train", help=f"{modes} (default: %(default)s)")
     add("--classes", type=int, metavar="N", help="default: the config's training classes")
-    add("--batch", type=int, default=1, metavar="B", help="images (default: %(default)s)")
+    add("--batch", type=int, default=1, metavar="B", help="batch size (default: %(default)s)")
     add(
         "--image-size",
         nargs="+",
@@ -138,47 +138,51 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const="bf16",
         default="off",
-        help="mixed precision; without a value bf16 (default: %(default)s)",
+        help="mixed precision; bf16 if no value is given (default: %(default)s)",
     )
     add(
         "--tf32",
         action=argparse.BooleanOptionalAction,
-        help="let CUDA round float32 products to TF32, or not (default: MODEL.TF32)",
+        help="let CUDA compute float32 products in TF32 (default: MODEL.TF32)",
     )
-    add("--compile", action="store_true", help="torch.compile; gives no stages")
+    add("--compile", action="store_true", help="use torch.compile (without times by stage)")
     add("--runs", type=int, default=5, metavar="R", help="timed runs (default: %(default)s)")
-    add("--warmup", type=int, default=1, metavar="W", help="runs before (default: %(default)s)")
+    add("--warmup", type=int, default=1, metavar="W", help="warm-up runs (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add(
         "--step",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="dataload: what a training step takes meanwhile (default: 0, the loader alone)",
+        help="dataload: simulated duration of a training step (default: 0, the loader alone)",
     )
     add(
-        "--processes", type=int, default=2, metavar="N", help="ddp: how many (default: %(default)s)"
+        "--processes",
+        type=int,
+        default=2,
+        metavar="N",
+        help="ddp: number of processes (default: %(default)s)",
     )
-    add("--no-stages", action="store_true", help="only the whole")
-    add("--output", type=Path, metavar="FILE.json", help="also write everything measured")
+    add("--no-stages", action="store_true", help="do not measure by stage")
+    add("--output", type=Path, metavar="FILE.json", help="also write all measurements")
     add(
         "--sweep",
         choices=SWEEPS,
-        help="measure --mode at several values, each in a process of its own, into --output and a"
-        " picture beside it; points that --output already has are kept",
+        help="measure --mode at several values, each in its own process; writes --output and a "
+        "plot beside it, and keeps points that --output already has",
     )
     add("--points", nargs="+", metavar="N", help="the values of --sweep")
     add(
         "--compare",
         nargs=2,
         metavar=("BEFORE.json", "AFTER.json"),
-        help="only print two results beside each other",
+        help="only print two results side by side",
     )
     add(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="config changes, after all options",
+        help="config overrides, after all options",
     )
     return parser
 
@@ -187,7 +191,7 @@ def _numbers(key: str, given: Sequence[str]) -> tuple[tuple[int, ...], Sequence[
     """Split an option's values into leading numbers and the KEY VALUE pairs after them."""
     numbers = tuple(map(int, takewhile(str.isdecimal, given)))
     if not numbers:
-        raise UserError(f"--{key.replace('_', '-')} {given[0]}: give whole numbers")
+        raise UserError(f"--{key.replace('_', '-')} {given[0]}: give integers")
     return numbers, given[len(numbers) :]
 
 
@@ -214,17 +218,17 @@ def _check(options: Options) -> None:
         if value < 0:
             raise UserError(f"{name} {value}: give 0 or more")
     if "MODEL.DEVICE" in options.opts[::2]:
-        raise UserError("MODEL.DEVICE is set by --device here; give that instead")
+        raise UserError("MODEL.DEVICE cannot be given here; use --device")
     if options.output is not None and options.output.suffix != ".json":
-        raise UserError(f"--output {options.output}: give a name that ends in .json")
+        raise UserError(f"--output {options.output}: give a file name ending in .json")
     if options.sweep and options.output is None:
-        raise UserError("--sweep needs --output FILE.json, where each point is kept")
+        raise UserError("--sweep needs --output FILE.json to store its points")
     if options.points and not options.sweep:
-        raise UserError("--points are the values of --sweep; say what to sweep")
+        raise UserError("--points needs --sweep; add --sweep and the quantity to sweep")
     if options.sweep and options.mode in ("ddp", "dataload", "start"):
-        raise UserError(f"--sweep does not go with --mode {options.mode}")
+        raise UserError(f"--sweep cannot be combined with --mode {options.mode}")
     if options.sweep and options.mode == "text" and options.sweep != "classes":
-        raise UserError("--mode text depends on the classes alone: --sweep classes")
+        raise UserError("--mode text depends only on the classes; use --sweep classes")
 
 
 def build_config(options: Options, folder: Path) -> CfgNode:

@@ -116,13 +116,13 @@ def _unit_rows(result: Result) -> list[list[Any]]:
             ["counted TFLOP", counted / 1e12, ""],
             ["floor, units", counted / unit["flops"], ""],
             ["TFLOP/s", counted / seconds / 1e12, ""],
-            ["share of the product's rate", counted / unit["flops"] / units, ""],
+            ["fraction of the product's rate", counted / unit["flops"] / units, ""],
         ]
     return rows
 
 
 def _memory_rows(memory: Mapping[str, Any]) -> list[list[Any]]:
-    names = {"before": "at first", "peak": "peak", "reserved": "peak reserved"}
+    names = {"before": "before", "peak": "peak", "reserved": "peak reserved"}
     return [
         [f"{memory['kind']} memory, {name}, GiB", memory[key] / GIB, ""]
         for key, name in names.items()
@@ -170,7 +170,7 @@ def comparison(before: Result, after: Result) -> str:
 
 def _figures(result: Result) -> dict[str, float]:
     if not {"time", "memory"} <= result.keys():
-        raise UserError("--compare takes two results of one mode, no sweeps")
+        raise UserError("--compare needs two results of the same mode, not sweeps")
     time = {key: value["median"] for key, value in result["time"].items() if key != "phases"}
     figures = time | {"peak memory, GiB": result["memory"]["peak"] / GIB}
     stages = result.get("stages", {"rows": ()})

@@ -96,6 +96,9 @@ def observed(model: nn.Module, trace: Trace) -> Iterator[None]:
 
     Nodes of the autograd graph belong to the stage that created them. Recomputation in the backward
     pass (activation checkpointing) counts as backward.
+
+    Raises:
+        AttributeError: a function in FUNCTIONS does not exist; the model is left as it was.
     """
     nodes = _Nodes(trace)
     with ExitStack() as undo:
@@ -106,10 +109,9 @@ def observed(model: nn.Module, trace: Trace) -> Iterator[None]:
                     undo.callback(handle.remove)
         for stage, path, function in FUNCTIONS:
             module = import_module(path)
-            original = getattr(module, function, None)
-            if original is not None:
-                undo.callback(setattr, module, function, original)
-                setattr(module, function, _wrapped(original, stage, trace, nodes))
+            original = getattr(module, function)  # fails if the function was renamed or moved
+            undo.callback(setattr, module, function, original)
+            setattr(module, function, _wrapped(original, stage, trace, nodes))
         undo.callback(nodes.release)
         yield
 

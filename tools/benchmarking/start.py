@@ -83,7 +83,7 @@ def _first_result(config: Path, size: tuple[int, int], threads: int | None) -> d
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise UserError(f"the process that was to segment an image failed: {last}")
+        raise UserError(f"the process that segments an image failed: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

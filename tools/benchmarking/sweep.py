@@ -23,11 +23,11 @@ from tools.benchmarking.options import SWEEPS, Options, arguments
 TOOL = REPO_ROOT / "tools" / "benchmark.py"
 # Name of the swept quantity's unit, and how many of them a result has.
 PER = {
-    "classes": ("class that goes on", lambda work: work["aggregated"]),
+    "classes": ("aggregated class", lambda work: work["aggregated"]),
     "batch": ("image", lambda work: work["batch"]),
     "size": ("megapixel", lambda work: work["image_size"][0] * work["image_size"][1] / 1e6),
 }
-AXES = {"classes": "classes", "batch": "images a batch", "size": "side of the image, pixels"}
+AXES = {"classes": "classes", "batch": "images per batch", "size": "side of the image, pixels"}
 COLOR = "#0072b2"
 
 Points = Mapping[str, Mapping[str, Any]]
@@ -48,7 +48,7 @@ def run_sweep(options: Options) -> None:
     if options.output.exists():
         found = report.read(options.output)
         if any(found.get(key) != content[key] for key in ("sweep", "command")):
-            raise UserError(f"--output {options.output} is of another sweep; give another name")
+            raise UserError(f"--output {options.output} belongs to another sweep; use another name")
         content = found
     missing = [value for value in wanted if str(value) not in content["points"]]
     for value in bar(iterable=missing, desc=f"--sweep {options.sweep}", unit="point"):
@@ -59,7 +59,7 @@ def run_sweep(options: Options) -> None:
     with atomic_write(picture) as file:
         draw(options.sweep, content["points"], title(content["points"])).savefig(file, format="png")
     print(table(options.sweep, content["points"]))
-    print(f"\ndrawn in {picture}, numbers in {options.output}")
+    print(f"\nwrote the plot to {picture} and the numbers to {options.output}")
 
 
 def measure_point(options: Options, value: int) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def measure_point(options: Options, value: int) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(f"{flag} {value} failed: {last}; the points before it are kept")
+            raise UserError(f"{flag} {value} failed: {last}; earlier points are kept")
         return report.read(output)
 
 

@@ -1,4 +1,4 @@
-"""Write the quickstart's scenes to disk, in the layout that `cat_seg.data` registers."""
+"""Write the quickstart's scenes to disk, in the folders that configs/quickstart.yaml names."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.metrics_file import read_metrics
-from cat_seg.visualization.overlay import contact_sheet
+from cat_seg.visualization import contact_sheet
 
 PANEL = 224  # pixels
 LOSSES = {

@@ -86,8 +86,8 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
     runner.run(
         Stage(
             "dataset",
-            partial(write_dataset, place.datasets / "quickstart", classes, settings.dataset, seed),
-            outputs=(place.datasets / "quickstart",),
+            partial(write_dataset, place.dataset, classes, settings.dataset, seed),
+            outputs=(place.dataset,),
             settings={"seed": seed, **asdict(settings.dataset)},
             sources=(*DRAWING, HERE / "dataset.py"),
         )
@@ -136,10 +136,9 @@ def _draw(place: Workplace, systems: Sequence[System], classes: Classes) -> None
     """Write overlays of both validation splits, their contact sheet, and the loss curves."""
     images, truths = [], []
     for split in SPLITS[1:]:
-        data = place.datasets / "quickstart"
-        chosen = sorted((data / "images" / split).iterdir())[:DRAWN]
+        chosen = sorted((place.dataset / "images" / split).iterdir())[:DRAWN]
         images += chosen
-        truths += [data / "annotations" / split / file.name for file in chosen]
+        truths += [place.dataset / "annotations" / split / file.name for file in chosen]
     overlays = place.folder / "overlays"
     draw_demo(place, systems[-1], images, overlays)
     masks = [overlays / f"{file.stem}_mask.png" for file in images]

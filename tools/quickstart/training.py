@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from cat_seg.errors import UserError
 from cat_seg.utils.metrics_file import read_metrics
 from cat_seg.utils.paths import REPO_ROOT
 from cat_seg.utils.progress import bar, move
+from tools.quickstart.dataset import SPLITS
 
 CONFIG = REPO_ROOT / "configs" / "quickstart.yaml"
 POLL = 0.5  # seconds between checks of a process
@@ -61,9 +62,22 @@ class Workplace:
     options: tuple[str, ...] = ()
 
     @property
-    def datasets(self) -> Path:
-        """Folder for DETECTRON2_DATASETS."""
-        return self.folder / "datasets"
+    def dataset(self) -> Path:
+        """Folder of the drawn scenes."""
+        return self.folder / "datasets" / "quickstart"
+
+    @property
+    def dataset_options(self) -> tuple[str, ...]:
+        """KEY VALUE pairs that point the config's datasets at the drawn scenes."""
+        return tuple(
+            part
+            for split in SPLITS
+            for key, kind in (("IMAGES", "images"), ("LABELS", "annotations"))
+            for part in (
+                f"DATASETS.CUSTOM.quickstart_{split}.{key}",
+                str(self.dataset / kind / split),
+            )
+        )
 
     @property
     def clip_weights(self) -> Path:
@@ -95,6 +109,7 @@ def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
         *("OUTPUT_DIR", str(output), "SEED", str(place.seed)),
         *("TEST.ALLOW_UNTRAINED", str(not system.trained)),
         *("MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", str(place.clip_weights)),
+        *place.dataset_options,
         *place.options,
         *system.options,
     ]
@@ -109,7 +124,7 @@ def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
             done = _steps_done(metrics_file, total)
             move(progress, done, "training" if done < total else "evaluating")
 
-        _run(command, place, output / "console.txt", look)
+        _run(command, output / "console.txt", look)
 
 
 def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: Path) -> None:
@@ -122,7 +137,7 @@ def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: 
         *place.options,
         *system.options,
     ]
-    _run(command, place, output.with_suffix(".txt"), lambda: None)
+    _run(command, output.with_suffix(".txt"), lambda: None)
 
 
 def _steps_done(path: Path, total: int) -> int:
@@ -131,31 +146,25 @@ def _steps_done(path: Path, total: int) -> int:
     return min(max(metrics) + 1, total) if metrics else 0
 
 
-def _run(command: Sequence[str], place: Workplace, log: Path, look: Callable[[], None]) -> None:
+def _run(command: Sequence[str], log: Path, look: Callable[[], None]) -> None:
     """Run a Python script with its output in `log`; terminate it if this process is interrupted.
 
     Raises:
         UserError: the script failed; the message has the log's path and last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"DETECTRON2_DATASETS": str(place.datasets)}
     with open(log, "w") as file:
         # A separate session: Ctrl-C reaches only this process, which then terminates the script.
         process = subprocess.Popen(
             [sys.executable, *command],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment,
             start_new_session=True,
         )
     try:
-        while True:
+        while (status := process.poll()) is None:
             look()
-            try:
-                status = process.wait(POLL)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+            time.sleep(POLL)
         look()
     finally:
         if process.poll() is None:

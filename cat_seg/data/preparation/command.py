@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cat_seg.data.folders import file_names
 from cat_seg.data.preparation.jobs import Conversion, LabelRules, State, run_job
-from cat_seg.data.registration import DatasetSpec, datasets_root
+from cat_seg.data.specs import DatasetSpec, datasets_root
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.utils.files import PARTIAL, exclusive_lock
 from cat_seg.utils.parallel import add_jobs_option, check_jobs, run_in_processes
@@ -44,26 +44,29 @@ def prepare(
     try:
         problems = [problem for made in find(root) for problem in _convert(made, args.jobs)]
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; run the same command again to resume", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except OSError as error:
-        raise UserError(f"{error}; fix that and run it again") from error
+        raise UserError(f"{error}; fix that and run the same command again") from error
     if root.resolve() != datasets_root().resolve():
-        line = f"to use them: export DETECTRON2_DATASETS={shlex.quote(str(root.resolve()))}"
+        line = (
+            f"to use these datasets: export DETECTRON2_DATASETS={shlex.quote(str(root.resolve()))}"
+        )
         print(printable(line))
     if problems:
         for problem in problems[:PROBLEMS_SHOWN]:
             print(printable(problem), file=sys.stderr)
         if len(problems) > PROBLEMS_SHOWN:
             print(f"... and {len(problems) - PROBLEMS_SHOWN} more", file=sys.stderr)
-        raise UserError(f"{len(problems)} of the files failed; fix them and run it again")
+        count = f"{len(problems)} file{'s' * (len(problems) > 1)}"
+        raise UserError(f"{count} failed; fix them and run the same command again")
 
 
 def _parse_args(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--root",
-        help="folder of all datasets, raw and converted "
+        help="folder of all datasets, both raw and converted "
         "(default: $DETECTRON2_DATASETS, else this repository's datasets/)",
     )
     add_jobs_option(parser)
@@ -110,11 +113,10 @@ def _report(conversion: Conversion, states: Counter[State]) -> None:
     print(printable(f"{spec.name}: {count} labels in {conversion.labels} ({parts})"), flush=True)
     count += states[State.UNLABELED]
     if spec.expected is not None and count != spec.expected:
-        verdict = "files too many"
-        if count < spec.expected:
-            verdict = "incomplete; " + (
-                "some files failed" if states[State.FAILED] else "the download is short"
-            )
+        if count > spec.expected:
+            verdict = "too many files"
+        else:
+            verdict = "some files failed" if states[State.FAILED] else "the download is incomplete"
         _warn(spec, f"{count} of {spec.expected} expected labels: {verdict}")
 
 

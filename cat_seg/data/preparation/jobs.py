@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cat_seg.data.reading import check_label_size, check_label_values, read_image_size
-from cat_seg.data.registration import DatasetSpec
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.utils.files import atomic_write
 
@@ -88,8 +88,8 @@ class State(Enum):
     """Result of a job; the value is its wording in the report."""
 
     CONVERTED = "converted"
-    KEPT = "kept as they were"  # complete, sound and not older than the sources
-    UNLABELED = "not written, having no labeled pixel"
+    KEPT = "up to date"  # intact and not older than the sources
+    UNLABELED = "skipped as unlabeled"
     FAILED = "failed"
 
 
@@ -148,7 +148,7 @@ def run_job(rules: LabelRules, job: Job) -> Outcome:
         except UserError as error:
             return Outcome(State.FAILED, str(error))
         except Exception as error:  # the decoders raise OSError, SyntaxError, zlib.error and more
-            names = " with ".join(map(str, job.sources))
+            names = " and ".join(map(str, job.sources))
             reason = str(error) or type(error).__name__
             return Outcome(State.FAILED, f"cannot convert {names}: {reason}; replace or remove it")
     if rules.drops_unlabeled and (label == rules.ignore_label).all():
@@ -163,7 +163,7 @@ def run_job(rules: LabelRules, job: Job) -> Outcome:
     except OSError as error:
         raise UserError(
             f"cannot write {job.label}: {error}; free some space or fix the permissions, "
-            "and run it again"
+            "and run the same command again"
         ) from error
     return Outcome(State.CONVERTED)
 
@@ -195,8 +195,8 @@ def _verify(path: Path) -> None:
 def _check(label: np.ndarray, path: Path, rules: LabelRules, image: Path | None) -> None:
     if label.ndim != 2 or not label.size or label.dtype.kind not in "bui":
         raise UserError(
-            f"label {path} is not one channel of integers (shape {label.shape}, {label.dtype}); "
-            "replace it"
+            f"label {path} is not a single channel of integers (shape {label.shape}, "
+            f"{label.dtype}); replace it"
         )
     check_label_values(label, str(path), rules.classes, rules.ignore_label)
     if image:

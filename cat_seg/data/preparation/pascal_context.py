@@ -78,8 +78,8 @@ def find_459(root: Path) -> list[Conversion]:
     if len(raw) < len(names):
         first = next(name for name in names if not (place.raw / f"{name}.mat").exists())
         warnings += (
-            f"{len(names) - len(raw)} of the {len(names)} validation images are not in "
-            f"{place.raw}, the first is {first}.mat: the download is short",
+            f"{len(names) - len(raw)} of the {len(names)} validation images are missing from "
+            f"{place.raw} (first: {first}.mat); the download is incomplete",
         )
     jobs = tuple(
         Job(
@@ -123,10 +123,10 @@ def _load_merged(path: Path) -> tuple[list[Entry], dict[Any, list[Entry]]]:
             by_image[annotation["image_id"]].append(annotation)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is not {MERGED} of the Detail API ({error!r}); replace it"
+            f"{path} is not the {MERGED} of the Detail API ({error!r}); replace it"
         ) from error
     if not images:
-        raise UserError(f"{path} has no images of phase val; replace it")
+        raise UserError(f"{path} has no images with phase 'val'; replace it")
     return images, by_image
 
 
@@ -139,7 +139,7 @@ def _draw(path: Path, image: Entry, annotations: list[Entry], table: np.ndarray)
             ids[_decode(annotation["segmentation"], height, width)] = annotation["category_id"]
         except Exception as error:  # a broken mask can raise any type
             raise UserError(
-                f"{path}: annotation {number} of {image['file_name']} is broken ({error}); "
+                f"{path}: annotation {number} of {image['file_name']} is corrupt ({error}); "
                 "replace the file"
             ) from error
     return np.take(table, ids)

@@ -12,7 +12,8 @@ import numpy as np
 
 from cat_seg.data.folders import IMAGE_SUFFIXES, holds
 from cat_seg.data.reading import read_label
-from cat_seg.data.registration import DatasetSpec, fullest_layout
+from cat_seg.data.registration import fullest_layout
+from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 
 
@@ -40,7 +41,7 @@ class Place(NamedTuple):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warning about missing images, if there are none."""
-        missing = f"no images in {self.images} yet: label sizes are not compared with theirs"
+        missing = f"no images in {self.images} yet, so label sizes are not checked against them"
         return () if self.has_images else (missing,)
 
 
@@ -63,7 +64,7 @@ def find_raw(root: Path, spec: DatasetSpec, names: Sequence[str], download: str)
         looked = " or ".join(raw for _, raw in candidates)
         raise UserError(
             f"no raw labels for {spec.name} in {root} (looked for {looked}); {download}, "
-            "or name the folder that has it with --root"
+            "or give the folder that contains it with --root"
         )
     base, raw = present[0]
     layouts = [layout for layout, of in zip(spec.layouts, bases, strict=True) if of == base]
@@ -89,7 +90,7 @@ def read_names(path: Path) -> list[str]:
         names = path.read_text(encoding="utf-8").split()
     except OSError as error:
         raise UserError(
-            f"cannot read {path}: {error.strerror}; it is part of the archive"
+            f"cannot read {path}: {error.strerror}; unpack the archive again"
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file ({error}); replace it") from error
@@ -97,7 +98,9 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"{path} lists no images; replace it")
     wrong = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
     if wrong:
-        raise UserError(f"{path} is not a list of image names: it has {wrong[0]!r}; replace it")
+        raise UserError(
+            f"{path} is not a list of image names: it contains {wrong[0]!r}; replace it"
+        )
     return list(dict.fromkeys(names))
 
 
@@ -109,7 +112,7 @@ def list_files(folder: Path, suffix: str) -> list[Path]:
     """
     files = sorted(path for path in folder.rglob(f"*{suffix}") if not path.name.startswith("."))
     if not files:
-        raise UserError(f"{folder} holds no *{suffix}; unpack the archive again")
+        raise UserError(f"{folder} contains no *{suffix} files; unpack the archive again")
     return files
 
 

@@ -39,9 +39,9 @@ def draw_chart(rows: Sequence[Row], metric: str) -> Figure | None:
     panels: list[tuple[str, list[Row], str]] = []
     for backbone in dict.fromkeys(row.backbone for row in measured):
         shown = [row for row in measured if row.backbone == backbone]
-        panels.append((f"{metric} in percent, {backbone}", shown, "mean"))
+        panels.append((f"{metric} (%), {backbone}", shown, "mean"))
         if any(cell.difference is not None for row in shown for cell in row.cells.values()):
-            title = f"difference to {shown[0].baseline} in points, {backbone}"
+            title = f"difference from {shown[0].baseline} (points), {backbone}"
             panels.append((title, shown, "difference"))
 
     heights = [HEIGHTS[quantity] for _, _, quantity in panels]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from cat_seg.configuration.loading import leaves
 from cat_seg.evaluation.protocol import PROTOCOL
-from cat_seg.evaluation.results.read import Config, Run
+from cat_seg.evaluation.results.read import Run
 from cat_seg.evaluation.results.table import group
 
 # Config sections in which the runs of one method must agree, and the keys in them that may differ.
@@ -23,7 +23,7 @@ def doubts(runs: Sequence[Run]) -> Iterator[str]:
     yield from _counted_twice(runs)
     for (backbone, method), members in group(runs).items():
         for key, values in _differences(members).items():
-            yield f"the runs of {method}, {backbone}, differ in {key}: {' and '.join(values)}"
+            yield f"runs of {method} with {backbone} have different {key}: {' and '.join(values)}"
 
 
 def _mixed(run: Run) -> Iterator[str]:
@@ -35,26 +35,26 @@ def _mixed(run: Run) -> Iterator[str]:
             if value is not None:
                 labels.setdefault(value, []).append(label)
         if len(labels) > 1:
-            parts = [f"{', '.join(found)} of {value[:12]}" for value, found in labels.items()]
+            parts = [f"{', '.join(found)} from {value[:12]}" for value, found in labels.items()]
             what = "weights" if name == "weights" else "commits"
-            yield f"{run.folder} mixes results of different {what}: {'; '.join(parts)}"
+            yield f"{run.folder} mixes results from different {what}: {'; '.join(parts)}"
 
 
 def _off_protocol(run: Run) -> Iterator[str]:
     for label, result in run.results.items():
-        config = leaves(result.config or {})
+        config = dict(leaves(result.config or {}))
         for key, value in PROTOCOL.items():
             if config.get(key, value) != value:
                 yield (
-                    f"{run.folder} has {label} with {key} {config[key]}, not by the published "
-                    f"protocol, which has {value}"
+                    f"{run.folder} has {label} evaluated with {key} {config[key]}, but the "
+                    f"published protocol uses {value}"
                 )
 
 
 def _incomplete(run: Run) -> Iterator[str]:
     for label, result in run.results.items():
         if result.incomplete:
-            yield f"{run.folder} has {label} of {result.incomplete}"
+            yield f"{run.folder} has {label} evaluated on only {result.incomplete}"
 
 
 def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:
@@ -64,8 +64,8 @@ def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:
         for weights in found:
             if weights in owner:
                 yield (
-                    f"{owner[weights].folder} and {run.folder} are results of the same weights; "
-                    "they count as two runs"
+                    f"{owner[weights].folder} and {run.folder} have results of the same weights, "
+                    "which count as two runs"
                 )
             else:
                 owner[weights] = run
@@ -74,7 +74,7 @@ def _counted_twice(runs: Sequence[Run]) -> Iterator[str]:
 def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return the different values of each relevant key that all runs have and do not agree on."""
     configs = [
-        leaves(result.config)
+        dict(leaves(result.config))
         for run in runs
         for result in list(run.results.values())[:1]
         if result.config is not None
@@ -86,14 +86,3 @@ def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
             if len(values) > 1:
                 found[key] = values
     return dict(sorted(found.items()))
-
-
-def leaves(config: Config, prefix: str = "") -> dict[str, Any]:
-    """Return every value of a nested dict by its dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= leaves(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found

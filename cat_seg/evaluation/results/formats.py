@@ -89,11 +89,13 @@ def _note(rows: Sequence[Row], metric: str) -> str:
     cells = [(row, cell) for row in rows for cell in row.cells.values()]
     baselines = dict.fromkeys(row.baseline for row, cell in cells if cell.difference is not None)
     if baselines:
-        text += f"; in brackets the difference to {' or '.join(baselines)} of the same backbone"
+        text += (
+            f"; in parentheses, the difference from {' or '.join(baselines)} with the same backbone"
+        )
     if any(cell.std is not None for _, cell in cells):
-        text += "; mean and sample standard deviation over the runs"
+        text += "; mean ± sample standard deviation over the runs"
     if any(cell.count != row.runs for row, cell in cells):
-        text += ", of which n were measured"
+        text += "; n is the number of runs with a result"
     if any(cell.incomplete for _, cell in cells):
-        text += f"; {INCOMPLETE} not of all images of the dataset"
+        text += f"; {INCOMPLETE} marks results on only part of a dataset"
     return f"{text}."

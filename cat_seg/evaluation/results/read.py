@@ -65,11 +65,11 @@ def read_runs(folders: Iterable[str]) -> list[Run]:
 
 def _runs_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; give the output folders of runs")
+        raise UserError(f"{folder} is not a folder; give the output folders of runs")
     found = [path for path in (folder, *sorted(folder.iterdir())) if _is_run(path)]
     if not found:
         raise UserError(
-            f"{folder} holds no run: neither it nor a folder in it has a config.yaml or results"
+            f"{folder} contains no run: neither it nor its subfolders have a config.yaml or results"
         )
     return found[:1] if found[0] == folder else found
 
@@ -89,7 +89,7 @@ def _read_run(folder: Path) -> Run:
     try:
         return Run(folder, method_of(config), backbone_of(config), results)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} holds no whole config of this project") from error
+        raise UserError(f"{source} does not contain a complete config of this project") from error
 
 
 def _read_result(file: Path) -> tuple[str | None, Result]:
@@ -105,7 +105,7 @@ def _read_result(file: Path) -> tuple[str | None, Result]:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file} is not a results file: evaluate that benchmark again") from error
+        raise UserError(f"{file} is not a results file; evaluate that benchmark again") from error
     return label, Result(
         file, metrics, content.get("config"), weights, content.get("commit"), short
     )
@@ -125,4 +125,4 @@ def _config_of(folder: Path, results: Mapping[str, Result]) -> tuple[Path, Confi
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"cannot read the config {file}: {reason}") from error
-    raise UserError(f"{folder} does not say which method it is of: it has no config.yaml")
+    raise UserError(f"cannot tell the method of {folder}: it has no config.yaml")

@@ -73,7 +73,7 @@ def summarize(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = 
     groups = group(runs)
     methods = list(dict.fromkeys(method for _, method in groups))
     if baseline is not None and baseline not in methods:
-        raise UserError(f"--baseline {baseline}: the runs are of {', '.join(methods)}")
+        raise UserError(f"--baseline {baseline}: no such method; choose from {', '.join(methods)}")
     rows = []
     for (backbone, method), members in groups.items():
         rivals = [name for other, name in groups if other == backbone]
@@ -87,8 +87,8 @@ def _check_metric(runs: Sequence[Run], metric: str) -> None:
     if known and metric not in known:
         overall = sorted(name for name in known if not name.startswith(("IoU-", "ACC-")))
         raise UserError(
-            f"--metric {metric}: the results have {', '.join(overall)}, and IoU-CLASS and "
-            "ACC-CLASS of each class"
+            f"--metric {metric}: no such metric; choose from {', '.join(overall)}, IoU-CLASS and "
+            "ACC-CLASS"
         )
 
 

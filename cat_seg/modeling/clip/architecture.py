@@ -9,10 +9,8 @@ from typing import Any
 
 import open_clip
 
-from cat_seg.errors import UserError
 from cat_seg.utils.paths import resolve
 
-KEY = "MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED"
 TOKENS = 49408  # vocabulary size of CLIP's byte-pair encoding
 # open_clip tower settings that have no effect here, whatever their value.
 _NEUTRAL = {"timm_drop_path", "patch_dropout", "output_tokens", "hf_tokenizer_name"}
@@ -52,7 +50,7 @@ class Architecture:
                 path of an open_clip model config (.json).
 
         Raises:
-            UserError: there is no such model, or its towers are not plain transformers.
+            ValueError: there is no such model, or its towers are not plain transformers.
         """
         open_clip_name, config = _read_config(name)
         _check_plain(name, config)
@@ -87,25 +85,25 @@ def _read_config(name: str) -> tuple[str, dict[str, Any]]:
     if "/" in name:  # OpenAI's spelling; OpenAI's models use QuickGELU
         known = name.replace("/", "-").replace("@", "-").removesuffix("px") + "-quickgelu"
     if known not in open_clip.list_models():
-        raise UserError(
-            f"{KEY}: no model named '{name}'; take an OpenAI or open_clip ViT name such as"
-            " 'ViT-B/16', or the path of an open_clip model config (.json)"
+        raise ValueError(
+            "name must be an OpenAI or open_clip ViT name such as 'ViT-B/16', or the path of an"
+            f" open_clip model config (.json); there is no model named '{name}'"
         )
     return known, open_clip.get_model_config(known)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{KEY}: cannot read the model config {path}: {error}") from error
+        raise ValueError(f"name must give a readable model config; {path}: {error}") from error
     parts = ("vision_cfg", "text_cfg")
     if not isinstance(config, dict) or not all(isinstance(config.get(p), dict) for p in parts):
-        raise UserError(
-            f"{KEY}: {path} is not an open_clip model config with vision_cfg and text_cfg"
+        raise ValueError(
+            f"name must give an open_clip model config with vision_cfg and text_cfg; {path} is none"
         )
     if not isinstance(config.get("embed_dim"), int):
-        raise UserError(f"{KEY}: the model config {path} lacks embed_dim")
+        raise ValueError(f"name must give a model config with embed_dim; {path} lacks it")
     return config
 
 
@@ -130,7 +128,7 @@ def _check_plain(name: str, config: dict[str, Any]) -> None:
     if config["text_cfg"].get("vocab_size", TOKENS) != TOKENS:
         odd.append(f"text_cfg.vocab_size other than CLIP's {TOKENS}")
     if odd:
-        raise UserError(
-            f"{KEY}: '{name}' is not a plain CLIP ViT ({', '.join(odd)}); take one such as"
-            " 'ViT-B/16', 'ViT-L/14@336px' or 'ViT-B-16'"
+        raise ValueError(
+            "name must be a plain CLIP ViT such as 'ViT-B/16', 'ViT-L/14@336px' or 'ViT-B-16';"
+            f" '{name}' is none ({', '.join(odd)})"
         )

@@ -1,9 +1,10 @@
-"""Cache for results computed from parameters."""
+"""Cache of results computed from parameters."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,21 +13,25 @@ R = TypeVar("R")
 
 
 class ParameterCache(Generic[R]):
-    """Cache of the last result, valid until the request or a parameter it depends on changes.
+    """Cache of results by request, valid until a parameter that they depend on changes.
 
     Nothing is cached when autograd needs the computation.
+
+    Args:
+        most: number of results to keep; the one unused for the longest time is dropped first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1) -> None:
+        self._most = most
         self.clear()
 
     def clear(self) -> None:
-        """Drop the cached result."""
-        self._key: Hashable | None = None
-        self._result: R | None = None
+        """Drop the cached results."""
+        self._state: Hashable | None = None
+        self._results: OrderedDict[Hashable, R] = OrderedDict()
 
     def get(self, request: Hashable, parameters: Iterable[Tensor], compute: Callable[[], R]) -> R:
-        """Return compute(), or the cached result if neither request nor parameters have changed.
+        """Return compute(), or its cached result if no parameter has changed since.
 
         Args:
             request: everything other than the parameters that the result depends on.
@@ -40,7 +45,13 @@ class ParameterCache(Generic[R]):
         device = parameters[0].device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         state = tuple((p.data_ptr(), p._version) for p in parameters)
-        key = (request, state, autocast, torch.is_inference_mode_enabled())
-        if key != self._key:
-            self._result, self._key = compute(), key
-        return cast(R, self._result)  # None only if R allows it
+        if state != self._state:
+            self.clear()
+        key = (request, autocast, torch.is_inference_mode_enabled())
+        if key not in self._results:
+            self._results[key] = compute()
+            self._state = state
+        self._results.move_to_end(key)
+        while len(self._results) > self._most:
+            self._results.popitem(last=False)
+        return self._results[key]

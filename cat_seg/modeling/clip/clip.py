@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +16,10 @@ from cat_seg.modeling.clip.prompts import Prompts
 from cat_seg.modeling.clip.shared import SharedTensor
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.modeling.encoder import ImageFeatures
+from cat_seg.modeling.wording import DEFAULT, Wording, all_synonyms
+
+# Number of vocabularies whose text features are kept.
+MOST_VOCABULARIES = 4
 
 
 class CLIP(nn.Module):
@@ -35,7 +40,7 @@ class CLIP(nn.Module):
         self.adapter = adapter
         self.prompts = prompts
         self._weights: ParameterCache[TowerWeights] = ParameterCache()
-        self._text_features: ParameterCache[Tensor] = ParameterCache()
+        self._text_features: ParameterCache[Tensor] = ParameterCache(MOST_VOCABULARIES)
         self._joint_text: SharedTensor | None = None
 
     def train(self, mode: bool = True) -> CLIP:
@@ -64,9 +69,21 @@ class CLIP(nn.Module):
         """Number P of prompts per class name."""
         return len(self.prompts)
 
-    def check_names(self, names: Sequence[str], source: str) -> None:
-        """Check class names; see `cat_seg.modeling.clip.prompts.Prompts.check`."""
-        self.prompts.check(names, source)
+    def check_names(self, names: Sequence[str], source: str, wording: Wording = DEFAULT) -> None:
+        """Check class names; see `cat_seg.modeling.clip.prompts.Prompts.check`.
+
+        Raises:
+            ValueError: see `Prompts.check`; or `wording` has prompts and this model has more than
+                one template.
+        """
+        if wording.prompts and self.templates > 1:
+            raise ValueError(
+                f"prompts replace the template of a model that has one, and this one has "
+                f"{self.templates}, each with an input channel of its own; leave prompts out"
+            )
+        # What is said of equal names holds for their first synonyms alone.
+        if wording.synonyms == "first":
+            self._prompts(wording).check(names, source)
 
     def attention_weights(self) -> TowerWeights:
         """Return the effective attention weights; evaluation caches them until they change."""
@@ -74,29 +91,33 @@ class CLIP(nn.Module):
             return self._adapted_weights()
         return self._weights.get(None, self.parameters(), self._adapted_weights)
 
-    def encode(self, images: Tensor, names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
+    def encode(
+        self, images: Tensor, names: Sequence[str], wording: Wording = DEFAULT
+    ) -> tuple[ImageFeatures, Tensor]:
         """Encode images and class names, computing the adapted weights only once.
 
         Args:
             images: normalized images (B, 3, *input_size).
             names: T class names.
+            wording: which synonyms and prompts to use.
 
         Returns:
             The results of `encode_image` and `encode_text`.
         """
         weights = self.attention_weights()
-        return self.image(images, weights.image), self._text(names, weights)
+        return self.image(images, weights.image), self._text(names, weights, wording)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Encode normalized images (B, 3, *input_size)."""
         return self.image(images, self.attention_weights().image)
 
-    def encode_text(self, names: Sequence[str]) -> Tensor:
+    def encode_text(self, names: Sequence[str], wording: Wording = DEFAULT) -> Tensor:
         """Return L2-normalized features (T, P, C) of T class names in P templates.
 
-        They are cached until the names or a parameter change, unless gradients are needed.
+        Those of the last MOST_VOCABULARIES requests are cached until a parameter changes, unless
+        gradients are needed.
         """
-        return self._text(names, self.attention_weights())
+        return self._text(names, self.attention_weights(), wording)
 
     @contextmanager
     def accumulated_batch(self, names: Sequence[str], parts: int) -> Iterator[None]:
@@ -123,14 +144,35 @@ class CLIP(nn.Module):
             )
         )
 
-    def _text(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
+    def _text(
+        self, names: Sequence[str], weights: TowerWeights, wording: Wording = DEFAULT
+    ) -> Tensor:
         if self._joint_text is not None:
             return self._joint_text.take()
         names = tuple(names)
         parameters = [*self.text.parameters(), *self.adapter.parameters()]
         return self._text_features.get(
-            names, parameters, lambda: F.normalize(self._embed(names, weights), dim=-1)
+            (names, wording), parameters, lambda: self._worded(names, weights, wording)
         )
+
+    def _prompts(self, wording: Wording) -> Prompts:
+        return self.prompts.replaced(wording.prompts) if wording.prompts else self.prompts
+
+    def _worded(self, names: Sequence[str], weights: TowerWeights, wording: Wording) -> Tensor:
+        """Return L2-normalized features (T, P, C) of T class names."""
+        if wording == DEFAULT:
+            return F.normalize(self._embed(names, weights), dim=-1)
+        is_average, prompts = wording.synonyms == "average", self._prompts(wording)
+        synonyms = [all_synonyms(name) if is_average else [name] for name in names]
+        words = [word for group in synonyms for word in group]
+        features = self.text(prompts.tree(words), weights.text)
+        features = F.normalize(features.unflatten(0, (len(words), len(prompts))), dim=-1)
+        if wording.prompts:
+            features = F.normalize(features.mean(dim=1, keepdim=True), dim=-1)
+        if is_average:
+            groups = features.split([len(group) for group in synonyms])
+            features = F.normalize(torch.stack([g.mean(dim=0) for g in groups]), dim=-1)
+        return features
 
     def _embed(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
         features = self.text(self.prompts.tree(names), weights.text)

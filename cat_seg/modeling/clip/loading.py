@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from cat_seg.checkpoint.clip_formats import convert_clip, is_clip
 from cat_seg.checkpoint.fitting import check_finite
-from cat_seg.checkpoint.formats import checkpoint_holds_clip, format_of
+from cat_seg.checkpoint.formats import format_of
 from cat_seg.checkpoint.reading import read_tensors
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.clip.adapters import FineTuning
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.clip import CLIP
@@ -37,23 +37,32 @@ T = TypeVar("T", bound=nn.Module)
 
 @ENCODER_REGISTRY.register()
 def clip(cfg: CfgNode) -> CLIP:
-    """Build CLIP from a whole config; see `build_clip`."""
+    """Build CLIP from a whole config; see `build_clip`.
+
+    Raises:
+        UserError: as in `build_clip`, naming the config key.
+    """
     head = cfg.MODEL.SEM_SEG_HEAD
-    return build_clip(
-        head.CLIP_PRETRAINED,
-        None if checkpoint_holds_clip(cfg.MODEL.WEIGHTS) else head.CLIP_WEIGHTS,
-        head.CLIP_FINETUNE,
-        cfg.MODEL.PROMPT_ENSEMBLE_TYPE,
-        tuple(head.FEATURE_RESOLUTION),
-        cfg.MODEL,
-    )
+    with user_errors(
+        name="MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED",
+        fine_tuning="MODEL.SEM_SEG_HEAD.CLIP_FINETUNE",
+        ensemble="MODEL.PROMPT_ENSEMBLE_TYPE",
+    ):
+        return build_clip(
+            head.CLIP_PRETRAINED,
+            head.CLIP_WEIGHTS,
+            head.CLIP_FINETUNE,
+            cfg.MODEL.PROMPT_ENSEMBLE_TYPE,
+            tuple(head.FEATURE_RESOLUTION),
+            cfg.MODEL,
+        )
 
 
 def build_clip(
     name: str,
     weights: str | None,
     fine_tuning: str,
-    prompt_ensemble: str,
+    ensemble: str,
     grid: tuple[int, int],
     model: CfgNode | None = None,
 ) -> CLIP:
@@ -64,17 +73,18 @@ def build_clip(
         weights: "openai", "random", a local file, or None if a checkpoint with all of CLIP will
             be loaded later (until then the towers' parameters are zero).
         fine_tuning: a key of FINE_TUNINGS.
-        prompt_ensemble: a key of TEMPLATES.
+        ensemble: a key of TEMPLATES.
         grid: (H, W), number of patches of an input image.
         model: MODEL section of the config, read by adapters; None for the defaults.
 
     Raises:
-        UserError: a name is unknown, or the weights are missing or do not fit.
+        ValueError: a name is unknown.
+        UserError: the weights are missing or do not fit, or as in `FineTuning.build_adapter`.
     """
     architecture = Architecture.from_name(name)
     tuning = FineTuning.from_name(fine_tuning)
     own = () if model is None else model.PROMPT_TEMPLATES
-    prompts = Prompts(prompt_ensemble, architecture.context_length, own)
+    prompts = Prompts(ensemble, architecture.context_length, own)
     with torch.device("meta"):  # skips the default initialization, which is never used
         text, image = TextTower(architecture), ImageTower(architecture, grid)
     clip = CLIP(_zeros(text), _zeros(image), tuning.build_adapter(architecture, model), prompts)

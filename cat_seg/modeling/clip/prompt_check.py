@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cat_seg.data.class_names import first_synonym
-from cat_seg.errors import UserError
 
 if TYPE_CHECKING:
     from cat_seg.modeling.clip.prompts import Prompts
@@ -26,7 +25,7 @@ class PromptReport:
         cut: indices of names that exceed the context length in at least one template.
 
     Raises:
-        UserError: different names give the same prompt after truncation.
+        ValueError: different names give the same prompt after truncation.
     """
 
     def __init__(self, prompts: Prompts, names: Sequence[str], source: str) -> None:
@@ -73,8 +72,8 @@ class PromptReport:
             tokens = prompts.tokenize([self._names[index]]).numpy().tobytes()
             first = first_index.setdefault(tokens, index)
             if first != index:
-                raise UserError(
-                    f"{self._source}: classes {first} ({self._quoted(first)}) and {index} "
+                raise ValueError(
+                    f"names {first} ({self._quoted(first)}) and {index} "
                     f"({self._quoted(index)}) make the same prompt, cut at the "
                     f"{self._context_length} tokens that CLIP reads; shorten them"
                 )

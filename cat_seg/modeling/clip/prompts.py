@@ -13,7 +13,6 @@ from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGE
 from torch import Tensor
 
 from cat_seg.data.class_names import first_synonym
-from cat_seg.errors import UserError
 from cat_seg.modeling.clip.prefix_tree import PrefixTree, prefix_tree
 from cat_seg.modeling.clip.prompt_check import PromptReport
 
@@ -33,24 +32,31 @@ class Prompts:
     """Tokenized prompts of every class name in every template.
 
     Args:
-        ensemble: value of MODEL.PROMPT_ENSEMBLE_TYPE.
+        ensemble: a key of TEMPLATES.
         context_length: tokens per prompt, including padding.
         own: templates that replace the ensemble's, such as "a photo of a {}".
 
     Raises:
-        UserError: there is no such ensemble.
+        ValueError: there is no such ensemble.
     """
 
     def __init__(self, ensemble: str, context_length: int, own: Sequence[str] = ()) -> None:
         if ensemble not in TEMPLATES:
-            raise UserError(
-                f"MODEL.PROMPT_ENSEMBLE_TYPE: '{ensemble}' is none of {', '.join(TEMPLATES)}"
-            )
+            raise ValueError(f"ensemble must be one of {', '.join(TEMPLATES)}; it is {ensemble!r}")
         self.templates = tuple(text.format for text in own) or TEMPLATES[ensemble]
         self._tokenizer = _tokenizer(context_length)
         self.context_length = context_length
         self._trees: dict[tuple[str, ...], PrefixTree] = {}
         self._checked: set[tuple[str, ...]] = set()
+        self._others: dict[tuple[str, ...], Prompts] = {}
+
+    def replaced(self, templates: tuple[str, ...]) -> Prompts:
+        """Return the prompts of other templates, such as "a photo of a {}", for the same model."""
+        if templates not in self._others:
+            if len(self._others) >= MOST_LISTS:
+                self._others.clear()
+            self._others[templates] = Prompts("single", self.context_length, templates)
+        return self._others[templates]
 
     def __len__(self) -> int:
         return len(self.templates)
@@ -75,7 +81,7 @@ class Prompts:
             source: origin of the names, for messages.
 
         Raises:
-            UserError: different names give the same prompt after truncation.
+            ValueError: different names give the same prompt after truncation.
         """
         names = tuple(names)
         if names in self._checked:

@@ -93,7 +93,7 @@ def test_a_second_run_makes_only_what_is_missing_or_damaged(root, prepare, capsy
     left_over.write_bytes(b"half")
     assert prepare("coco_stuff") == 0
     printed = capsys.readouterr().out
-    assert "(3 kept as they were)" in printed and "(1 converted, 2 kept as they were)" in printed
+    assert "(3 up to date)" in printed and "(1 converted, 2 up to date)" in printed
     after = times(root, expected)
     assert {name for name in expected if before[name] != after[name]} == {label(4)}
     assert not left_over.exists()
@@ -121,7 +121,7 @@ def test_a_corrupt_file_is_named_and_the_rest_is_done(root, prepare, capsys, job
     assert "2 labels in" in printed.out and "(2 converted, 1 failed)" in printed.out
     named = [line for line in printed.err.splitlines() if str(raw(root, 4)) in line]
     assert len(named) == 1
-    assert printed.err.splitlines()[-1].startswith("error: 1 of the files failed")
+    assert printed.err.splitlines()[-1].startswith("error: 1 file failed")
     assert "Traceback" not in printed.err
     del expected[label(4)]
     assert not (root / label(4)).exists()
@@ -138,7 +138,7 @@ def test_only_the_first_of_many_bad_files_are_named(root, prepare, capsys):
     for number, line in zip(range(12, 22), named, strict=True):
         assert str(raw(root, number)) in line
     assert "... and 2 more" in lines
-    assert lines[-1].startswith("error: 12 of the files failed")
+    assert lines[-1].startswith("error: 12 files failed")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_images_are_compared_where_there_are_any(root, prepare, capsys):
     assert len(os.listdir(root / LABELS)) == 3
 
 
-def test_processes_give_the_same_as_one(root, prepare):
+def test_many_processes_give_the_same_files_as_one(root, prepare):
     expected = mini.write_coco(root, images=40)
     assert prepare("coco_stuff", jobs=3) == 0
     assert_equal(root, expected)
@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(root, prepare, capsys):
     assert "annotations_detectron2" in lines[-1] and lines[-1].startswith("error: ")
 
 
-def test_a_second_run_at_the_same_time_keeps_away(root, prepare, capsys):
+def test_a_concurrent_run_is_refused(root, prepare, capsys):
     expected = mini.write_coco(root)
     for split in ("train2017", "val2017"):
         (root / f"coco-stuff/annotations_detectron2/{split}").mkdir(parents=True)
@@ -271,14 +271,14 @@ def test_jobs_must_be_positive(root, prepare, capsys):
     assert capsys.readouterr().err == "error: --jobs 0: give 1 or more\n"
 
 
-def test_too_many_files_are_no_complete_dataset(root, prepare, capsys, monkeypatch):
+def test_too_many_files_are_a_warning(root, prepare, capsys, monkeypatch):
     mini.write_voc(root)
     prepare("voc")
     for number in range(1450):
         (root / mini.VOC / f"annotations_detectron2_bg/val/{number}.png").touch()
     capsys.readouterr()
     prepare("voc")
-    assert "1453 of 1449 expected labels: files too many" in capsys.readouterr().err
+    assert "1453 of 1449 expected labels: too many files" in capsys.readouterr().err
 
 
 def test_as_a_user_runs_it(tmp_path):
@@ -293,7 +293,7 @@ def test_as_a_user_runs_it(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("to use them: export ")
+    assert last.startswith("to use these datasets: export ")
     assert shlex.split(last)[-1] == f"DETECTRON2_DATASETS={root}"
     assert "voc_2012_test_sem_seg: 100%" in done.stderr
     assert_equal(root, expected)

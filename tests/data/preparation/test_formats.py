@@ -84,8 +84,8 @@ def test_unlabeled_images_are_counted_in_pas_20_alone(root, prepare, capsys):
     prepare("voc")
     assert not stale.exists()
     printed = capsys.readouterr()
-    assert "(2 converted, 1 not written, having no labeled pixel)" in printed.out
-    assert printed.err.count("3 of 1449 expected labels: incomplete") == 2
+    assert "(2 converted, 1 skipped as unlabeled)" in printed.out
+    assert printed.err.count("3 of 1449 expected labels: the download is incomplete") == 2
 
 
 def test_the_first_layout_with_raw_data_wins(root, prepare):
@@ -129,7 +129,7 @@ def test_copied_images_of_ade20k_full_are_encoded_anew(root, prepare, capsys):
     assert made.read_bytes() == encoded != raw.read_bytes()
     capsys.readouterr()
     assert prepare("ade20k_full") == 0
-    assert "(1 kept as they were)" in capsys.readouterr().out
+    assert "(1 up to date)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def test_values_outside_the_classes_are_refused(root, prepare, capsys, script, w
     ("content", "message"),
     [
         ({"Labels": np.ones((20, 23))}, "has no LabelMap"),
-        ({"LabelMap": np.ones((20, 23, 2), np.uint16)}, "not one channel of integers"),
-        ({"LabelMap": np.ones((0, 0), np.uint16)}, "not one channel of integers"),
+        ({"LabelMap": np.ones((20, 23, 2), np.uint16)}, "not a single channel of integers"),
+        ({"LabelMap": np.ones((0, 0), np.uint16)}, "not a single channel of integers"),
         ({"LabelMap": np.full((20, 23), np.nan)}, "has the value"),
         ({"LabelMap": "text"}, "cannot convert"),
     ],
@@ -240,7 +240,10 @@ def test_a_strange_mat_file_is_named(root, prepare, capsys, content, message):
         (lambda content: content["images"][0].update(file_name=1), "TypeError"),
         (lambda content: content["annos_segmentation"][0].pop("image_id"), "KeyError"),
         (lambda content: content["images"][0].update(height=-1), "replace or remove it"),
-        (lambda content: content.update(images=content["images"][1:2]), "no images of phase val"),
+        (
+            lambda content: content.update(images=content["images"][1:2]),
+            "no images with phase 'val'",
+        ),
     ],
 )
 def test_a_broken_merged_json_is_one_line(root, prepare, capsys, change, message):
@@ -278,9 +281,9 @@ def test_validation_images_that_were_not_downloaded_are_counted(root, prepare, c
     assert converted(root) == sorted(expected)
     printed = capsys.readouterr()
     assert "2 labels in" in printed.out
-    assert "2 of 5104 expected labels: incomplete; the download is short" in printed.err
-    assert "5102 of the 5104 validation images are not in" in printed.err
-    assert "the first is 2008_000002.mat: the download is short" in printed.err
+    assert "2 of 5104 expected labels: the download is incomplete" in printed.err
+    assert "5102 of the 5104 validation images are missing from" in printed.err
+    assert "(first: 2008_000002.mat); the download is incomplete" in printed.err
 
 
 def test_a_download_without_any_validation_image_is_one_line(root, prepare, capsys):

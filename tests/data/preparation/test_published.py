@@ -186,7 +186,7 @@ def test_a_flat_copy_of_voc_is_found_and_not_made_again(root, prepare, capsys, b
     assert prepare("voc") == 0
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.png")} == before
     printed = capsys.readouterr().out
-    assert "2 kept as they were, 1 not written" in printed and "(3 kept as they were)" in printed
+    assert "2 up to date, 1 skipped" in printed and "(3 up to date)" in printed
     for name, count in (("voc_2012_test_sem_seg", 2), ("voc_2012_test_background_sem_seg", 3)):
         records = DatasetCatalog.get(name)
         assert len(records) == count

@@ -36,9 +36,9 @@ def texts(axes):
 def test_every_backbone_has_its_panels_and_unmeasured_columns_none(panels):
     titles = [axes.get_title("left") for axes in panels]
     assert titles == [
-        "mIoU in percent, ViT-B/16",
-        "difference to H-CLIP in points, ViT-B/16",
-        "mIoU in percent, ViT-L/14@336px",
+        "mIoU (%), ViT-B/16",
+        "difference from H-CLIP (points), ViT-B/16",
+        "mIoU (%), ViT-L/14@336px",
     ]
     for axes in panels:
         assert [label.get_text() for label in axes.get_xticklabels()] == ["A-150", "PAS-20"]

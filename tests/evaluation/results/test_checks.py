@@ -33,8 +33,8 @@ def test_results_of_different_weights_or_code_in_one_folder(tmp_path, said, chan
     folder = write_run(tmp_path / "a", results={"A-150": 31.8})
     write_result(folder / "eval", "PC-59", 57.5, **changes)
     (line,) = said()
-    assert line.startswith(f"{folder} mixes results of different {what}: ")
-    assert "PC-59 of other" in line and "A-150 of" in line
+    assert line.startswith(f"{folder} mixes results from different {what}: ")
+    assert "PC-59 from other" in line and "A-150 from" in line
 
 
 def test_the_same_weights_in_two_runs(tmp_path, said):
@@ -50,18 +50,18 @@ def test_runs_of_one_method_that_were_trained_differently(tmp_path, said):
     write_run(tmp_path / "b", results=BOTH, overrides=("SOLVER.MAX_ITER", "20"))
     write_run(tmp_path / "c", "vitb_384", BOTH, overrides=("SOLVER.MAX_ITER", "20"))
     assert said() == [
-        "the runs of H-CLIP, ViT-B/16, differ in SOLVER.MAX_ITER: 80000 and 20",
+        "runs of H-CLIP with ViT-B/16 have different SOLVER.MAX_ITER: 80000 and 20",
     ]
 
 
 def test_results_that_are_not_by_the_protocol(tmp_path, said):
     write_run(tmp_path / "a", results={"A-150": 1.0}, overrides=("TEST.SLIDING_WINDOW", "False"))
     (line,) = said()
-    assert "A-150 with TEST.SLIDING_WINDOW False" in line
+    assert "A-150 evaluated with TEST.SLIDING_WINDOW False" in line
 
 
 def test_results_of_a_part_of_the_dataset(tmp_path, said):
     folder = write_run(tmp_path / "a", results={"PC-59": 57.5}, counts={"images": 5104})
     counts = {"images": 1990, "skipped": 3, "expected": 2000}
     write_result(folder / "eval", "A-150", 31.8, counts=counts)
-    assert said() == [f"{folder} has A-150 of 1990 of 2000 images, 3 skipped"]
+    assert said() == [f"{folder} has A-150 evaluated on only 1990 of 2000 images, 3 skipped"]

@@ -30,7 +30,7 @@ def test_markdown():
         ["HPS-Seg", "ViT-B/16", "-", "31.5 (-0.5)", "-", "-", "-", "-"],
     ]
     assert text.splitlines()[-1] == (
-        "mIoU in percent; in brackets the difference to H-CLIP of the same backbone."
+        "mIoU in percent; in parentheses, the difference from H-CLIP with the same backbone."
     )
 
 
@@ -44,7 +44,7 @@ def test_several_runs_show_deviation_and_number():
 def test_the_note_says_only_what_the_table_has():
     assert FORMATS["markdown"]([OTHER], "pACC").splitlines()[-1] == "pACC in percent."
     note = FORMATS["markdown"]([BASELINE, SEEDS], "mIoU").splitlines()[-1]
-    assert "sample standard deviation" in note and "of which n were measured" in note
+    assert "sample standard deviation" in note and "n is the number of runs" in note
 
 
 def test_latex_is_escaped_and_set_by_booktabs():

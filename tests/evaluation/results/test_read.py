@@ -80,10 +80,10 @@ def test_other_checkpoints_of_a_run_are_runs_of_their_own(tmp_path):
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path):
-    assert "there is no folder" in refusal(tmp_path / "nowhere")
-    assert f"{tmp_path} holds no run" in refusal(tmp_path)
+    assert "is not a folder" in refusal(tmp_path / "nowhere")
+    assert f"{tmp_path} contains no run" in refusal(tmp_path)
     write_run(tmp_path / "run")
-    assert "there is no folder" in refusal(tmp_path / "run" / "config.yaml")
+    assert "is not a folder" in refusal(tmp_path / "run" / "config.yaml")
 
 
 @pytest.mark.parametrize(

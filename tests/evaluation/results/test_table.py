@@ -81,7 +81,7 @@ def test_the_baseline_can_be_chosen(rows):
 
 
 def test_a_baseline_that_no_run_is_of_is_refused(rows):
-    with pytest.raises(UserError, match=r"--baseline HPS-Seg: the runs are of CAT-Seg"):
+    with pytest.raises(UserError, match=r"--baseline HPS-Seg: no such method; choose from CAT-Seg"):
         rows(("vitb_384", {}), baseline="HPS-Seg")
 
 
@@ -95,5 +95,5 @@ def test_a_class_without_labels_is_not_measured(rows):
 
 
 def test_a_metric_that_no_run_has_is_refused(rows):
-    with pytest.raises(UserError, match=r"--metric miou: the results have mIoU, pACC"):
+    with pytest.raises(UserError, match=r"--metric miou: no such metric; choose from mIoU, pACC"):
         rows(("vitb_384", {"A-150": 31.8}), metric="miou")

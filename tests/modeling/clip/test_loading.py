@@ -9,13 +9,12 @@ from urllib.error import URLError
 import open_clip
 import pytest
 import torch
-from detectron2.modeling import build_model
 from safetensors.torch import save_file
 from torch import nn
 
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip import build_clip
-from tests.tiny import CONTEXT, open_clip_model, share_tokenizers, tiny_cfg, tiny_model, write_clip
+from tests.tiny import CONTEXT, open_clip_model, share_tokenizers, tiny_model, write_clip
 
 TOKENS = open_clip.tokenize(["a cat", "a green dog"], context_length=CONTEXT)
 
@@ -333,32 +332,3 @@ def test_openai_takes_what_open_clip_fetched(config, folder, theirs, monkeypatch
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: {"url": tag})
     monkeypatch.setattr(open_clip, "download_pretrained", lambda cfg: str(path))
     assert_same(build(config, "openai"), theirs, tolerance=2e-3)
-
-
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_nothing_is_downloaded_where_the_checkpoint_holds_clip(tmp_path, monkeypatch, wrapped):
-    state = tiny_model().state_dict()
-    path = tmp_path / "model_final.pth"
-    torch.save({"model": state, "iteration": 3} if wrapped else state, path)
-    forbid_downloads(monkeypatch)
-    weights = ("MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", "openai", "MODEL.WEIGHTS", str(path))
-    model = build_model(tiny_cfg(tmp_path, *weights))
-    model.load_state_dict(state)
-
-
-def test_nothing_is_downloaded_for_a_published_checkpoint(tmp_path, monkeypatch):
-    name = "sem_seg_head.predictor.clip_model.text_projection"
-    torch.save({name: torch.zeros(2, 2)}, tmp_path / "published.pth")
-    forbid_downloads(monkeypatch)
-    overrides = ("MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", "openai")
-    weights = ("MODEL.WEIGHTS", str(tmp_path / "published.pth"))
-    build_model(tiny_cfg(tmp_path, *overrides, *weights))
-
-
-def test_a_plain_clip_in_model_weights_does_not_stand_for_clip(tmp_path, theirs):
-    """It does not load as a model; the start weights are asked for as without it."""
-    torch.save(theirs.state_dict(), tmp_path / "clip.pt")
-    overrides = ("MODEL.WEIGHTS", str(tmp_path / "clip.pt"))
-    cfg = tiny_cfg(tmp_path, *overrides, "MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS", "absent.pt")
-    with pytest.raises(UserError, match=r"absent\.pt"):
-        build_model(cfg)

@@ -79,9 +79,7 @@ def test_what_just_fits_is_not_cut(warned):
 def test_names_that_the_cut_makes_equal_are_refused(ensemble):
     prompts = Prompts(ensemble, LENGTH)
     for _ in range(2):
-        with pytest.raises(
-            UserError, match=r"^list: classes 1 .* and 2 .* the same prompt.*77"
-        ) as e:
+        with pytest.raises(ValueError, match=r"^names 1 .* and 2 .* the same prompt.*77") as e:
             prompts.check(["red", LONG + "chair", LONG + "table"], "list")
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 300
@@ -135,7 +133,7 @@ def test_special_tokens_in_names_are_text(name):
 
 def test_models_check_what_they_are_asked_for(caplog):
     model = tiny_model()
-    with pytest.raises(UserError, match=r"classes 0 .* and 1 .* the same prompt"):
+    with pytest.raises(UserError, match=r"^the vocabulary: names 0 .* and 1 .* the same prompt"):
         model.set_vocabulary([LONG + "chair", LONG + "table"])
     assert list(model.eval().vocabulary) == CLASSES
     model.set_vocabulary(["purple", "Purple"])

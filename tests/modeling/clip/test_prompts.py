@@ -64,7 +64,7 @@ def test_a_long_prompt_is_cut_and_still_ends():
 
 
 def test_an_unknown_ensemble_is_one_line():
-    with pytest.raises(UserError, match=r"PROMPT_ENSEMBLE_TYPE.*'many'.*single"):
+    with pytest.raises(ValueError, match=r"^ensemble must be one of single, .*'many'"):
         Prompts("many", LENGTH)
 
 

@@ -32,17 +32,20 @@ def test_sizes_and_changes():
     [
         (["--image-size", "1", "2", "3"], "--image-size: give one number, or height and width"),
         (["--image-size", "384", "0"], "--image-size 0: give 1 or more"),
-        (["--image-size", "big"], "--image-size big: give whole numbers"),
-        (["--points", "-3"], "--points -3: give whole numbers"),
+        (["--image-size", "big"], "--image-size big: give integers"),
+        (["--points", "-3"], "--points -3: give integers"),
         (["--classes", "0"], "--classes 0"),
         (["--runs", "0"], "--runs 0"),
         (["--warmup", "-1"], "--warmup -1"),
-        (["MODEL.DEVICE", "cpu"], "give that instead"),
-        (["--output", "a.txt"], "ends in .json"),
+        (["MODEL.DEVICE", "cpu"], "use --device"),
+        (["--output", "a.txt"], "ending in .json"),
         (["--sweep", "batch"], "--sweep needs --output"),
-        (["--points", "3"], "--points are the values of --sweep"),
-        (["--sweep", "size", "--mode", "start", "--output", "a.json"], "does not go with --mode"),
-        (["--sweep", "size", "--mode", "text", "--output", "a.json"], "the classes alone"),
+        (["--points", "3"], "--points needs --sweep"),
+        (
+            ["--sweep", "size", "--mode", "start", "--output", "a.json"],
+            "cannot be combined with --mode",
+        ),
+        (["--sweep", "size", "--mode", "text", "--output", "a.json"], "only on the classes"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(given, complaint):

@@ -58,7 +58,7 @@ def test_the_tables():
     assert found[OTHER] == ["1.000", "", "2.00", "12.5", "0.0", "0.0", "0.00", ""]
     assert found["sum"][:4] == ["3.000", "5.000", "16.00", "100.0"]
     assert text.index("| a stage") < text.index("| other") < text.index("| sum")
-    assert found["share of the product's rate"][0] == "0.375"
+    assert found["fraction of the product's rate"][0] == "0.375"
     assert found["floor, units"][0] == "6"
     assert found["resident memory, peak, GiB"][0] == "3"
 
@@ -73,7 +73,7 @@ def test_two_results_beside_each_other():
     assert found["a stage, units"] == ["14.000", "", ""]
     assert found["new, units"] == ["", "2.000", ""]
     assert found["peak memory, GiB"] == ["3.000", "3.000", "1.000"]
-    with pytest.raises(UserError, match="--compare takes two results"):
+    with pytest.raises(UserError, match="--compare needs two results"):
         report.comparison(result(), {"sweep": "classes", "points": {}})
 
 

@@ -124,7 +124,7 @@ def test_what_is_computed_again_counts_in_the_backward_pass(table):
 def test_functions_are_stages_while_they_are_observed(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(stages, "MODULES", ())
-    monkeypatch.setattr(stages, "FUNCTIONS", (("sum", __name__, "work"), ("gone", __name__, "no")))
+    monkeypatch.setattr(stages, "FUNCTIONS", (("sum", __name__, "work"),))
     original, trace = work, clock.trace()
     with observed(nn.Module(), trace):
         assert work is not original
@@ -138,6 +138,17 @@ def test_functions_are_stages_while_they_are_observed(monkeypatch):
     spent = trace.spent()
     assert (spent[Part("forward", OTHER)], spent[Part("forward", "sum")]) == (1, 3)
     assert (spent[Part("backward", OTHER)], spent[Part("backward", "sum")]) == (2, 4)
+
+
+def test_a_function_that_is_gone_is_an_error(monkeypatch):
+    monkeypatch.setattr(stages, "MODULES", (("one", "first"),))
+    monkeypatch.setattr(stages, "FUNCTIONS", (("sum", __name__, "work"), ("gone", __name__, "no")))
+    original, clock = work, Clock()
+    model = Outer(clock)
+    with pytest.raises(AttributeError, match="no"), observed(model, clock.trace()):
+        pass
+    assert work is original
+    assert not model.first._forward_hooks
 
 
 def work(x, clock):

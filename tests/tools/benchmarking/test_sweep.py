@@ -65,7 +65,7 @@ def test_another_sweep_is_not_mixed_in(tmp_path, measured):
     path = tmp_path / "batch.json"
     sweep.run_sweep(options(path, "--points", "1"))
     for more in (["--runs", "7"], ["SOLVER.BASE_LR", "1.0"]):
-        with pytest.raises(UserError, match="is of another sweep"):
+        with pytest.raises(UserError, match="belongs to another sweep"):
             sweep.run_sweep(options(path, "--points", "1", *more))
     assert measured == [1]
 
@@ -101,5 +101,5 @@ def test_a_point_is_a_process_of_its_own(monkeypatch):
 def test_a_failed_point_is_one_line(monkeypatch):
     failed = subprocess.CompletedProcess([], 2, stderr="building the model\nerror: no such key\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(UserError, match=r"^--batch 3 failed: error: no such key; the points"):
+    with pytest.raises(UserError, match=r"^--batch 3 failed: error: no such key; earlier points"):
         sweep.measure_point(options("a.json"), 3)

@@ -9,22 +9,27 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-import cat_seg.data  # noqa: F401, registers the datasets
+from cat_seg.engine import load_config
+from cat_seg.errors import UserError
+from cat_seg.utils.paths import REPO_ROOT
 from tools.quickstart.classes import load_classes
 from tools.quickstart.dataset import SPLITS, DatasetSettings, random_scene, write_dataset
+from tools.quickstart.training import CONFIG, Workplace
 
 CLASSES = load_classes()
 SETTINGS = DatasetSettings(train_scenes=6, val_scenes=3, size=48)
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    write_dataset(tmp_path / "quickstart", CLASSES, SETTINGS, seed=0)
-    return tmp_path
+def place(tmp_path: Path) -> Workplace:
+    place = Workplace(tmp_path / "drawn", seed=0)
+    write_dataset(place.dataset, CLASSES, SETTINGS, seed=0)
+    return place
 
 
-def test_registered_datasets_find_the_files(root: Path) -> None:
+def test_the_datasets_of_the_config_find_the_files(place: Workplace) -> None:
+    cfg = load_config(str(CONFIG), place.dataset_options)
+    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} == {f"quickstart_{split}" for split in SPLITS}
     for split in SPLITS:
         records = DatasetCatalog.get(f"quickstart_{split}")
         assert len(records) == (6 if split == "train" else 3)
@@ -34,15 +39,43 @@ def test_registered_datasets_find_the_files(root: Path) -> None:
         assert label.shape == (48, 48) and label.dtype == np.uint8
         names = MetadataCatalog.get(f"quickstart_{split}").stuff_classes
         assert tuple(names) == (CLASSES.seen if split == "train" else CLASSES.names)
+    assert CLASSES.names[: len(CLASSES.seen)] == CLASSES.seen
 
 
-def test_files_depend_on_the_seed_alone(root: Path, tmp_path: Path) -> None:
+def test_the_config_names_the_folders_of_the_default_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = Workplace(tmp_path / "output" / "quickstart", seed=0)
+    write_dataset(default.dataset, CLASSES, SETTINGS, seed=0)
+    load_config(str(CONFIG))
+    for split in SPLITS:
+        images = {Path(r["file_name"]) for r in DatasetCatalog.get(f"quickstart_{split}")}
+        assert images == set((default.dataset / "images" / split).iterdir())
+
+
+def test_missing_data_names_its_command(tmp_path: Path) -> None:
+    load_config(str(CONFIG), Workplace(tmp_path, seed=0).dataset_options)
+    for split in SPLITS:
+        with pytest.raises(
+            UserError, match=rf"quickstart_{split}\.IMAGES: .*; run `make quick"
+        ) as e:
+            DatasetCatalog.get(f"quickstart_{split}")
+        assert str(tmp_path) in str(e.value)
+
+
+def test_the_document_names_the_datasets() -> None:
+    text = (REPO_ROOT / "datasets" / "README.md").read_text()
+    assert all(f"`quickstart_{split}`" in text for split in SPLITS)
+
+
+def test_files_depend_on_the_seed_alone(place: Workplace, tmp_path: Path) -> None:
     def pictures(folder: Path) -> list[bytes]:
         return [file.read_bytes() for file in sorted(folder.rglob("*.png"))]
 
     for name, seed in (("same", 0), ("other", 1)):
         write_dataset(tmp_path / name, CLASSES, SETTINGS, seed=seed)
-    first = pictures(root / "quickstart")
+    first = pictures(place.dataset)
     assert len(first) == 24
     assert first == pictures(tmp_path / "same")
     assert first != pictures(tmp_path / "other")

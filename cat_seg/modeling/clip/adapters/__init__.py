@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from detectron2.config import CfgNode, get_cfg
 
 from cat_seg.config import add_cat_seg_config
-from cat_seg.errors import UserError
+from cat_seg.errors import user_errors
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
 from cat_seg.modeling.clip.adapters.hyperbolic import HyperbolicAdapter, HyperbolicSettings
 from cat_seg.modeling.clip.adapters.oft import OrthogonalAdapter
@@ -57,15 +57,16 @@ class FineTuning:
     adapter: Callable[[Architecture, CfgNode], Adapter] = _no_adapter
 
     @classmethod
-    def from_name(cls, name: str) -> FineTuning:
+    def from_name(cls, fine_tuning: str) -> FineTuning:
         """Look up a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE.
 
         Raises:
-            UserError: there is no fine-tuning of that name.
+            ValueError: there is no fine-tuning of that name.
         """
-        if name not in FINE_TUNINGS:
-            raise UserError(f"{KEY}: '{name}' is none of {', '.join(FINE_TUNINGS)}")
-        return FINE_TUNINGS[name]
+        if fine_tuning not in FINE_TUNINGS:
+            known = ", ".join(FINE_TUNINGS)
+            raise ValueError(f"fine_tuning must be one of {known}; it is {fine_tuning!r}")
+        return FINE_TUNINGS[fine_tuning]
 
     def build_adapter(self, architecture: Architecture, model: CfgNode | None = None) -> Adapter:
         """Build the adapter with its initial parameters.
@@ -73,10 +74,14 @@ class FineTuning:
         Args:
             architecture: architecture of the CLIP to adapt.
             model: MODEL section of the config; None for the defaults.
+
+        Raises:
+            UserError: the adapter refuses a value of the config, or this architecture.
         """
         if model is None:
             model = add_cat_seg_config(get_cfg()).MODEL
-        return self.adapter(architecture, model)
+        with user_errors(architecture=KEY):
+            return self.adapter(architecture, model)
 
     def mark_trainable(self, text: TextTower, image: ImageTower) -> None:
         """Freeze both towers, except for the parameters that train and receive gradients."""
@@ -99,7 +104,7 @@ def register_fine_tuning(name: str, fine_tuning: FineTuning) -> None:
     """Make a fine-tuning available as a value of MODEL.SEM_SEG_HEAD.CLIP_FINETUNE.
 
     An adapter reads its settings from its own config section, MODEL.ADAPTER.<NAME>; see
-    `cat_seg.modeling.clip.adapters.base.read_settings` and docs/extending.md.
+    `cat_seg.modeling.clip.adapters.base.adapter_settings` and docs/extending.md.
 
     Raises:
         ValueError: the name is taken.
@@ -115,8 +120,13 @@ def _orthogonal(architecture: Architecture, model: CfgNode) -> Adapter:
 
 def _hyperbolic(architecture: Architecture, model: CfgNode) -> Adapter:
     node = model.HYPERBOLIC
-    settings = HyperbolicSettings(node.TEXT_CURVATURE, node.IMAGE_CURVATURE, node.BLOCK_SIZE)
-    return HyperbolicAdapter(architecture, settings)
+    with user_errors(
+        text_curvature="MODEL.HYPERBOLIC.TEXT_CURVATURE",
+        image_curvature="MODEL.HYPERBOLIC.IMAGE_CURVATURE",
+        block_size="MODEL.HYPERBOLIC.BLOCK_SIZE",
+    ):
+        settings = HyperbolicSettings(node.TEXT_CURVATURE, node.IMAGE_CURVATURE, node.BLOCK_SIZE)
+        return HyperbolicAdapter(architecture, settings)
 
 
 register_fine_tuning("frozen", FineTuning())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from detectron2.config import CfgNode
 from torch import nn
 
-from cat_seg.errors import UserError
+from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.clip.transformer import AttentionWeights
 
 if TYPE_CHECKING:
@@ -36,8 +38,12 @@ class Adapter(nn.Module):
         return frozen
 
 
-def read_settings(settings: type[S], model: CfgNode, name: str) -> S:
-    """Read an adapter's settings from its config section, MODEL.ADAPTER.<NAME>.
+@contextmanager
+def adapter_settings(settings: type[S], model: CfgNode, name: str) -> Iterator[S]:
+    """Enter a context with an adapter's settings from its config section, MODEL.ADAPTER.<NAME>.
+
+    A ValueError within the context whose message starts with the name of a field is reported as one
+    of that config key; see `cat_seg.errors.user_errors`.
 
     Args:
         settings: a dataclass. Each field is a config key, with its name in upper case and the
@@ -47,7 +53,7 @@ def read_settings(settings: type[S], model: CfgNode, name: str) -> S:
 
     Raises:
         UserError: the section has a key that is not a field, or the type of a value differs from
-            that of the field's default.
+            that of the field's default, or a value is refused within the context.
     """
     key = f"MODEL.ADAPTER.{name}"
     section = model.ADAPTER.get(name, CfgNode())
@@ -62,4 +68,5 @@ def read_settings(settings: type[S], model: CfgNode, name: str) -> S:
         if type(value) is not type(default):
             raise UserError(f"{key}.{given} is {value!r}; it takes a value such as {default!r}")
         values[fields[given].name] = value
-    return settings(**values)
+    with user_errors(**{field.name: f"{key}.{given}" for given, field in fields.items()}):
+        yield settings(**values)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
-from cat_seg.errors import UserError
 from cat_seg.modeling import poincare
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
 from cat_seg.modeling.clip.architecture import Architecture, TowerSpec
@@ -17,10 +16,10 @@ from cat_seg.modeling.clip.transformer import AttentionWeights
 
 @dataclass(frozen=True)
 class HyperbolicSettings:
-    """Values of MODEL.HYPERBOLIC: curvature c of each tower's Poincare ball, and the block size.
+    """Curvature c of each tower's Poincare ball, and the side of the adapter's diagonal blocks.
 
     Raises:
-        UserError: a curvature or the block size is not a positive finite number.
+        ValueError: a curvature or the block size is not a positive finite number.
     """
 
     text_curvature: float = 1.0
@@ -28,12 +27,11 @@ class HyperbolicSettings:
     block_size: int = 128
 
     def __post_init__(self) -> None:
-        for key in ("text_curvature", "image_curvature", "block_size"):
-            value = getattr(self, key)
+        for field in fields(self):
+            value = getattr(self, field.name)
             if not 0 < value < math.inf:
-                raise UserError(
-                    f"MODEL.HYPERBOLIC.{key.upper()}: {value} is not a positive number; set it to"
-                    f" one such as {getattr(type(self), key)}"
+                raise ValueError(
+                    f"{field.name} must be a positive number such as {field.default}; it is {value}"
                 )
 
 
@@ -50,7 +48,7 @@ class HyperbolicAdapter(Adapter):
         settings: curvatures and block size.
 
     Raises:
-        UserError: the width of a tower is not a multiple of the block size.
+        ValueError: the width of a tower is not a multiple of the block size.
     """
 
     def __init__(self, architecture: Architecture, settings: HyperbolicSettings) -> None:
@@ -69,9 +67,9 @@ class HyperbolicAdapter(Adapter):
     def _identity(self, spec: TowerSpec, tower: str, clip: str) -> nn.Parameter:
         side = self.settings.block_size
         if spec.width % side:
-            raise UserError(
-                f"MODEL.HYPERBOLIC.BLOCK_SIZE: {side} does not divide the width {spec.width} of"
-                f" the {tower} tower of {clip}"
+            raise ValueError(
+                f"block_size must divide the width {spec.width} of the {tower} tower of {clip}; it"
+                f" is {side}"
             )
         return nn.Parameter(torch.eye(side).repeat(spec.layers, 3, spec.width // side, 1, 1))
 

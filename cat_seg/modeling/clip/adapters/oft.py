@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.transformer import AttentionWeights
@@ -29,7 +28,7 @@ class OrthogonalAdapter(Adapter):
         architecture: gives the width and depth of both towers.
 
     Raises:
-        UserError: the width of a tower is not a multiple of 128.
+        ValueError: the width of a tower is not a multiple of 128.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -37,10 +36,10 @@ class OrthogonalAdapter(Adapter):
         text, image = architecture.text, architecture.image
         for name, spec in (("text", text), ("image", image)):
             if spec.width % SLOT:
-                raise UserError(
-                    f"MODEL.SEM_SEG_HEAD.CLIP_FINETUNE: OFT needs widths that are multiples of"
-                    f" {SLOT}, but the {name} tower of {architecture.open_clip_name} has"
-                    f" {spec.width}; take another CLIP or fine-tuning"
+                raise ValueError(
+                    f"architecture must have tower widths that are multiples of {SLOT} for OFT; the"
+                    f" {name} tower of {architecture.open_clip_name} has {spec.width}, so take"
+                    " another CLIP or fine-tuning"
                 )
         self.text_slots = text.width // SLOT
         slots = self.text_slots + image.width // SLOT

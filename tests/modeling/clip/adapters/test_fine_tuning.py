@@ -7,7 +7,6 @@ import re
 import pytest
 import torch
 
-from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import FINE_TUNINGS, FineTuning
 from tests.tiny import tiny_clip
 
@@ -97,6 +96,8 @@ def test_full_trains_every_weight_of_the_blocks_and_nothing_else():
 
 
 def test_an_unknown_way_is_one_line():
-    with pytest.raises(UserError, match=r"CLIP_FINETUNE: 'lora'.*oft_both") as error:
+    with pytest.raises(
+        ValueError, match=r"^fine_tuning must be one of .*oft_both.*'lora'"
+    ) as error:
         FineTuning.from_name("lora")
     assert "\n" not in str(error.value)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import OrthogonalAdapter, TowerWeights
 from cat_seg.modeling.clip.adapters.oft import cayley
 from cat_seg.modeling.clip.architecture import Architecture
@@ -213,6 +212,6 @@ def test_other_sizes_generalize():
 @pytest.mark.parametrize("part", ["text", "vision"])
 def test_a_width_that_is_no_multiple_of_128_is_one_line(tmp_path, part):
     config = write_clip(tmp_path, **{f"{part}_cfg__width": 192, "text_cfg__heads": 2})
-    with pytest.raises(UserError, match=r"CLIP_FINETUNE.*128.*192") as error:
+    with pytest.raises(ValueError, match=r"^architecture .*128.*192") as error:
         OrthogonalAdapter(Architecture.from_name(str(config)))
     assert "\n" not in str(error.value)

@@ -1,0 +1,1 @@
+"""Parts of `hps-seg segment`: input images, output files, and workers."""
