@@ -11,6 +11,7 @@ READY_DEV := $(VENV)/.ready-dev
 DEMO_VENV := .venv-demo
 DEMO_RUN := $(DEMO_VENV)/bin/python
 READY_DEMO := $(DEMO_VENV)/.ready
+DEMO_COVERAGE := --cov=cat_seg/app --cov-config=tests/app/coverage.ini --cov-fail-under=90
 # What depends on Pillow, and is tested with both versions of it.
 WITH_PILLOW := tests/app tests/visualization tests/data/test_decoding.py tests/data/test_reading.py
 # A process per core with one thread each. The tests of a file stay together: they share fixtures.
@@ -37,8 +38,7 @@ test: lint ## run the linter and every test, with the coverage of cat_seg
 	@$(MAKE) --no-print-directory test-demo
 
 test-demo: $(READY_DEV) $(READY_DEMO) ## run the tests of the page, and of pictures with gradio's Pillow
-	OMP_NUM_THREADS=1 $(DEMO_RUN) -m pytest -q $(WITH_PILLOW) \
-	    --cov=cat_seg/app --cov-config=tests/app/coverage.ini --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(DEMO_RUN) -m pytest -q $(WITH_PILLOW) $(DEMO_COVERAGE)
 
 test-fast: lint ## run the linter and the quick tests, for everyday work
 	$(PYTEST) -q -m "not slow" $(PARALLEL)

@@ -43,11 +43,6 @@ class Answers:
             self._results.move_to_end(key)
             return self._results[key]
 
-    def remove(self, key: str) -> None:
-        """Forget a result; a key that is not kept is no error."""
-        with self._lock:
-            self._results.pop(key, None)
-
     def _bytes(self) -> int:
         return sum(map(_size, self._results.values()))
 
