@@ -7,12 +7,19 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
+# gradio needs an older Pillow than .venv has, so the page has a small environment on top of it.
+DEMO_VENV := .venv-demo
+DEMO_RUN := $(DEMO_VENV)/bin/python
+READY_DEMO := $(DEMO_VENV)/.ready
+DEMO_COVERAGE := --cov=cat_seg/app --cov-config=tests/app/coverage.ini --cov-fail-under=90
+# What depends on Pillow, and is tested with both versions of it.
+WITH_PILLOW := tests/app tests/visualization tests/data/test_decoding.py tests/data/test_reading.py
 # A process per core with one thread each. The tests of a file stay together: they share fixtures.
 # Not the files with the most tests first, since these are quick.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
-.PHONY: help setup quickstart test test-fast lint fuzz clean
+.PHONY: help setup quickstart demo test test-demo test-fast lint fuzz clean
 
 help: ## list these targets
 	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic]"
@@ -23,8 +30,15 @@ setup: $(READY) ## make .venv with everything that training, evaluation and the 
 quickstart: $(READY) ## train, evaluate and draw a small model on generated data
 	$(RUN) -m tools.quickstart --output output/quickstart --adapter $(ADAPTER)
 
+demo: $(READY_DEMO) ## open the page on http://127.0.0.1:7860, with the quickstart's model
+	$(DEMO_RUN) -m cat_seg.cli.main demo
+
 test: lint ## run the linter and every test, with the coverage of cat_seg
 	$(PYTEST) --cov=cat_seg --cov-report=term-missing:skip-covered --cov-fail-under=90 $(PARALLEL)
+	@$(MAKE) --no-print-directory test-demo
+
+test-demo: $(READY_DEV) $(READY_DEMO) ## run the tests of the page, and of pictures with gradio's Pillow
+	OMP_NUM_THREADS=1 $(DEMO_RUN) -m pytest -q $(WITH_PILLOW) $(DEMO_COVERAGE)
 
 test-fast: lint ## run the linter and the quick tests, for everyday work
 	$(PYTEST) -q -m "not slow" $(PARALLEL)
@@ -39,7 +53,7 @@ fuzz: $(READY_DEV) ## damage files and read them for ten minutes; what breaks go
 
 clean: ## remove caches and build outputs; .venv and output/ stay
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache .mypy_cache .coverage
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.txt tools/set_up.sh tools/install_detectron2.py
 	@echo "Setting up (the first time, PyTorch and its CUDA libraries are a download of about 3 GB)"
@@ -49,4 +63,8 @@ $(READY): requirements.txt tools/set_up.sh tools/install_detectron2.py
 
 $(READY_DEV): $(READY) tests/requirements.txt pyproject.toml
 	@bash tools/set_up.sh $(VENV) tests/requirements.txt
+	@touch $@
+
+$(READY_DEMO): $(READY) tests/app/requirements.txt cat_seg/app/requirements.txt
+	@PYTHON=$(RUN) bash tools/set_up.sh $(DEMO_VENV) tests/app/requirements.txt $(VENV)
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from pathlib import Path
 
@@ -29,8 +30,23 @@ SLOW = (
     ),
     *("hub/test_download.py", "hub/test_sharing.py", "hub/test_pretrained.py"),
     *("data/test_custom_labels.py", "data/preparation", "checkpoint/test_fitting.py"),
-    *("test_errors_and_paths.py", "modeling/clip/adapters", "modeling/clip/test_architecture.py"),
+    *(
+        "app",
+        "test_errors_and_paths.py",
+        "modeling/clip/adapters",
+        "modeling/clip/test_architecture.py",
+    ),
 )
+
+# The page has an environment of its own.
+HAS_GRADIO = importlib.util.find_spec("gradio") is not None
+collect_ignore = [] if HAS_GRADIO else ["app"]
+
+
+def pytest_report_header() -> list[str]:
+    """Say why the page's tests are left out."""
+    line = "tests/app: left out, as gradio is not here; `make test` runs them in .venv-demo"
+    return [] if HAS_GRADIO else [line]
 
 
 def pytest_configure() -> None:

@@ -13,6 +13,7 @@ from tools.install_detectron2 import REQUIRES
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "fontTools": "fonttools",
+    "gradio_client": "gradio-client",
     "huggingface_hub": "huggingface-hub",
     "cv2": "opencv-python-headless",
     "open_clip": "open-clip-torch",
@@ -29,12 +30,21 @@ def named_in(path: Path) -> set[str]:
     return {re.split(r"[<>=!~ ;\[]", line)[0].replace("_", "-").lower() for line in lines if line}
 
 
-def imported_under(*names: str) -> set[str]:
-    """Distributions that the sources under files and folders of the repository import."""
+# These need the extra "demo", and are tested with tests/app/requirements.txt.
+OF_THE_PAGE = [REPO_ROOT / name for name in ("cat_seg/app", "tests/app", "tools/screenshot.py")]
+
+
+def imported_under(*names: str, page: bool = False) -> set[str]:
+    """Distributions that the sources under files and folders of the repository import.
+
+    Only sources of the page are looked at if `page`, else all others.
+    """
     modules: set[str] = set()
     for name in names:
         path = REPO_ROOT / name
         for source in path.rglob("*.py") if path.is_dir() else [path]:
+            if page != any(source.is_relative_to(part) for part in OF_THE_PAGE):
+                continue
             for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):
                     modules |= {alias.name.split(".")[0] for alias in node.names}
@@ -54,3 +64,13 @@ def test_tests_need_only_the_requirements_and_the_dev_extra() -> None:
         REPO_ROOT / "tests" / "requirements.txt"
     )
     assert imported_under("tests") <= named
+
+
+def test_page_needs_only_the_requirements_and_its_own() -> None:
+    own = named_in(REPO_ROOT / "cat_seg" / "app" / "requirements.txt")
+    general = named_in(REPO_ROOT / "requirements.txt")
+    assert imported_under("cat_seg", page=True) - general == own
+    tests = named_in(REPO_ROOT / "tests" / "requirements.txt") | named_in(
+        REPO_ROOT / "tests" / "app" / "requirements.txt"
+    )
+    assert imported_under("tests", "tools", page=True) <= general | own | tests

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Install a requirements file into a virtual environment, which is made or repaired first.
-#   [PYTHON=python3.14] tools/set_up.sh VENV REQUIREMENTS
+#   [PYTHON=python3.14] tools/set_up.sh VENV REQUIREMENTS [LOWER]
+# What is not in VENV is taken from LOWER, another virtual environment.
 # It may be cut short at any point: the next run goes on from whatever is there.
 set -euo pipefail
 
 venv=$1
 requirements=$2
+lower=${3:-}
 python=$venv/bin/python
 
 fail() {
@@ -37,6 +39,13 @@ if ! "$python" -c '' 2>/dev/null; then
     "$base" -m venv --clear --without-pip "$venv" || fail "$base could not make $venv"
 fi
 fits "$python" || fail "$venv has $("$python" --version), not 3.10 to 3.14: remove it and run again"
+
+if [ -n "$lower" ]; then
+    "$python" - "$("$lower/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" <<'END'
+import pathlib, sys, sysconfig
+pathlib.Path(sysconfig.get_path("purelib"), "lower.pth").write_text(sys.argv[1] + "\n")
+END
+fi
 
 # A package's metadata is installed last, so a pip that has none is half there.
 if ! "$python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; then

@@ -20,6 +20,7 @@ class Command(NamedTuple):
 # Modules are imported lazily, so that `hps-seg --help` need not wait for PyTorch.
 COMMANDS = {
     "segment": Command("cat_seg.cli.segment", "segment images into the classes you name"),
+    "demo": Command("cat_seg.cli.demo", "open a page in the browser that segments your pictures"),
     "train": Command("cat_seg.cli.train", "train a model, or evaluate one with --eval-only"),
     "evaluate": Command("cat_seg.cli.evaluate", "evaluate weights on the benchmarks on disk"),
     "ablate": Command("cat_seg.cli.ablate", "train and evaluate H-CLIP, +HPA, +AFR and HPS-Seg"),

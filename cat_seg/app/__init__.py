@@ -1,0 +1,1 @@
+"""The browser page and HTTP endpoint of `hps-seg demo`; needs the extra "demo" (gradio)."""
