@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
     for name, what in (
         ("samples.png", "images, ground truth and predictions"),
         ("curves.png", "training losses"),
+        ("calibration.png", "how far to trust the confidence, with calibration.json"),
         ("overlays", "what demo/demo.py drew"),
         ("table.md", "the table above, with table.json"),
         (weights, "the trained model, for demo/demo.py and train_net.py"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from cat_seg.engine import load_config
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT
+from tools.quickstart.calibration import summarize, write_calibration
 from tools.quickstart.classes import Classes, load_classes
 from tools.quickstart.dataset import SPLITS, DatasetSettings, write_dataset
 from tools.quickstart.pictures import write_curves, write_sheet
@@ -123,10 +124,22 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
             after=tuple(system.name for system in systems),
         )
     )
+    calibration = folder / "calibration.json"
+    runner.run(
+        Stage(
+            "calibration",
+            partial(write_calibration, place, best, classes, cfg.MODEL.DEVICE),
+            outputs=(calibration, folder / "calibration.png"),
+            settings={},
+            sources=(HERE / "calibration.py",),
+            after=(best.name,),
+        )
+    )
     return write_report(
         folder,
         [read_row(place, system, classes) for system in systems],
         json.loads(clip_report.read_text()),
+        summarize(calibration),
         runner.seconds(),
         seed,
     )

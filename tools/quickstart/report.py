@@ -67,6 +67,7 @@ def write_report(
     folder: Path,
     rows: Sequence[Row],
     clip: Mapping[str, float],
+    calibration: str,
     seconds: Mapping[str, float],
     seed: int,
 ) -> str:
@@ -76,6 +77,7 @@ def write_report(
         folder: the folder to write to.
         rows: results, one row per system.
         clip: the result of `tools.quickstart.pretrain.pretrain`.
+        calibration: what `tools.quickstart.calibration.summarize` says of the full model.
         seconds: duration of each stage.
         seed: seed of the run.
 
@@ -83,7 +85,7 @@ def write_report(
         The text of table.md.
     """
     text = (
-        f"{markdown_table(rows)}\n\n"
+        f"{markdown_table(rows)}\n\n{calibration}\n"
         f"Seed {seed}. CLIP alone names {clip['seen']:.1%} of the crops of seen and "
         f"{clip['unseen']:.1%} of unseen classes. Computed in {_minutes(sum(seconds.values()))}.\n"
     )

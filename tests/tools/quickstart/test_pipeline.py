@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cat_seg.analysis.calibration import Calibration
 from cat_seg.utils.files import exclusive_lock
 from tools.quickstart import __main__ as command
 from tools.quickstart import pipeline
-from tools.quickstart.classes import load_classes
+from tools.quickstart.classes import Classes, load_classes
 from tools.quickstart.dataset import DatasetSettings
 from tools.quickstart.pipeline import Settings
 from tools.quickstart.training import System, Workplace
@@ -26,7 +27,7 @@ SETTINGS = Settings(DatasetSettings(train_scenes=2, val_scenes=3, size=48))
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replaces pre-training, training and demo; lists which ones ran."""
+    """Replaces all that runs a model; lists which of pre-training, training and demo ran."""
     ran = []
 
     def pretrain(config: Path, weights: Path, *_: object) -> dict[str, float]:
@@ -54,9 +55,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             label = Image.fromarray(np.zeros((48, 48), np.uint8))
             label.save(output / f"{file.stem}_mask.png")
 
+    def calibrate(place: Workplace, system: System, classes: Classes, device: str) -> None:
+        assert system.name.startswith("full") and ran[-2:] == [system.name, "demo"]
+        pixels = np.full((2, 2), 0.75, np.float32), np.array([[0, 0], [0, 1]]), np.zeros((2, 2))
+        measured = Calibration()
+        measured.update(*pixels)
+        content = {"seen": measured.to_dict(), "unseen": measured.to_dict()}
+        (place.folder / "calibration.json").write_text(json.dumps(content))
+        (place.folder / "calibration.png").touch()
+
     monkeypatch.setattr(pipeline, "pretrain", pretrain)
     monkeypatch.setattr(pipeline, "train_and_evaluate", train)
     monkeypatch.setattr(pipeline, "draw_demo", demo)
+    monkeypatch.setattr(pipeline, "write_calibration", calibrate)
     return ran
 
 
@@ -68,7 +79,9 @@ def test_it_prints_the_table_and_where_everything_is(
     assert calls == ["clip", "untrained", "frozen", "full", "demo"]
     printed = capsys.readouterr().out
     assert "|     0.500 |       0.500 |" in printed and "|     0.800 |" in printed
-    for name in ("samples.png", "curves.png", "overlays", "table.md"):
+    assert "calibration error of the confidence: 0.000 on the seen split" in printed
+    assert "keeps 100.0% of the pixels of the seen split (75.0% of them right)" in printed
+    for name in ("samples.png", "curves.png", "calibration.png", "overlays", "table.md"):
         assert str(tmp_path / name) in printed
         assert (tmp_path / name).exists()
     assert len(list((tmp_path / "overlays").iterdir())) == 6

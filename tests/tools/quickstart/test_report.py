@@ -53,10 +53,12 @@ def test_the_table_is_markdown() -> None:
 def test_the_report_is_written_as_text_and_as_data(tmp_path: Path) -> None:
     rows = [Row("full", 0.8, 0.7)]
     seconds = {"dataset": 12.5, "full": 120.0}
-    text = write_report(tmp_path, rows, {"seen": 0.99, "unseen": 0.5, "loss": 0.4}, seconds, 3)
+    clip = {"seen": 0.99, "unseen": 0.5, "loss": 0.4}
+    text = write_report(tmp_path, rows, clip, "Well calibrated.\n", seconds, 3)
 
     assert (tmp_path / "table.md").read_text() == text
     assert markdown_table(rows) in text
+    assert "\n\nWell calibrated.\n\n" in text
     assert "Seed 3" in text and "99.0%" in text and "2 min 12 s" in text
     assert json.loads((tmp_path / "table.json").read_text()) == {
         "seed": 3,
