@@ -42,7 +42,7 @@ def warned(caplog):
 )
 def test_names_that_are_equal_to_clip_are_warned_of(warned, one, other):
     [line] = warned(["blue", one, other])
-    assert line.startswith("list: 2 of the 3 classes are equal to CLIP")
+    assert line.startswith("list: CLIP cannot tell 2 of the 3 classes apart")
     assert f"{one!r} (1) = {other!r} (2)" in line
     assert "blue" not in line
 
@@ -64,7 +64,7 @@ def test_one_line_tells_of_all_equal_names(warned):
 @pytest.mark.parametrize("ensemble", ["single", "imagenet"])
 def test_a_name_that_is_cut_is_warned_of(warned, ensemble):
     [line] = warned(["red", LONG + "chair"], Prompts(ensemble, LENGTH))
-    assert "1 of the 2 classes are cut at the 77 tokens" in line
+    assert "1 of the 2 classes are truncated to CLIP's limit of 77 tokens" in line
     assert "'green green" in line and "(1)" in line
     assert len(line) < 300
 
