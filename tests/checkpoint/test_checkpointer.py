@@ -199,7 +199,7 @@ def test_a_checkpoint_of_another_model_names_the_file(tmp_path):
 @pytest.mark.parametrize("name", ["model_1.pth", ""])
 def test_a_tag_without_its_file(tmp_path, name):
     (tmp_path / "last_checkpoint").write_text(name)
-    with pytest.raises(UserError, match=f"last_checkpoint names '{re.escape(name)}'"):
+    with pytest.raises(UserError, match=f"last_checkpoint points to '{re.escape(name)}'"):
         last_checkpoint(str(tmp_path))
 
 
@@ -232,7 +232,7 @@ def test_a_training_starts_from_what_fits_and_one_line_says_what(tmp_path, log):
     own = model.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in source.state_dict().items())
     assert (
-        f"MODEL.WEIGHTS {tmp_path}/model.pth (format: CAT-Seg): loaded CLIP, aggregator; "
+        f"MODEL.WEIGHTS {tmp_path}/model.pth (format: CAT-Seg): loaded: CLIP, aggregator; "
         "newly initialized: OFT adapters; not used: nothing" in log.text
     )
 
@@ -245,7 +245,7 @@ def test_to_resume_is_strict_and_to_load_is_not(tmp_path, log):
     Checkpointer(model, str(tmp_path)).load(str(path))
     assert "(format: ours); not in the model: none; not in the file: hpa.prototypes" in log.text
     (tmp_path / "last_checkpoint").write_text(path.name)
-    with pytest.raises(UserError, match=r"last_checkpoint: .*model_1\.pth: the checkpoint .*HPA"):
+    with pytest.raises(UserError, match=r"last_checkpoint: .*model_1\.pth: the checkpoint's .*HPA"):
         Checkpointer(model, str(tmp_path)).resume_or_load("")
 
 

@@ -53,7 +53,7 @@ def test_names_that_differ_are_not_warned_of(warned):
 
 def test_one_line_tells_of_all_equal_names(warned):
     [line] = warned(load_vocabulary("datasets/ade847.json"))
-    assert line.startswith("list: 19 of the 847 classes")
+    assert line.startswith("list: CLIP cannot tell 19 of the 847 classes apart")
     assert "'patio, terrace'" in line
     many = [f"{word} {i}" for i in range(200) for word in ("a thing", "A thing", "A THING")]
     [line] = warned(many)
@@ -155,4 +155,4 @@ def test_the_lists_of_a_config_are_checked_once(tmp_path, caplog):
     told = [
         record.getMessage() for record in caplog.records if record.name.endswith("prompt_check")
     ]
-    assert [line.partition(": 2 of the 2 classes")[0] for line in told] == files
+    assert [line.partition(": CLIP cannot tell 2 of the 2")[0] for line in told] == files
