@@ -1,5 +1,5 @@
-# Each target sets up what it needs; that is quick once it is done.
-# PYTHON=... names the interpreter (3.10 to 3.14) that a new .venv is made with,
+# Each target runs the setup that it needs, which is quick if it is already done.
+# PYTHON=... selects the interpreter (3.10 to 3.14) for a new .venv,
 # ADAPTER=hyperbolic fine-tunes the quickstart's CLIP in hyperbolic space.
 
 ADAPTER := oft
@@ -14,8 +14,8 @@ READY_DEMO := $(DEMO_VENV)/.ready
 DEMO_COVERAGE := --cov=cat_seg/app --cov-config=tests/app/coverage.ini --cov-fail-under=90
 # What depends on Pillow, and is tested with both versions of it.
 WITH_PILLOW := tests/app tests/visualization tests/data/test_decoding.py tests/data/test_reading.py
-# A process per core with one thread each. The tests of a file stay together: they share fixtures.
-# Not the files with the most tests first, since these are quick.
+# One process per core, one thread each. Tests of a file run in one process: they share fixtures.
+# Do not start with the files that have the most tests, since those are quick.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
@@ -25,7 +25,7 @@ help: ## list these targets
 	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic]"
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-setup: $(READY) ## make .venv with everything that training, evaluation and the demo need
+setup: $(READY) ## create .venv with everything that training, evaluation and the demo need
 
 quickstart: $(READY) ## train, evaluate and draw a small model on generated data
 	$(RUN) -m tools.quickstart --output output/quickstart --adapter $(ADAPTER)
@@ -48,15 +48,15 @@ lint: $(READY_DEV) ## check style, formatting and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-fuzz: $(READY_DEV) ## damage files and read them for ten minutes; what breaks goes to output/fuzz
+fuzz: $(READY_DEV) ## fuzz the file readers for ten minutes; failing inputs go to output/fuzz
 	$(RUN) -m tests.fuzz --minutes 10
 
-clean: ## remove caches and build outputs; .venv and output/ stay
+clean: ## remove caches and build outputs, but not .venv and output/
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache .mypy_cache .coverage
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.txt tools/set_up.sh tools/install_detectron2.py
-	@echo "Setting up (the first time, PyTorch and its CUDA libraries are a download of about 3 GB)"
+	@echo "Setting up (the first time, this downloads about 3 GB for PyTorch and its CUDA libraries)"
 	@bash tools/set_up.sh $(VENV) requirements.txt
 	@$(RUN) tools/install_detectron2.py
 	@touch $@

@@ -1,7 +1,7 @@
 """HPS-Seg: open-vocabulary semantic segmentation on CLIP, in detectron2.
 
 `from cat_seg import ...` registers the models with detectron2. The modules behind these names,
-and PyTorch with them, are imported on first use, so that command lines answer at once.
+and PyTorch with them, are imported on first use, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MODULES = (
     "cat_seg.predictor",
 )
 
-# fvcore compiles a loss as it is imported, of which newer PyTorch warns at every start.
+# fvcore calls torch.jit.script on import, and newer PyTorch warns about it at every start.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 
@@ -55,7 +55,7 @@ def __getattr__(name: str) -> Any:
     from cat_seg.utils.compatibility import require_detectron2
 
     require_detectron2()
-    # All of them: whoever takes one name also needs the models registered.
+    # Import all modules: every name needs the models to be registered.
     for module in map(importlib.import_module, _MODULES):
         globals().update({n: getattr(module, n) for n in __all__ if hasattr(module, n)})
     return globals()[name]

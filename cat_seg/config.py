@@ -32,7 +32,7 @@ def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.WEIGHTS_EMA = False
     # Prompt templates: "single", "imagenet_select" (8) or "imagenet" (80).
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
-    # Templates of your own in place of those, such as ["a photo of a {}"].
+    # Custom templates that replace the ensemble's, such as ["a photo of a {}"].
     cfg.MODEL.PROMPT_TEMPLATES = []
     # Activation checkpointing in the aggregator: saves memory, recomputes in the backward pass.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False

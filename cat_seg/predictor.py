@@ -153,8 +153,8 @@ class Predictor:
                 raise
             sizes = ", ".join(f"{image.shape[1]}x{image.shape[0]}" for image in images)
             raise UserError(
-                f"there is not enough memory to segment {sizes} pixels into "
-                f"{len(self.vocabulary)} classes; make the image smaller or name fewer classes"
+                f"not enough memory to segment {sizes} pixels into {len(self.vocabulary)} classes; "
+                "use a smaller image or fewer classes"
             ) from error
 
 
@@ -177,14 +177,14 @@ def _check_image(image: Any) -> None:
 def _check_finite(values: Tensor) -> None:
     if not torch.isfinite(values).all():
         raise UserError(
-            "the model's probabilities are not numbers (NaN); the weights of MODEL.WEIGHTS "
-            "are damaged or diverged in training, so use another checkpoint"
+            "the model's probabilities are NaN; MODEL.WEIGHTS is damaged or its training diverged, "
+            "so use another checkpoint"
         )
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
     is_known = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
-    return is_known or "can't allocate memory" in str(error)  # PyTorch's words on a CPU
+    return is_known or "can't allocate memory" in str(error)  # PyTorch's message on a CPU
 
 
 def read_rgb(path: str, ignore_orientation: bool = False) -> np.ndarray:

@@ -60,7 +60,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
     result = run(root, "train_net.py", *CONFIG, *options(output))
     assert result.returncode == 0, result.stderr
-    assert "parameters train" in result.stdout
+    assert "parameters are trainable" in result.stdout
     return output
 
 

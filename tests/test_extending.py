@@ -74,8 +74,11 @@ def test_the_adapter_starts_as_clip_and_trains(tmp_path, adapter):
 @pytest.mark.parametrize(
     ("section", "problem"),
     [
-        ({"RANKS": 8}, r"MODEL.ADAPTER.LOW_RANK.RANKS is not a config key; .* has RANK, SCALE"),
-        ({"RANK": "many"}, "MODEL.ADAPTER.LOW_RANK.RANK is 'many'; it takes a value such as 4"),
+        (
+            {"RANKS": 8},
+            r"MODEL.ADAPTER.LOW_RANK.RANKS is not a config key; choose from RANK, SCALE",
+        ),
+        ({"RANK": "many"}, "MODEL.ADAPTER.LOW_RANK.RANK is 'many'; set it to a value such as 4"),
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, adapter, section, problem):

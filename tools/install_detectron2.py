@@ -78,8 +78,8 @@ def find_detectron2() -> str | None:
     result = _python("-c", PROBE)
     if result.returncode != 0:
         raise InstallError(
-            f"a detectron2 is installed but does not import ({_last_line(result.stderr)}): "
-            "first run pip install -r requirements.txt, or pip uninstall detectron2"
+            f"detectron2 is installed but cannot be imported ({_last_line(result.stderr)}): "
+            "run pip install -r requirements.txt, or pip uninstall detectron2, then try again"
         )
     return result.stdout.strip() or None
 
@@ -93,8 +93,8 @@ def check() -> None:
     result = _python("-W", "ignore", "-c", CHECK, str(ROOT / "cat_seg/utils/compatibility.py"))
     if result.returncode != 0:
         raise InstallError(
-            f"a detectron2 is installed but does not import ({_last_line(result.stderr)}): "
-            "first run pip install -r requirements.txt, or pip uninstall detectron2"
+            f"detectron2 is installed but cannot be imported ({_last_line(result.stderr)}): "
+            "run pip install -r requirements.txt, or pip uninstall detectron2, then try again"
         )
     if problem := result.stdout.strip():
         raise InstallError(problem)
@@ -149,12 +149,12 @@ def build_wheel(donor: Path) -> Path:
     except zipfile.BadZipFile as error:
         raise InstallError(f"{donor.name} is not a wheel ({error})") from error
     if "detectron2/__init__.py" not in files:
-        raise InstallError(f"{donor.name} holds no {DONOR_PACKAGE}__init__.py")
+        raise InstallError(f"{donor.name} contains no {DONOR_PACKAGE}__init__.py")
     for name in files:
         if name.endswith(".py"):
             files[name] = rename(files[name].decode()).encode()
             if b"LabGym" in files[name]:
-                raise InstallError(f"{donor.name} names LabGym in {name} in an unknown way")
+                raise InstallError(f"{donor.name} refers to LabGym in {name} in an unexpected way")
 
     info = f"detectron2-{VERSION}.dist-info"
     files[f"{info}/METADATA"] = _metadata().encode()
@@ -195,7 +195,7 @@ def verify() -> None:
     result = _python("-W", "ignore", "-c", VERIFY)
     if result.returncode != 0:
         raise InstallError(
-            f"detectron2 is installed but does not import ({_last_line(result.stderr)}): "
+            f"detectron2 is installed but cannot be imported ({_last_line(result.stderr)}): "
             "run pip install -r requirements.txt with the same Python"
         )
 
@@ -210,11 +210,11 @@ def main() -> None:
         found = find_detectron2()
         if found is not None:
             check()
-            print(f"detectron2 {found} is installed already and stays as it is")
+            print(f"detectron2 {found} is already installed; leaving it unchanged")
             return
         if importlib.util.find_spec("pip") is None:
             raise InstallError(
-                f"{sys.executable} has no pip: run {sys.executable} -m ensurepip, then this again"
+                f"{sys.executable} has no pip: run {sys.executable} -m ensurepip, then try again"
             )
         print(f"Installing detectron2 {VERSION} (2 MB to download)")
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by the scripts in the repository root with their name and arguments.
-# PYTHON names the interpreter: by default .venv's, or the first on PATH.
+# PYTHON is the interpreter: by default .venv's, or the first on PATH.
 
 set -euo pipefail
 

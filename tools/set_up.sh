@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Install a requirements file into a virtual environment, which is made or repaired first.
+# Install a requirements file into a virtual environment, which is created or repaired first.
 #   [PYTHON=python3.14] tools/set_up.sh VENV REQUIREMENTS [LOWER]
-# What is not in VENV is taken from LOWER, another virtual environment.
-# It may be cut short at any point: the next run goes on from whatever is there.
+# Packages that VENV lacks come from LOWER, another virtual environment.
+# It may be interrupted at any point: the next run resumes from there.
 set -euo pipefail
 
 venv=$1
@@ -30,13 +30,13 @@ base_python() {
             return
         fi
     done
-    fail "${candidates[0]} is not Python 3.10 to 3.14: name one with make PYTHON=/path/to/python"
+    fail "${candidates[0]} is not Python 3.10 to 3.14: choose one with make PYTHON=/path/to/python"
 }
 
 if ! "$python" -c '' 2>/dev/null; then
     base=$(base_python)
-    echo "Making $venv with $("$base" --version)"
-    "$base" -m venv --clear --without-pip "$venv" || fail "$base could not make $venv"
+    echo "Creating $venv with $("$base" --version)"
+    "$base" -m venv --clear --without-pip "$venv" || fail "$base could not create $venv"
 fi
 fits "$python" || fail "$venv has $("$python" --version), not 3.10 to 3.14: remove it and run again"
 
@@ -47,14 +47,14 @@ pathlib.Path(sysconfig.get_path("purelib"), "lower.pth").write_text(sys.argv[1] 
 END
 fi
 
-# A package's metadata is installed last, so a pip that has none is half there.
+# A package's metadata is installed last, so a pip without metadata is incomplete.
 if ! "$python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; then
     "$python" -c 'import ensurepip' 2>/dev/null ||
         fail "Python's ensurepip is missing: on Debian and Ubuntu, apt install python3-venv"
     "$python" -m ensurepip --default-pip >/dev/null || fail "pip could not be installed into $venv"
 fi
 
-# Of pip's many lines, those on large files are enough to see that it goes on.
+# Of pip's many lines, show only those about large files, as a sign of progress.
 echo "Installing $requirements into $venv"
 "$python" -m pip install --disable-pip-version-check --no-input -r "$requirements" |
     while read -r line; do
@@ -62,4 +62,4 @@ echo "Installing $requirements into $venv"
             "Downloading "*[0-9][0-9].[0-9]" MB)"*) echo "  $line" ;;
             "Installing collected packages"*) echo "  Unpacking" ;;
         esac
-    done || fail "$requirements could not be installed: pip's reason stands above"
+    done || fail "$requirements could not be installed: see pip's error above"

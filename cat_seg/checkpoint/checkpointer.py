@@ -36,7 +36,10 @@ def last_checkpoint(folder: str) -> Path | None:
     name = tag.read_text(encoding="utf-8").strip()
     file = tag.parent / name
     if not file.is_file():
-        raise UserError(f"{tag} names {name!r}, which is not there; remove {tag} to start anew")
+        raise UserError(
+            f"{tag} points to {name!r}, which does not exist; restore it, or remove {tag} to start "
+            "over"
+        )
     return file
 
 
@@ -101,8 +104,8 @@ class Checkpointer(DetectionCheckpointer):
             # After a failed write, PyTorch raises a second error while closing its archive.
             reason = error if isinstance(error, OSError) else error.__context__ or error
             raise UserError(
-                f"cannot write {file}: {reason}; earlier checkpoints are as they were, "
-                "--resume goes on from the last"
+                f"cannot write {file}: {reason}; earlier checkpoints are unchanged, "
+                "use --resume to continue from the last one"
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -126,7 +129,7 @@ class Checkpointer(DetectionCheckpointer):
                 whose training state does not fit this run.
         """
         if not path:
-            logger.info("MODEL.WEIGHTS is empty: the model stays as it was initialized")
+            logger.info("MODEL.WEIGHTS is empty; the model keeps its initial weights")
             return {}
         file = local_file(str(path))
         self._load_model_from(file, strict=False)
@@ -152,7 +155,7 @@ class Checkpointer(DetectionCheckpointer):
         except UserError as error:
             raise UserError(f"{KEY}: {file}: {error}") from error
         logger.info(
-            "%s %s (format: %s): loaded %s; starts fresh: %s; not used: %s",
+            "%s %s (format: %s): loaded: %s; newly initialized: %s; not used: %s",
             KEY,
             file,
             start.format,
@@ -195,15 +198,15 @@ class Checkpointer(DetectionCheckpointer):
         if weights.averaged or weights.both:
             kind = "the moving average (EMA) of the weights"
             logger.info(
-                "%s: took %s%s",
+                "%s: using %s (%s)",
                 file,
-                kind if weights.averaged else f"the weights themselves, not {kind}",
-                "; MODEL.WEIGHTS_EMA chooses" if weights.both else ", the only ones there",
+                kind if weights.averaged else f"the raw weights, not {kind}",
+                "set by MODEL.WEIGHTS_EMA" if weights.both else "the file has no others",
             )
         elif self._averaged and key == KEY:
             logger.warning(
-                "MODEL.WEIGHTS_EMA is True, but %s has no moving average (EMA): took the weights "
-                "themselves",
+                "MODEL.WEIGHTS_EMA is True, but %s has no moving average (EMA); using the raw "
+                "weights",
                 file,
             )
         try:
@@ -218,14 +221,14 @@ class Checkpointer(DetectionCheckpointer):
             if key not in content:
                 raise UserError(
                     f"{file} has no {key} state to resume from; "
-                    "start without --resume and give it as MODEL.WEIGHTS"
+                    "drop --resume and set MODEL.WEIGHTS to this file"
                 )
             try:
                 self.checkpointables[key].load_state_dict(content.pop(key))
             except (KeyError, RuntimeError, ValueError) as error:
                 raise UserError(
                     f"{file}: its {key} state does not fit this run ({error}); "
-                    "resume with the config that it was saved with"
+                    "resume with the config it was saved with"
                 ) from error
         return content
 

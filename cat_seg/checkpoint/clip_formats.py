@@ -121,7 +121,10 @@ def _from_open_clip(state: dict[str, Tensor], prefix: str) -> Converted:
         else:
             if "in_proj_" in name and (tensor.ndim == 0 or len(tensor) % 3):
                 shape = tuple(tensor.shape)
-                raise UserError(f"{prefix}{name} is {shape}, not query, key and value together")
+                raise UserError(
+                    f"{prefix}{name} has shape {shape}, which cannot be split into query, key and "
+                    "value; use another checkpoint"
+                )
             visual = name.startswith("visual.")
             ours = f"image.{name.removeprefix('visual.')}" if visual else f"text.{name}"
             for split_name, part in _split_projections(ours, tensor):
@@ -159,7 +162,10 @@ def _stack_hyperbolic(
         own = [name for key, name in sorted(names.items()) if key[0] == tower]
         blocks = {key[1] for key in names if key[0] == tower}
         if blocks != set(range(len(blocks))) or len(own) != 3 * len(blocks):
-            raise UserError(f"the {tower} tower's hyperbolic adapters of the checkpoint have gaps")
+            raise UserError(
+                f"the hyperbolic adapters of the {tower} tower are incomplete; use a complete "
+                "checkpoint"
+            )
         if own:
             stacked = torch.stack([state[name] for name in own]).unflatten(0, (-1, 3))
             out.tensors[f"adapter.{tower}"], out.sources[f"adapter.{tower}"] = stacked, own[0]
@@ -185,4 +191,7 @@ def _split_projections(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
 def _check_tied(state: dict[str, Tensor], first: str, other: str) -> None:
     a, b = state[first], state[other]
     if a.data_ptr() != b.data_ptr() and not torch.equal(a, b):
-        raise UserError(f"the copies {first} and {other} of one tied parameter differ")
+        raise UserError(
+            f"{first} and {other} are tied and should be equal, but they differ; use another "
+            "checkpoint"
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 HEAD = 1024  # bytes to inspect at the start of a file
 AGAIN = "download it again"
-CUT_OFF = f"is cut off: the download or copy was interrupted; {AGAIN}"
+CUT_OFF = f"is truncated: the download or copy was interrupted; {AGAIN}"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # followed by the protocol number
@@ -60,7 +60,7 @@ def why_no_checkpoint(path: Path) -> str | None:
         return "is a Git LFS pointer, not the file itself; run git lfs pull"
     is_text = not any(byte in _CONTROL for byte in head)
     if is_text and text.startswith(b"<"):
-        return f"is a web page, not a checkpoint: the download went wrong; {AGAIN}"
+        return f"is a web page, not a checkpoint: the download failed; {AGAIN}"
     for magic, name in _ARCHIVES.items():
         if head.startswith(magic):
             return f"is {name}, not a checkpoint; unpack it first"
@@ -70,12 +70,12 @@ def why_no_checkpoint(path: Path) -> str | None:
         return _why_no_zip(path)
     if _is_plain_pickle(path, head):
         return (
-            "is a plain pickle file, such as detectron2's .pkl files: reading it could run code"
-            " from it; save its tensors with torch.save or as safetensors first"
+            "is a plain pickle file, such as detectron2's .pkl files: loading it could run code"
+            " from the file; save its tensors with torch.save or as safetensors first"
         )
     if is_text:
         begin = text.decode(errors="replace").splitlines()[0][:40]
-        return f"is a text file that begins with {begin!r}, not a checkpoint; {_WANTED}"
+        return f"is a text file that starts with {begin!r}, not a checkpoint; {_WANTED}"
     return None
 
 
@@ -84,8 +84,8 @@ def why_unreadable(error: Exception) -> str:
     text = str(error)
     if found := re.search(r"GLOBAL (\S+)", text):
         return (
-            f"holds a Python object ({found[1]}), and reading it could run code from the file;"
-            " save the model's state_dict alone with torch.save"
+            f"contains a Python object ({found[1]}), and loading it could run code from the file;"
+            " save only the model's state_dict with torch.save"
         )
     cut = (
         "ran out of input",
@@ -121,7 +121,7 @@ def _why_no_zip(path: Path) -> str | None:
         return CUT_OFF
     names = _members(path)
     if names and not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
-        return f"is a zip archive with {names[0]!r} in it, not a checkpoint; unpack it first"
+        return f"is a zip archive that contains {names[0]!r}, not a checkpoint; unpack it first"
     return None
 
 

@@ -4,7 +4,7 @@ What must be present and fit depends on the use:
 
 - Resuming: every entry.
 - Inference: every entry that affects predictions. HPA is only used in training.
-- Starting a training: CLIP. Other entries are loaded if they fit; new ones keep their
+- Starting a training run: CLIP. Other entries are loaded if they fit; new ones keep their
   initialization, and entries unknown to the model are dropped.
 """
 
@@ -37,7 +37,7 @@ _PARTS = {
     "HPA prototypes": ("hpa.",),
 }
 _OTHER = "unknown entries"
-_TRAINING_ALONE = "hpa."
+_TRAINING_ONLY = "hpa."
 # Entries that identify a kind of model -> the name of the component they belong to.
 _SIGNS = {
     f"{_CLIP}adapter.generators": "OFT adapters",
@@ -48,6 +48,7 @@ _SIGNS = {
 _BASES = {"OFT adapters": "H-CLIP", "hyperbolic adapters": "HyperCLIP"}
 _COST_EMBEDDING = "sem_seg_head.aggregator.cost_embedding.weight"
 _TEMPLATES_2023 = 80
+_SAME_CONFIG = "use the config the checkpoint was trained with"
 
 
 class Loaded(NamedTuple):
@@ -64,7 +65,7 @@ class Loaded(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a training starts from.
+    """What a training run starts from.
 
     format: the checkpoint's format.
     loaded: descriptions of the model parts that were loaded.
@@ -100,7 +101,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], strict: bool = True
         model: the model. If the checkpoint is refused, the model is not changed.
         state: the checkpoint's entries.
         strict: every entry must fit, as for resuming. If False, only the entries that affect
-            predictions must fit; those used in training alone (HPA) may be missing, unexpected or
+            predictions must fit; those used only in training (HPA) may be missing, unexpected or
             of another shape.
 
     Returns:
@@ -115,9 +116,9 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], strict: bool = True
         missing, unexpected = model.load_state_dict(state, strict=strict)
         return Loaded("state dict", missing, unexpected)
     own = model.state_dict()
-    found, converted = _understood(state, own)
+    found, converted = _converted(state, own)
     compared = _compare(own, converted.tensors)
-    checked = compared if strict else _Comparison(*map(_changes_answers, compared))
+    checked = compared if strict else _Comparison(*map(_affecting_predictions, compared))
     _check_same_model(own, converted, strict)
     _refuse(own, converted, checked)
     _load_fitting(model, own, converted, compared.reshaped)
@@ -138,7 +139,7 @@ def start_from(model: nn.Module, state: Mapping[str, Tensor]) -> Start:
             value is not finite.
     """
     own = model.state_dict()
-    found, converted = _understood(state, own)
+    found, converted = _converted(state, own)
     compared = _compare(own, converted.tensors)
     _refuse(own, converted, _Comparison(*map(_of_clip, compared)))
     incomplete = {_part(name) for name in compared.missing + compared.reshaped} - {AGGREGATOR}
@@ -165,28 +166,30 @@ def check_finite(tensors: Mapping[str, Tensor], sources: Mapping[str, str]) -> N
     """
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
-            raise UserError(f"its entry {sources[name]} is a sparse or quantized tensor")
+            raise UserError(
+                f"its entry {sources[name]} is a sparse or quantized tensor; save it as a dense one"
+            )
         if not tensor.is_floating_point() or not tensor.numel():
             continue
         wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # no aminmax for float8
         if not all(math.isfinite(extreme) for extreme in wide.aminmax()):  # NaN propagates
             raise UserError(
-                f"its entry {sources[name]} has values that are NaN or infinite: the training that"
-                " wrote it has diverged, or the file is damaged; take an earlier checkpoint"
+                f"its entry {sources[name]} has NaN or infinite values: the training run diverged"
+                " or the file is damaged; use an earlier checkpoint"
             )
 
 
-def _understood(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, Converted]:
+def _converted(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, Converted]:
     """Return the format of a checkpoint, and its entries under our names."""
     found = format_of(state)
     if found == "CLIP":
         raise UserError(
-            "the checkpoint is a plain CLIP; give it as MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
+            "the checkpoint is a plain CLIP; set MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS to it instead"
         )
     if found == "unknown":
         raise UserError(
-            "the checkpoint is of no CAT-Seg, H-CLIP, HyperCLIP or HPS-Seg model"
-            f" (it holds {next(iter(state), 'nothing')})"
+            "not a CAT-Seg, H-CLIP, HyperCLIP or HPS-Seg checkpoint (it contains"
+            f" {next(iter(state), 'nothing')}); use a checkpoint of one of these models"
         )
     if found != "ours":
         _check_current(state, own)
@@ -200,11 +203,10 @@ def _check_current(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> No
     templates = None if cost is None or cost.ndim < 2 else cost.shape[1]
     wanted = own[_COST_EMBEDDING].shape[1]
     if backbone or (templates == _TEMPLATES_2023 != wanted):
-        sign = f"it holds {backbone}" if backbone else f"it has {templates} prompt templates"
+        sign = f"it contains {backbone}" if backbone else f"it has {templates} prompt templates"
         raise UserError(
-            f"this is a CAT-Seg checkpoint of 2023 ({sign}), written by an earlier version of its"
-            " code, whose model is a different one; use CAT-Seg's current files, model_base.pth or"
-            " model_large.pth"
+            f"this is a 2023 CAT-Seg checkpoint ({sign}), from an earlier, incompatible version of"
+            " the model; use CAT-Seg's current files, model_base.pth or model_large.pth"
         )
 
 
@@ -216,8 +218,8 @@ def _compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> _Compa
     )
 
 
-def _changes_answers(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not name.startswith(_TRAINING_ALONE)]
+def _affecting_predictions(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(_TRAINING_ONLY)]
 
 
 def _of_clip(names: Iterable[str]) -> list[str]:
@@ -229,21 +231,20 @@ def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparis
     clip = _of_clip(compared.reshaped)
     for name in clip or compared.reshaped:
         shape = tuple(converted.tensors[name].shape)
-        hint = "; it is of another CLIP: set MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to that one"
+        remedy = "set MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to the checkpoint's CLIP"
         raise UserError(
-            f"checkpoint entry {converted.sources[name]} is {shape}, but this config's model has"
-            f" {tuple(own[name].shape)}{hint if clip else ''}"
+            f"checkpoint entry {converted.sources[name]} has shape {shape}, but this config's model"
+            f" expects {tuple(own[name].shape)}; {remedy if clip else _SAME_CONFIG}"
         )
     if compared.missing:
         raise UserError(
-            f"the checkpoint lacks {compared.missing[0]} ({len(compared.missing)} missing in all);"
-            " take a complete one"
+            f"the checkpoint has no {compared.missing[0]} ({len(compared.missing)} missing entries"
+            " in total); use a complete checkpoint"
         )
     if compared.foreign:
         raise UserError(
-            f"the checkpoint's {converted.sources[compared.foreign[0]]} ({len(compared.foreign)}"
-            " such entries) has no place in this config's model; take the config that it was"
-            " trained with"
+            f"this config's model has no {converted.sources[compared.foreign[0]]}, which is in the"
+            f" checkpoint ({len(compared.foreign)} unexpected entries in total); {_SAME_CONFIG}"
         )
 
 
@@ -262,8 +263,8 @@ def _check_same_model(own: Mapping[str, Tensor], converted: Converted, strict: b
     compared = [[s for s in signs if strict or s != "HPA"] for signs in (theirs, ours)]
     if compared[0] != compared[1]:
         raise UserError(
-            f"the checkpoint is of {_kind(theirs)}, but this config's model is {_kind(ours)};"
-            " take the config that it was trained with"
+            f"the checkpoint's model is {_kind(theirs)}, but this config's model is {_kind(ours)};"
+            f" {_SAME_CONFIG}"
         )
 
 

@@ -55,7 +55,7 @@ def read_weights(path: Path, key: str = KEY, averaged: bool = False) -> Weights:
     except UserError as error:
         raise UserError(f"{key}: {path} {error}") from error
     if weights is None:
-        raise UserError(f"{key}: {path} holds no model weights")
+        raise UserError(f"{key}: {path} contains no model weights; give a model's state_dict")
     return weights
 
 
@@ -81,7 +81,10 @@ def read_file(path: Path, key: str = KEY) -> dict:
     except Exception as error:  # torch and safetensors raise many types for a damaged file
         raise UserError(f"{key}: {path} {why_unreadable(error)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{key}: {path} holds a {type(content).__name__}, not a checkpoint")
+        raise UserError(
+            f"{key}: {path} contains a {type(content).__name__}, not a checkpoint; save the "
+            "model's state_dict with torch.save"
+        )
     return content
 
 
@@ -111,7 +114,7 @@ def local_file(weights: str) -> Path:
         try:
             return Path(PathManager.get_local_path(weights))
         except Exception as error:  # each URL handler raises its own types
-            raise UserError(f"{KEY}: cannot fetch {weights} ({error})") from error
+            raise UserError(f"{KEY}: cannot download {weights} ({error}); check the URL") from error
     try:
         return weights_file(weights)
     except UserError as error:

@@ -132,6 +132,8 @@ def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         short = _OUTER.sub("", _ANYWHERE.sub("", name))
         if short in found:
-            raise UserError(f"holds {short} twice, as {names[short]} and as {name}")
+            raise UserError(
+                f"contains {short} twice, as {names[short]} and {name}; remove one of them"
+            )
         found[short], names[short] = tensor, name
     return found

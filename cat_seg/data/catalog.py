@@ -162,5 +162,5 @@ def datasets_named(names: Iterable[str]) -> list[str]:
         try:
             spec_of(name)
         except UserError as error:
-            raise UserError(f"{error}, and the benchmarks {', '.join(by_benchmark)}") from error
+            raise UserError(f"{error}, or the benchmarks {', '.join(by_benchmark)}") from error
     return list(chosen)

@@ -29,19 +29,27 @@ _REQUIRED = {
     "CLASSES": (str, r".+", "the path of the class list (.json or .txt)"),
 }
 _OPTIONAL = {
-    "IMAGE_SUFFIX": (str, _ENDING, 'the ending of the images, such as ".png" or "_rgb.png"'),
-    "LABEL_SUFFIX": (str, _ENDING, 'the ending of the label maps, such as ".png" or "_ids.png"'),
-    "SUBFOLDERS": (bool, r"True|False", "True to read the files in subfolders too, or False"),
-    "LABEL_SHIFT": (int, r"-?\d{1,5}", "what to add to each label, such as -1"),
-    "LABEL_IDS": (list, r"\[.+\]", "a list of the id of each class, or of lists of ids"),
+    "IMAGE_SUFFIX": (
+        str,
+        _ENDING,
+        'the filename ending of the images, such as ".png" or "_rgb.png"',
+    ),
+    "LABEL_SUFFIX": (
+        str,
+        _ENDING,
+        'the filename ending of the label maps, such as ".png" or "_ids.png"',
+    ),
+    "SUBFOLDERS": (bool, r"True|False", "True to also read files in subfolders, or False"),
+    "LABEL_SHIFT": (int, r"-?\d{1,5}", "an integer to add to each label value, such as -1"),
+    "LABEL_IDS": (list, r"\[.+\]", "a list with the id, or a list of ids, of each class"),
     "LABEL_COLORS": (
         list,
         r"\[.+\]",
-        "a list of the color [R, G, B] of each class, or of lists of them",
+        "a list with the color [R, G, B], or a list of colors, of each class",
     ),
     "LABEL_OTHERS": (str, r"error|ignore", '"error" or "ignore"'),
-    "IGNORE_LABEL": (int, r"\d+", "the label of pixels that do not count, 0 or more"),
-    "BACKGROUND_FROM": (int, r"[1-9]\d*", "the index of the first name that means background"),
+    "IGNORE_LABEL": (int, r"\d+", "the label value of pixels to ignore, 0 or more"),
+    "BACKGROUND_FROM": (int, r"[1-9]\d*", "the index of the first background name, 1 or more"),
     "MADE_BY": (str, r".+", 'what to do if the files are missing, such as "run `make data`"'),
 }
 _KEYS = _REQUIRED | _OPTIONAL
@@ -82,13 +90,13 @@ class CustomSpec(DatasetSpec):
         classes = len(self.label_names())
         if self.table and len(self.table) != classes:
             raise UserError(
-                f"{key} has {len(self.table)} entries; {self.vocabulary} has {classes} classes, "
-                "and takes one for each in its order"
+                f"{key} has {len(self.table)} entries, but {self.vocabulary} has {classes} "
+                "classes; give one entry per class, in the same order"
             )
         if self.ignore_label < classes:
             raise UserError(
-                f"{_NODE}.{self.name}.IGNORE_LABEL is {self.ignore_label}, also the index of a "
-                f"class; with {self.table_key or 'LABEL_OTHERS'}, leave it out or set it to 255"
+                f"{_NODE}.{self.name}.IGNORE_LABEL is {self.ignore_label}, which is also a "
+                f"class index; with {self.table_key or 'LABEL_OTHERS'}, remove it or set it to 255"
             )
         values = self.table or [(index - self.shift,) for index in range(classes)]
         ignored = set() if self.table_key == "LABEL_COLORS" else {self.ignore_label}
@@ -112,15 +120,15 @@ class CustomSpec(DatasetSpec):
             raise UserError(f"{_NODE}.{self.name}.CLASSES: {error}") from error
         if self.background_from is not None and self.background_from >= len(names):
             raise UserError(
-                f"{_NODE}.{self.name}.BACKGROUND_FROM is {self.background_from}; "
-                f"{self.vocabulary} lists {len(names)} names, from index 0 on"
+                f"{_NODE}.{self.name}.BACKGROUND_FROM is {self.background_from}, but "
+                f"{self.vocabulary} has {len(names)} names; use an index below {len(names)}"
             )
         highest = len(names) - 1 if self.background_from is None else self.background_from
         # A smaller IGNORE_LABEL may be intended, such as 0 for "other". 255 is the default.
         if self.ignore_label == 255 <= highest:
             raise UserError(
-                f"{_NODE}.{self.name}.IGNORE_LABEL is 255, also the index of a class in "
-                f"{self.vocabulary}; set it to 65535, in label maps of 16 bits"
+                f"{_NODE}.{self.name}.IGNORE_LABEL is 255, which is also a class index in "
+                f"{self.vocabulary}; use 16-bit label maps and set it to 65535"
             )
         return names
 
@@ -136,7 +144,7 @@ class CustomSpec(DatasetSpec):
         )
         if not self.subfolders and holds(Path(folder), suffixes, subfolders=True):
             return f"{problem}, but its subfolders have some; set SUBFOLDERS to True"
-        return f"{problem}; {self.made_by or f'name {_KEYS[key][2]}'}"
+        return f"{problem}; {self.made_by or f'set it to {_KEYS[key][2]}'}"
 
 
 def register_custom(cfg: CfgNode) -> None:
@@ -161,10 +169,10 @@ def _spec(name: str, node: object) -> CustomSpec:
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"{_NODE}: {name!r} is not a valid name; use letters, digits, _ and -")
     if not isinstance(node, CfgNode):
-        raise UserError(f"{_NODE}.{name} is {node!r}; it takes a section with {', '.join(_KEYS)}")
+        raise UserError(f"{_NODE}.{name} is {node!r}; set it to a section with {', '.join(_KEYS)}")
     for key in node:
         if key not in _KEYS:
-            raise UserError(f"{_NODE}.{name}.{key} is unknown; known are {', '.join(_KEYS)}")
+            raise UserError(f"{_NODE}.{name}.{key} is unknown; choose from {', '.join(_KEYS)}")
     for key, (kind, pattern, wanted) in _KEYS.items():
         if key not in node:
             if key in _REQUIRED:
@@ -172,17 +180,17 @@ def _spec(name: str, node: object) -> CustomSpec:
             continue
         value = list(node[key]) if type(node[key]) is tuple else node[key]
         if type(value) is not kind or not re.fullmatch(pattern, str(value)):
-            raise UserError(f"{_NODE}.{name}.{key} is {node[key]!r}; it takes {wanted}")
+            raise UserError(f"{_NODE}.{name}.{key} is {node[key]!r}; set it to {wanted}")
     if node.get("IGNORE_LABEL", 0) > _HIGHEST_LABEL:
         raise UserError(
-            f"{_NODE}.{name}.IGNORE_LABEL is {node.IGNORE_LABEL}; label maps have 16 bits at most, "
+            f"{_NODE}.{name}.IGNORE_LABEL is {node.IGNORE_LABEL}; label maps have at most 16 bits, "
             f"so set it to {_HIGHEST_LABEL} or less"
         )
     tables = [key for key in _TABLES if key in node]
     if len(tables) > 1:
         raise UserError(
-            f"{_NODE}.{name} has {' and '.join(tables)}; each says alone what labels are, so keep "
-            "one of them"
+            f"{_NODE}.{name} has {' and '.join(tables)}, which are mutually exclusive; keep one of "
+            "them"
         )
     # Absolute, since relative layout folders would be relative to the datasets root.
     images, labels = (str(resolve(node[key]).absolute()) for key in ("IMAGES", "LABELS"))
@@ -218,11 +226,12 @@ def _table(name: str, node: CfgNode, tables: Sequence[str]) -> tuple[tuple[int, 
         codes = [code for code in found if code is not None]
         if not codes or None in found:
             raise UserError(
-                f"{_NODE}.{name}.{key} has the entry {entry!r}; it takes {_KEYS[key][2]}"
+                f"{_NODE}.{name}.{key} has the invalid entry {entry!r}; set it to {_KEYS[key][2]}"
             )
         if taken & set(codes):
             raise UserError(
-                f"{_NODE}.{name}.{key} has {entry!r} or a part of it twice; remove one of them"
+                f"{_NODE}.{name}.{key} has {entry!r}, or a part of it, more than once; remove "
+                "the duplicate"
             )
         taken |= set(codes)
         table.append(tuple(codes))

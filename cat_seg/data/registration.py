@@ -96,7 +96,7 @@ def spec_of(name: str) -> DatasetSpec:
     spec = specs.get(name)
     if spec is None:
         known = ", ".join(sorted(name for name, spec in specs.items() if spec is not None))
-        raise UserError(f"unknown dataset {name!r}; known are {known}")
+        raise UserError(f"unknown dataset {name!r}; choose from {known}")
     return spec
 
 
@@ -136,9 +136,11 @@ def find_pairs(spec: DatasetSpec) -> Pairs:
     images = files_by_stem(
         image_root, spec.image_suffixes, spec.subfolders, without=frozenset(labels.values())
     )
-    problems = _unmatched(labels, images, "label", f"no image of that name in {image_root}")
+    problems = _unmatched(labels, images, "label", f"no image of the same name in {image_root}")
     if not layout.shared_images:
-        problems += _unmatched(images, labels, "image", f"no label of that name in {label_root}")
+        problems += _unmatched(
+            images, labels, "image", f"no label of the same name in {label_root}"
+        )
     records = [
         {
             "file_name": images[stem],
@@ -151,14 +153,14 @@ def find_pairs(spec: DatasetSpec) -> Pairs:
 
 def why_incomplete(spec: DatasetSpec, count: int) -> str:
     """Return a one-line explanation why `count` labeled images are too few or too many."""
-    found = f"{count} labeled images in place of {spec.expected}"
+    found = f"{count} labeled images instead of {spec.expected}"
     if spec.expected is not None and count > spec.expected:
-        return f"{found}; remove the files that do not belong to it"
+        return f"{found}; remove the extra files"
     layout = _present_layout(spec)
     images = file_names(datasets_root() / layout.images, spec.image_suffixes)
     if not layout.shared_images and sum(1 for _ in images) <= count:
-        return f"{found}: the download is short; download and unpack it again"
-    return f"{found}; {spec.made_by}, and if that changes nothing, the download is short"
+        return f"{found}: the download is incomplete; download and unpack it again"
+    return f"{found}; {spec.made_by}; if that does not help, download the dataset again"
 
 
 def _find_layout(spec: DatasetSpec) -> Layout | None:
@@ -213,6 +215,6 @@ def _unmatched(
     if not unmatched:
         return []
     return [
-        f"{kind} {files[unmatched[0]]} has {reason} ({len(unmatched)} such of {len(files)}); "
-        "add what is missing or remove it"
+        f"{kind} {files[unmatched[0]]} has {reason} ({len(unmatched)} of {len(files)} {kind}s); "
+        "add the missing files or remove the unmatched ones"
     ]

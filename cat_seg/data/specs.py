@@ -91,6 +91,6 @@ class DatasetSpec:
             f"{layout.images} with {layout.labels}/*{self.label_suffix}" for layout in self.layouts
         )
         return (
-            f"dataset {self.name} is not in {datasets_root()} (looked for {wanted}); "
-            f"{self.made_by}, or point DETECTRON2_DATASETS at the folder that has it"
+            f"dataset {self.name} not found in {datasets_root()} (looked for {wanted}); "
+            f"{self.made_by}, or set DETECTRON2_DATASETS to the folder that contains it"
         )

@@ -80,14 +80,14 @@ def _refuse_lost_list(text: str) -> None:
     """Refuse a text that is meant as a file or as a shipped vocabulary, but is neither."""
     shipped = shipped_names()
     if _is_like_a_path(text):
-        problem = "looks like a file, but class lists are files that end in .json or .txt"
+        problem = "looks like a path, but class lists end in .json or .txt"
     elif closest := _misspelled(text, shipped):
         problem = f"looks like the name of a shipped list; did you mean {closest}?"
     else:
         return
     raise UserError(
-        f"vocabulary {_short(text)!r} {problem} (shipped are {', '.join(shipped)}); if it is a "
-        f"class, add a comma: {_short(text) + ','!r}"
+        f"vocabulary {_short(text)!r} {problem} (shipped lists: {', '.join(shipped)}); if it is "
+        f"a class, add a comma: {_short(text) + ','!r}"
     )
 
 
@@ -170,13 +170,14 @@ def check_class_list(
     names = load_vocabulary(path)
     if len(names) != len(own):
         raise UserError(
-            f"{key} ({path}) lists {len(names)} classes, dataset {dataset} has {len(own)}; {remedy}"
+            f"{key} ({path}) lists {len(names)} classes, but dataset {dataset} has "
+            f"{len(own)}; {remedy}"
         )
     moved = [index for index, name in enumerate(names) if name != own[index]]
     if moved and sorted(names) == sorted(own):
         first = moved[0]
         raise UserError(
-            f"{key} ({path}) lists the classes of dataset {dataset} in another order, class "
-            f"{first} is {names[first]!r} and not {own[first]!r}; {remedy}"
+            f"{key} ({path}) lists the classes of dataset {dataset} in a different order: class "
+            f"{first} is {names[first]!r} instead of {own[first]!r}; {remedy}"
         )
     return names

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Builders(DefaultTrainer):
-    """The class methods of `cat_seg.engine.Trainer`; they need no run.
+    """The class methods of `cat_seg.engine.Trainer`, which can be called without a run.
 
     They replace those of detectron2's DefaultTrainer, which calls them by these names.
     """
@@ -49,7 +49,7 @@ class Builders(DefaultTrainer):
         total = sum(p.numel() for p in parameters)
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         logger.info(
-            "CLIP (%s): %s of %s parameters train (%.2f%%)",
+            "CLIP (%s): %s of %s parameters are trainable (%.2f%%)",
             cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE,
             f"{trained:,}",
             f"{total:,}",

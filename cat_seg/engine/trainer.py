@@ -67,8 +67,8 @@ class Trainer(Builders):
         self.seed = seed_run(cfg.SEED)
         self._rng: dict[str, Any] | None = None
 
-        # Done before building the model, which takes longest, to report bad configs and datasets
-        # at once.
+        # Before building the model, which takes longest, so that bad configs and datasets are
+        # reported at once.
         precision = amp_dtype(cfg)
         try:
             check_test_datasets(cfg)
@@ -125,7 +125,7 @@ class Trainer(Builders):
         return super().build_writers()
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Resume from the last checkpoint in OUTPUT_DIR, or load MODEL.WEIGHTS and start anew.
+        """Resume from the last checkpoint in OUTPUT_DIR, or start over from MODEL.WEIGHTS.
 
         Raises:
             UserError: the checkpoint cannot be loaded.
@@ -138,8 +138,8 @@ class Trainer(Builders):
             self._rng = unused["rng"][comm.get_rank()]
         else:
             logger.warning(
-                "The checkpoint is of %d processes, this run has %d: it goes on with other random "
-                "numbers",
+                "The checkpoint is from a run with %d processes, but this run has %d; random "
+                "numbers will differ",
                 len(unused["rng"]),
                 comm.get_world_size(),
             )
@@ -152,7 +152,7 @@ class Trainer(Builders):
     def _finish(self) -> None:
         """Write model_final.pth if it is missing because the process was killed just before."""
         logger.info(
-            "Nothing is left to train: the checkpoint is of %d iterations, SOLVER.MAX_ITER is %d",
+            "Nothing left to train: the checkpoint has %d iterations, and SOLVER.MAX_ITER is %d",
             *(self.start_iter, self.max_iter),
         )
         if any(comm.all_gather(Path(self.cfg.OUTPUT_DIR, f"{FINAL}.pth").exists())):
@@ -188,7 +188,7 @@ class Trainer(Builders):
                 comm.synchronize()  # the first process to exit ends the others
             last = last_checkpoint(self.cfg.OUTPUT_DIR)
             raise UserError(
-                f"{message}; the same command with --resume goes on from {last}"
+                f"{message}; rerun with --resume to continue from {last}"
                 if last
                 else f"{message}; there is no checkpoint yet"
             ) from error
@@ -212,7 +212,9 @@ class Trainer(Builders):
         ended = self.iter + 1 >= self.max_iter  # so nothing is trained with the new config
         self._config = saved if ended else run_config(resumed.cfg)
         if self.cfg.SEED not in (-1, state_dict["seed"]):
-            logger.warning("SEED %d is ignored: the run began with another", self.cfg.SEED)
+            logger.warning(
+                "Ignoring SEED %d: the run started with SEED %d", self.cfg.SEED, state_dict["seed"]
+            )
         self.seed = state_dict["seed"]
 
     def _evaluate(self) -> dict[str, Any]:

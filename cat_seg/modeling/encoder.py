@@ -74,7 +74,7 @@ class Encoder(Protocol):
             wording: as for `encode`.
 
         Raises:
-            ValueError: "names ...", if the tokenizer cuts different names to the same prompt;
+            ValueError: "names ...", if the tokenizer truncates different names to the same prompt;
                 "prompts ..." or "synonyms ...", if the encoder does not support `wording`.
         """
         ...

@@ -72,7 +72,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             _lock(folder, held)
         except (BlockingIOError, TimeoutError) as error:
             raise UserError(
-                f"another process is writing to {folder}; wait until it has ended"
+                f"another process is writing to {folder}; wait until it finishes"
             ) from error
         except OSError:  # some network file systems have no locks
             pass

@@ -66,9 +66,9 @@ def contact_sheet(
         ValueError: images, label maps, titles and captions differ in number.
     """
     if titles and any(len(maps) + 1 != len(titles) for maps in label_maps):
-        raise ValueError(f"{len(titles)} titles do not fit the panels of each image")
+        raise ValueError(f"{len(titles)} titles; give one for the images and one per label map")
     if captions and len(captions) != len(images):
-        raise ValueError(f"{len(captions)} captions for {len(images)} images")
+        raise ValueError(f"{len(captions)} captions for {len(images)} images; give one per image")
     rows = [
         _panels(image, maps, palette(len(names)), alpha, panel_size)
         for image, maps in zip(images, label_maps, strict=True)

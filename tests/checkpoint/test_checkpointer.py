@@ -192,14 +192,14 @@ def test_a_bad_file_is_refused_with_one_line_that_names_it(model, tmp_path, name
 
 def test_a_checkpoint_of_another_model_names_the_file(tmp_path):
     torch.save(published(tiny_model(*OFT)), tmp_path / "model_1.pth")
-    with pytest.raises(UserError, match=r"model_1\.pth: the checkpoint is of H-CLIP"):
+    with pytest.raises(UserError, match=r"model_1\.pth: the checkpoint's model is H-CLIP"):
         Checkpointer(tiny_model()).load(str(tmp_path / "model_1.pth"))
 
 
 @pytest.mark.parametrize("name", ["model_1.pth", ""])
 def test_a_tag_without_its_file(tmp_path, name):
     (tmp_path / "last_checkpoint").write_text(name)
-    with pytest.raises(UserError, match=f"last_checkpoint names '{re.escape(name)}'"):
+    with pytest.raises(UserError, match=f"last_checkpoint points to '{re.escape(name)}'"):
         last_checkpoint(str(tmp_path))
 
 
@@ -232,8 +232,8 @@ def test_a_training_starts_from_what_fits_and_one_line_says_what(tmp_path, log):
     own = model.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in source.state_dict().items())
     assert (
-        f"MODEL.WEIGHTS {tmp_path}/model.pth (format: CAT-Seg): loaded CLIP, aggregator; "
-        "starts fresh: OFT adapters; not used: nothing" in log.text
+        f"MODEL.WEIGHTS {tmp_path}/model.pth (format: CAT-Seg): loaded: CLIP, aggregator; "
+        "newly initialized: OFT adapters; not used: nothing" in log.text
     )
 
 
@@ -245,7 +245,7 @@ def test_to_resume_is_strict_and_to_load_is_not(tmp_path, log):
     Checkpointer(model, str(tmp_path)).load(str(path))
     assert "(format: ours); not in the model: none; not in the file: hpa.prototypes" in log.text
     (tmp_path / "last_checkpoint").write_text(path.name)
-    with pytest.raises(UserError, match=r"last_checkpoint: .*model_1\.pth: the checkpoint .*HPA"):
+    with pytest.raises(UserError, match=r"last_checkpoint: .*model_1\.pth: the checkpoint's .*HPA"):
         Checkpointer(model, str(tmp_path)).resume_or_load("")
 
 
@@ -260,15 +260,25 @@ def averaged(tmp_path, model):
 @pytest.mark.parametrize(
     ("file", "ask", "offset", "said"),
     [
-        ("both", False, 0, "took the weights themselves, not the moving average"),
+        ("both", False, 0, "using the raw weights, not the moving average"),
         (
             "both",
             True,
             1,
-            "took the moving average (EMA) of the weights; MODEL.WEIGHTS_EMA chooses",
+            "using the moving average (EMA) of the weights (set by MODEL.WEIGHTS_EMA)",
         ),
-        ("moving", False, 1, "took the moving average (EMA) of the weights, the only ones there"),
-        ("moving", True, 1, "took the moving average (EMA) of the weights, the only ones there"),
+        (
+            "moving",
+            False,
+            1,
+            "using the moving average (EMA) of the weights (the file has no others)",
+        ),
+        (
+            "moving",
+            True,
+            1,
+            "using the moving average (EMA) of the weights (the file has no others)",
+        ),
         ("plain", False, 0, ""),
     ],
 )
@@ -288,7 +298,7 @@ def test_an_average_that_is_not_there_is_said(tmp_path, model, log):
     other = other_model()
     Checkpointer(other, averaged=True).load(str(tmp_path / "plain.pth"))
     assert torch.equal(other.weight, model.weight)
-    assert "plain.pth has no moving average (EMA): took the weights themselves" in log.text
+    assert "plain.pth has no moving average (EMA); using the raw weights" in log.text
 
 
 def test_a_run_that_started_from_an_average_resumes_from_its_own_weights(tmp_path, model):

@@ -1,4 +1,4 @@
-"""A file that is not a checkpoint is called what it is, in one line with the config key."""
+"""A file that is not a checkpoint is identified in one line with the config key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refused(path) -> str:
     [
         (b"", "is empty; download it again"),
         (b" \n", "is empty; download it again"),
-        (PAGE, "is a web page, not a checkpoint: the download went wrong"),
+        (PAGE, "is a web page, not a checkpoint: the download failed"),
         (b"\xef\xbb\xbf\n  <html lang='de'>\xc3\xa4</html>", "is a web page"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is a web page"),
         (POINTER, "is a Git LFS pointer, not the file itself; run git lfs pull"),
@@ -71,7 +71,7 @@ def test_a_cut_file(tmp_path, kind, share):
         torch.save(tensors, path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert "is cut off" in refused(path)
+    assert "is truncated" in refused(path)
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -85,7 +85,7 @@ def test_archives_around_something_else(tmp_path):
     (tmp_path / "readme.txt").write_text("text")
     with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
         archive.write(tmp_path / "readme.txt", "readme.txt")
-    assert "zip archive with 'readme.txt' in it" in refused(tmp_path / "model.zip")
+    assert "zip archive that contains 'readme.txt'" in refused(tmp_path / "model.zip")
     with tarfile.open(tmp_path / "model.tar", "w") as archive:
         archive.add(tmp_path / "readme.txt")
     assert "is a tar archive" in refused(tmp_path / "model.tar")

@@ -254,10 +254,10 @@ def test_another_clip_is_refused(changes, published_format, tmp_path):
     assert "CLIP" in message or "sem_seg_head.clip" in message or "clip_model" in message
 
 
-def test_what_is_no_model_of_ours_is_refused():
+def test_a_checkpoint_of_another_kind_is_refused():
     model = tiny_model()
     for state in ({"conv1.weight": torch.zeros(1)}, {}, {"backbone.stem.weight": torch.ones(1)}):
-        assert "is of no CAT-Seg" in refused(model, start_from, state)
+        assert "not a CAT-Seg" in refused(model, start_from, state)
     clip = {"visual.class_embedding": torch.zeros(1)}
     assert "CLIP_WEIGHTS" in refused(model, start_from, clip)
 

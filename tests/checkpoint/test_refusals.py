@@ -71,10 +71,10 @@ def test_prototypes_of_other_classes_name_the_entry():
     assert "hpa." in refused(model, state)
 
 
-CURRENT = r"CAT-Seg checkpoint of 2023.*model_base\.pth"
+CURRENT = r"2023 CAT-Seg checkpoint.*model_base\.pth"
 
 
-def test_a_checkpoint_of_2023_is_called_that():
+def test_a_2023_checkpoint_is_identified():
     model = tiny_model()
     state = published(model)
     conv = f"{PREDICTOR}transformer.conv1.weight"

@@ -53,7 +53,7 @@ def test_a_compiled_part_within():
 
 def test_two_names_that_become_one_are_refused(tmp_path):
     torch.save({"module.a": torch.ones(1), "a": torch.zeros(1)}, tmp_path / "model.pth")
-    with pytest.raises(UserError, match=r"model\.pth holds a twice, as module\.a and as a"):
+    with pytest.raises(UserError, match=r"model\.pth contains a twice, as module\.a and a"):
         read_tensors(tmp_path / "model.pth")
 
 

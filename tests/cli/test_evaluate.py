@@ -182,7 +182,7 @@ def test_a_missing_benchmark_is_listed_with_what_to_do(first, place):
     assert first.rows["PC-459"] == ["missing", "-", "-", "-", "-"]
     *footnotes, note = first.notes
     assert all(line.startswith("* ") for line in footnotes)
-    assert note.startswith("PC-459 missing: dataset context_459_test_sem_seg is not in")
+    assert note.startswith("PC-459 missing: dataset context_459_test_sem_seg not found in")
     assert str(place / "datasets") in note
     assert "datasets/prepare_pascal_context_459.py" in note
 
@@ -394,7 +394,7 @@ def test_a_requested_benchmark_must_be_on_disk(place, monkeypatch, tmp_path):
     assert run.rows["PAS-20"][3] == "2"
     assert run.rows["A-150"][0] == "missing"
     [error] = run.error
-    assert error.startswith("error: A-150 missing: dataset ade20k_150_test_sem_seg is not in")
+    assert error.startswith("error: A-150 missing: dataset ade20k_150_test_sem_seg not found in")
 
 
 @pytest.mark.parametrize("given", [(), ("--resume",)])
@@ -410,7 +410,7 @@ def test_no_weights_are_an_error(place, given):
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        (["A-151"], "--benchmarks: unknown dataset 'A-151'; known are ade20k_150_test_sem_seg, "),
+        (["A-151"], "--benchmarks: unknown dataset 'A-151'; choose from ade20k_150_test_sem_seg, "),
         ([], "no benchmark dataset found in "),
         (["PAS-20"], "no benchmark dataset found in "),
     ],

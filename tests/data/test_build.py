@@ -295,7 +295,7 @@ def test_a_broken_image_reaches_the_main_process_as_one_line(cfg, tmp_path, work
                 *("DATASETS.TRAIN", ("coco_2017_train_stuff_all_sem_seg",)),
                 *("MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON", "datasets/coco.json"),
             ],
-            "coco_2017_train_stuff_all_sem_seg is not in",
+            "coco_2017_train_stuff_all_sem_seg not found in",
         ),
         (
             ["DATASETS.TRAIN", ("coco_2014_train",)],
@@ -321,7 +321,9 @@ def test_the_classes_in_another_order_are_refused(cfg, tmp_path):
     other.write_text('["alpha", "b", "c"]')
     build_train_loader(cfg, seed=0)  # other words for the same classes
     other.write_text('["a", "c", "b"]')
-    told = r"other\.json\) .*dataset mini in another order, class 1 is 'c' and not 'b'; use the"
+    told = (
+        r"other\.json\) .*dataset mini in a different order: class 1 is 'c' instead of 'b'; use the"
+    )
     with pytest.raises(UserError, match=told):
         build_train_loader(cfg, seed=0)
 

@@ -176,7 +176,7 @@ def test_benchmarks_and_datasets_by_name():
         "context_59_test_sem_seg",
         "voc_2012_test_sem_seg",
     ]
-    with pytest.raises(UserError, match=r"'A-151'; known are .*voc_2012.* the benchmarks A-847,"):
+    with pytest.raises(UserError, match=r"'A-151'; choose from .*voc_2012.* the benchmarks A-847,"):
         datasets_named(["A-150", "A-151"])
 
 

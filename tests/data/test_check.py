@@ -108,9 +108,9 @@ def test_every_problem_is_named_and_the_rest_is_checked(add, tmp_path, capsys):
     captured = capsys.readouterr()
     assert rows(captured.out)["sample"] == ["-", "5", "7", "3 of 20", "7 problems"]
     wanted = (
-        f"label {labels / '5.png'} has no image of that name",
-        f"image {images / '4.jpg'} has no label of that name",
-        "5 labeled images in place of 7; run `make sample`",
+        f"label {labels / '5.png'} has no image of the same name",
+        f"image {images / '4.jpg'} has no label of the same name",
+        "5 labeled images instead of 7; run `make sample`",
         f"label {labels / '0.png'} has the value 20",
         f"label {labels / '1.png'} is 8x6 pixels, but its image {images / '1.jpg'} is 9x6",
         f"cannot read label {labels / '2.png'}",
@@ -201,7 +201,7 @@ def test_counts(add, tmp_path, capsys, drops, expected, status, bound):
     assert run(tmp_path, "--datasets", "sample", "--samples", "0") == status
     found = capsys.readouterr()
     assert rows(found.out)["sample"][1:3] == ["20", bound]
-    assert ("in place of" in found.err) == bool(status)
+    assert ("instead of" in found.err) == bool(status)
 
 
 def test_file_names_may_contain_any_bytes(add, tmp_path, capsys, mine):
@@ -368,7 +368,7 @@ def test_columns_of_the_results_table_name_datasets(tmp_path, capsys, monkeypatc
         "ade20k_150_test_sem_seg": ["A-150", "2", "2000", "2 of 150", "1 problem"],
         "context_59_test_sem_seg": ["PC-59", "-", "5104", "-", "not found"],
     }
-    assert "2 labeled images in place of 2000: the download is short" in captured.err
+    assert "2 labeled images instead of 2000: the download is incomplete" in captured.err
 
 
 def config(tmp_path: Path, **changes: str) -> str:
@@ -444,4 +444,4 @@ def test_the_module_runs_from_any_folder(tmp_path, root):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: unknown dataset 'no_such'; known are ")
+    assert done.stderr.splitlines()[-1].startswith("error: unknown dataset 'no_such'; choose from ")

@@ -152,7 +152,7 @@ def test_a_saved_config_has_them_too(data):
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [
-        ("mine", node(IMAGE="a"), "DATASETS.CUSTOM.mine.IMAGE is unknown; known are IMAGES, "),
+        ("mine", node(IMAGE="a"), "DATASETS.CUSTOM.mine.IMAGE is unknown; choose from IMAGES, "),
         ("mine", node(LABELS=None), "DATASETS.CUSTOM.mine.LABELS is missing"),
         ("mine", node(IMAGES=""), "DATASETS.CUSTOM.mine.IMAGES is ''"),
         ("mine", node(CLASSES=["cat"]), "DATASETS.CUSTOM.mine.CLASSES is ['cat']"),
@@ -161,7 +161,7 @@ def test_a_saved_config_has_them_too(data):
         ("mine", node(BACKGROUND_FROM=0), "DATASETS.CUSTOM.mine.BACKGROUND_FROM is 0"),
         ("mine", node(BACKGROUND_FROM=True), "DATASETS.CUSTOM.mine.BACKGROUND_FROM is True"),
         ("mine", node(LABEL_SUFFIX="png"), "DATASETS.CUSTOM.mine.LABEL_SUFFIX is 'png'"),
-        ("mine", "images/a", "DATASETS.CUSTOM.mine is 'images/a'; it takes a section"),
+        ("mine", "images/a", "DATASETS.CUSTOM.mine is 'images/a'; set it to a section"),
         ("mine/all", node(), "DATASETS.CUSTOM: 'mine/all' is not a valid name"),
         ("voc_2012_test_sem_seg", node(), "DATASETS.CUSTOM.voc_2012_test_sem_seg: a built-in"),
         ("coco_2017_val", node(), "DATASETS.CUSTOM.coco_2017_val: a built-in"),
@@ -193,7 +193,7 @@ def test_something_else_than_sections(section):
 )
 def test_a_folder_without_files_is_named_when_it_is_used(data, changes, named):
     load({"mine": node(**changes), "made": node(**changes, MADE_BY="run `make data`")})
-    for name, advice in (("mine", "; name the folder of"), ("made", "; run `make data`")):
+    for name, advice in (("mine", "; set it to the folder of"), ("made", "; run `make data`")):
         assert not is_on_disk(name)
         with pytest.raises(UserError) as caught:
             DatasetCatalog.get(name)
@@ -207,7 +207,7 @@ def test_a_folder_without_files_is_named_when_it_is_used(data, changes, named):
     [
         ({"CLASSES": "no.txt"}, r"CUSTOM\.mine\.CLASSES: cannot read the class list no\.txt"),
         ({"CLASSES": "bad.json"}, r"CUSTOM\.mine\.CLASSES: bad\.json is not valid JSON"),
-        ({"BACKGROUND_FROM": 3}, r"CUSTOM\.mine\.BACKGROUND_FROM is 3; classes\.txt lists 3"),
+        ({"BACKGROUND_FROM": 3}, r"CUSTOM\.mine\.BACKGROUND_FROM is 3, but classes\.txt has 3"),
     ],
 )
 def test_a_bad_class_list_is_named_when_it_is_used(data, changes, named):
@@ -315,7 +315,7 @@ def test_the_documented_example_runs(fields, monkeypatch, capsys):
 def test_every_key_is_documented():
     with pytest.raises(UserError) as caught:
         load({"mine": node(X=1)})
-    known = str(caught.value).split("known are ")[1].split(", ")
+    known = str(caught.value).split("choose from ")[1].split(", ")
     assert re.findall(r"^\| `(\w+)` \|", DOCUMENT.read_text(), re.MULTILINE) == known
 
 

@@ -165,24 +165,42 @@ def error(datasets: dict) -> str:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"IMAGE_SUFFIX": "png"}, "IMAGE_SUFFIX is 'png'; it takes the ending"),
-        ({"IMAGE_SUFFIX": "a/_x.png"}, "IMAGE_SUFFIX is 'a/_x.png'; it takes the ending"),
-        ({"SUBFOLDERS": "yes"}, "SUBFOLDERS is 'yes'; it takes True to read"),
-        ({"SUBFOLDERS": 1}, "SUBFOLDERS is 1; it takes True to read"),
-        ({"LABEL_SHIFT": "one"}, "LABEL_SHIFT is 'one'; it takes what to add"),
-        ({"LABEL_SHIFT": -1000000}, "LABEL_SHIFT is -1000000; it takes what to add"),
-        ({"LABEL_IDS": []}, "LABEL_IDS is []; it takes a list of the id of each class"),
-        ({"LABEL_IDS": 7}, "LABEL_IDS is 7; it takes a list of the id of each class"),
-        ({"LABEL_IDS": [7, "8"]}, "LABEL_IDS has the entry '8'; it takes a list of the id"),
-        ({"LABEL_IDS": [7, -1]}, "LABEL_IDS has the entry -1; it takes a list of the id"),
-        ({"LABEL_IDS": [7, True]}, "LABEL_IDS has the entry True; it takes a list of the id"),
-        ({"LABEL_IDS": [7, []]}, "LABEL_IDS has the entry []; it takes a list of the id"),
-        ({"LABEL_IDS": [7, [8, 7]]}, "LABEL_IDS has [8, 7] or a part of it twice"),
-        ({"LABEL_COLORS": [[0, 0]]}, "LABEL_COLORS has the entry [0, 0]; it takes a list of the"),
-        ({"LABEL_COLORS": [[0, 0, 256]]}, "LABEL_COLORS has the entry [0, 0, 256]; it takes"),
-        ({"LABEL_COLORS": [[1, 2, 3], [[1, 2, 3]]]}, "LABEL_COLORS has [[1, 2, 3]] or a part of"),
-        ({"LABEL_OTHERS": "drop"}, 'LABEL_OTHERS is \'drop\'; it takes "error" or "ignore"'),
-        ({"IGNORE_LABEL": 65536}, "IGNORE_LABEL is 65536; label maps have 16 bits at most"),
+        ({"IMAGE_SUFFIX": "png"}, "IMAGE_SUFFIX is 'png'; set it to the filename ending"),
+        ({"IMAGE_SUFFIX": "a/_x.png"}, "IMAGE_SUFFIX is 'a/_x.png'; set it to the filename ending"),
+        ({"SUBFOLDERS": "yes"}, "SUBFOLDERS is 'yes'; set it to True to also read"),
+        ({"SUBFOLDERS": 1}, "SUBFOLDERS is 1; set it to True to also read"),
+        ({"LABEL_SHIFT": "one"}, "LABEL_SHIFT is 'one'; set it to an integer to add"),
+        ({"LABEL_SHIFT": -1000000}, "LABEL_SHIFT is -1000000; set it to an integer to add"),
+        ({"LABEL_IDS": []}, "LABEL_IDS is []; set it to a list with the id"),
+        ({"LABEL_IDS": 7}, "LABEL_IDS is 7; set it to a list with the id"),
+        (
+            {"LABEL_IDS": [7, "8"]},
+            "LABEL_IDS has the invalid entry '8'; set it to a list with the id",
+        ),
+        (
+            {"LABEL_IDS": [7, -1]},
+            "LABEL_IDS has the invalid entry -1; set it to a list with the id",
+        ),
+        (
+            {"LABEL_IDS": [7, True]},
+            "LABEL_IDS has the invalid entry True; set it to a list with the id",
+        ),
+        (
+            {"LABEL_IDS": [7, []]},
+            "LABEL_IDS has the invalid entry []; set it to a list with the id",
+        ),
+        ({"LABEL_IDS": [7, [8, 7]]}, "LABEL_IDS has [8, 7], or a part of it, more than once"),
+        (
+            {"LABEL_COLORS": [[0, 0]]},
+            "LABEL_COLORS has the invalid entry [0, 0]; set it to a list with the",
+        ),
+        (
+            {"LABEL_COLORS": [[0, 0, 256]]},
+            "LABEL_COLORS has the invalid entry [0, 0, 256]; set it to",
+        ),
+        ({"LABEL_COLORS": [[1, 2, 3], [[1, 2, 3]]]}, "LABEL_COLORS has [[1, 2, 3]], or a part of"),
+        ({"LABEL_OTHERS": "drop"}, 'LABEL_OTHERS is \'drop\'; set it to "error" or "ignore"'),
+        ({"IGNORE_LABEL": 65536}, "IGNORE_LABEL is 65536; label maps have at most 16 bits"),
     ],
 )
 def test_a_wrong_value_is_named_at_the_start(changes, named):
@@ -193,22 +211,24 @@ def test_a_wrong_value_is_named_at_the_start(changes, named):
 
 
 def test_two_tables_are_refused():
-    with pytest.raises(UserError, match=r"CUSTOM\.mine has LABEL_SHIFT and LABEL_IDS; .*keep one"):
+    with pytest.raises(
+        UserError, match=r"CUSTOM\.mine has LABEL_SHIFT and LABEL_IDS, .*; keep one"
+    ):
         load({"mine": node(LABEL_SHIFT=-1, LABEL_IDS=[1, 2, 3])})
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"LABEL_IDS": [7, 8]}, "mine.LABEL_IDS has 2 entries; classes.txt has 3 classes"),
-        ({"LABEL_COLORS": [[0, 0, 0]]}, "mine.LABEL_COLORS has 1 entries; classes.txt has 3"),
+        ({"LABEL_IDS": [7, 8]}, "mine.LABEL_IDS has 2 entries, but classes.txt has 3 classes"),
+        ({"LABEL_COLORS": [[0, 0, 0]]}, "mine.LABEL_COLORS has 1 entries, but classes.txt has 3"),
         (
             {"LABEL_IDS": [7, 8, 9], "BACKGROUND_FROM": 1},
-            "mine.LABEL_IDS has 3 entries; classes.txt has 2 classes",
+            "mine.LABEL_IDS has 3 entries, but classes.txt has 2 classes",
         ),
         (
             {"LABEL_SHIFT": -1, "IGNORE_LABEL": 0},
-            "mine.IGNORE_LABEL is 0, also the index of a class; with LABEL_SHIFT, leave it out",
+            "mine.IGNORE_LABEL is 0, which is also a class index; with LABEL_SHIFT, remove it",
         ),
     ],
 )
@@ -286,7 +306,9 @@ def test_equal_names_in_two_subfolders_and_a_link_that_leads_back(data):
 
 def test_a_label_in_another_subfolder_is_no_partner(data):
     pairs(data, {"images/a/n/x.png": "labels/a/m/x.png"})
-    assert "labels/a/m/x.png has no image of that name" in error({"mine": node(SUBFOLDERS=True)})
+    assert "labels/a/m/x.png has no image of the same name" in error(
+        {"mine": node(SUBFOLDERS=True)}
+    )
 
 
 def test_files_in_subfolders_alone_are_hinted_at(tmp_path):
@@ -316,7 +338,7 @@ def test_names_that_are_not_utf_8(data, capsys):
     (data / "images/a/0001.jpg").unlink()
     os.unlink(os.fsencode(data) + b"/images/a/bad_\xff.jpg")
     save(data / "images/a/y.png", np.zeros((4, 4, 3), np.uint8))
-    assert "has no image of that name" in error({"mine": node()})
+    assert "has no image of the same name" in error({"mine": node()})
 
 
 def test_a_config_with_tables_is_read_again(data):

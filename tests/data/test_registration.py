@@ -154,7 +154,9 @@ def test_a_missing_dataset_names_folders_and_remedy(root, add):
 
 def test_is_on_disk_refuses_names_that_nobody_registered(add):
     name = add(FIRST)
-    with pytest.raises(UserError, match=f"unknown dataset 'no_such_set'; known are .*{name}") as e:
+    with pytest.raises(
+        UserError, match=f"unknown dataset 'no_such_set'; choose from .*{name}"
+    ) as e:
         is_on_disk("no_such_set")
     one_line(e)
     assert "coco_2017_val_panoptic" not in str(e.value)  # detectron2's
@@ -166,7 +168,7 @@ def test_a_label_without_image_is_named(root, add):
     fill(root, FIRST)
     for stem in ("y", "x"):
         (root / FIRST.labels / f"{stem}.png").touch()
-    with pytest.raises(UserError, match=r"label .*labels.x\.png has no image .*2 such of 4") as e:
+    with pytest.raises(UserError, match=r"label .*labels.x\.png has no image .*2 of 4 labels") as e:
         DatasetCatalog.get(name)
     one_line(e)
 
@@ -175,7 +177,7 @@ def test_an_image_without_label_is_named(root, add):
     name = add(FIRST)
     fill(root, FIRST)
     (root / FIRST.images / "x.jpg").touch()
-    with pytest.raises(UserError, match=r"image .*images.x\.jpg has no label .*1 such of 3") as e:
+    with pytest.raises(UserError, match=r"image .*images.x\.jpg has no label .*1 of 3 images") as e:
         DatasetCatalog.get(name)
     one_line(e)
 
@@ -217,17 +219,17 @@ def test_pairs_of_an_incomplete_dataset(root, add):
         (root / FIRST.labels / f"{stem}.png").unlink()
     records, (label, image) = find_pairs(spec)
     assert [record["file_name"] for record in records] == [str(root / FIRST.images / "d.jpg")]
-    assert "a.png has no image" in label and "1 such of 2" in label
-    assert "b.jpg has no label" in image and "2 such of 3" in image
+    assert "a.png has no image" in label and "1 of 2 labels" in label
+    assert "b.jpg has no label" in image and "2 of 3 images" in image
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "shared", "reason"),
     [
-        ("ab", "ab", False, ": the download is short; download and unpack it again"),
-        ("abcd", "ab", False, "; run it, and if that changes nothing, the download is short"),
-        ("ab", "ab", True, "; run it, and if that changes nothing, the download is short"),
-        ("abcde", "abcde", False, "; remove the files that do not belong to it"),
+        ("ab", "ab", False, ": the download is incomplete; download and unpack it again"),
+        ("abcd", "ab", False, "; run it; if that does not help, download the dataset again"),
+        ("ab", "ab", True, "; run it; if that does not help, download the dataset again"),
+        ("abcde", "abcde", False, "; remove the extra files"),
     ],
 )
 def test_why_a_dataset_is_incomplete(root, add, images, labels, shared, reason):
@@ -237,7 +239,7 @@ def test_why_a_dataset_is_incomplete(root, add, images, labels, shared, reason):
     for stem in set(images) - set(labels):
         (root / layout.labels / f"{stem}.png").unlink()
     count = len(labels)
-    assert why_incomplete(spec, count) == f"{count} labeled images in place of 4{reason}"
+    assert why_incomplete(spec, count) == f"{count} labeled images instead of 4{reason}"
 
 
 @pytest.mark.parametrize(("index", "names"), [(None, 20), (15, 16)])

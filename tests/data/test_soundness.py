@@ -79,7 +79,7 @@ def test_problems_come_in_the_order_of_the_files(spec, tmp_path, jobs):
     for name in names:
         pair(tmp_path, name, 20)
     count, *values = check_dataset(spec, jobs).problems
-    assert count.startswith("40 labeled images in place of 3; ")
+    assert count.startswith("40 labeled images instead of 3; ")
     assert [Path(problem.split()[1]).stem for problem in values] == names
 
 

@@ -103,7 +103,7 @@ def test_bad_typed_names(text, message):
         parse_vocabulary(text)
 
 
-LIKE_A_FILE = "looks like a file, but class lists are files that end in .json or .txt"
+LIKE_A_FILE = "looks like a path, but class lists end in .json or .txt"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_list_that_is_not_there_is_no_class(tmp_path, monkeypatch, text, probl
         message = str(caught.value)
         assert message.startswith(f"vocabulary {text!r} ") and "\n" not in message
         assert problem in message
-        assert f"(shipped are {', '.join(shipped_names())})" in message
+        assert f"(shipped lists: {', '.join(shipped_names())})" in message
         assert message.endswith(f"if it is a class, add a comma: {text + ','!r}")
     assert parse_vocabulary(f"{text},") == vocabulary_from([text]) == [text]
 
@@ -168,6 +168,6 @@ def test_every_class_of_the_shipped_lists_is_a_class():
 
 
 def test_a_long_text_is_named_in_short():
-    with pytest.raises(UserError, match=r"^vocabulary './x+\.\.\.' looks like a file") as caught:
+    with pytest.raises(UserError, match=r"^vocabulary './x+\.\.\.' looks like a path") as caught:
         parse_vocabulary("./" + "x" * 5000)
     assert len(str(caught.value)) < 500

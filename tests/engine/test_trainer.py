@@ -203,7 +203,7 @@ def test_resuming_with_another_number_of_processes_says_so(cfg, tmp_path, log):
     content = torch.load(file, weights_only=True)
     torch.save(content | {"rng": content["rng"] * 2}, file)
     train(cfg, tmp_path / "out", resume=True)
-    assert "of 2 processes, this run has 1" in log.text
+    assert "with 2 processes, but this run has 1" in log.text
 
 
 def test_a_changed_seed_is_ignored_on_resume(cfg, tmp_path, log):
@@ -226,7 +226,7 @@ def test_a_run_killed_before_its_last_file_gets_it(cfg, tmp_path, log, max_iter)
     train(cfg, tmp_path / "out", resume=True)
     assert_same(final(tmp_path / "out"), before)
     assert (tmp_path / "out/last_checkpoint").read_text() == "model_final.pth"
-    assert f"of 6 iterations, SOLVER.MAX_ITER is {max_iter}" in log.text
+    assert f"has 6 iterations, and SOLVER.MAX_ITER is {max_iter}" in log.text
 
 
 def test_less_iterations_than_there_are_replace_no_final_weights(cfg, tmp_path):
@@ -265,7 +265,7 @@ def test_processes_do_not_warn_of_what_older_pytorch_needs(cfg, monkeypatch):
 
 def test_start_up_says_how_much_of_clip_trains(cfg, log):
     Trainer(cfg)
-    assert "CLIP (attention): 20 of 24 parameters train (83.33%)" in log.text
+    assert "CLIP (attention): 20 of 24 parameters are trainable (83.33%)" in log.text
 
 
 def test_a_corrupt_image_ends_training_without_a_traceback(cfg, tmp_path, log, monkeypatch):
@@ -294,7 +294,7 @@ def test_a_run_goes_on_bit_by_bit_once_a_bad_image_is_repaired(cfg, tmp_path, mo
     trainer = Trainer(begun)
     trainer.register_hooks([At(4, lambda: image.write_bytes(b"no image"))])
     with pytest.raises(
-        UserError, match=r"images/3\.png: .*--resume goes on from .*model_0"
+        UserError, match=r"images/3\.png: .*--resume to continue from .*model_0"
     ) as error:
         trainer.train()
     [saved] = (tmp_path / "parts").glob("*.pth")
@@ -332,7 +332,7 @@ def test_diverging_is_one_line_and_saves_nothing(cfg, log, monkeypatch, amp):
     advice = ", or set SOLVER.AMP.ENABLED False" if amp else ""
     message = (
         "training diverged in iteration 3 at learning rate 0.00976: loss_half is nan; lower "
-        f"SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS.CLIP_VALUE{advice}; the same command with "
+        f"SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS.CLIP_VALUE{advice}; rerun with --resume "
     )
     with pytest.raises(UserError, match=re.escape(message)):
         trainer.train()

@@ -44,10 +44,10 @@ def test_given_classes_have_to_be_as_many_in_their_order(cfg, tmp_path):
     path.write_text(json.dumps(["kitten", "puppy"]))
     assert vocabulary_of(cfg, "asked") == ["kitten", "puppy"]
     path.write_text(json.dumps(["kitten"]))
-    with pytest.raises(UserError, match=r"names\.json\) lists 1 classes, dataset asked has 2"):
+    with pytest.raises(UserError, match=r"names\.json\) lists 1 classes, but dataset asked has 2"):
         vocabulary_of(cfg, "asked")
     path.write_text(json.dumps(["dog", "cat"]))
-    with pytest.raises(UserError, match=r"in another order, class 0 is 'dog' and not 'cat'"):
+    with pytest.raises(UserError, match=r"in a different order: class 0 is 'dog' instead of 'cat'"):
         vocabulary_of(cfg, "asked")
 
 

@@ -198,7 +198,7 @@ def test_installs_and_uninstalls_as_a_normal_distribution(donor: Path, with_pip:
 
     again = run_tool(with_pip, donor)
     assert again.returncode == 0
-    assert "is installed already and stays as it is" in again.stdout
+    assert "is already installed; leaving it unchanged" in again.stdout
 
     package = Path(first.stdout.split(" in ")[-1].split(" is installed")[0])
     assert package.is_dir()
@@ -245,7 +245,7 @@ def test_a_recent_detectron2_is_left_alone(tmp_path: Path, without_pip: Path) ->
     before = sorted(package.rglob("*.py"))
     result = run_tool(without_pip, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"detectron2 0.7.dev in {package} is installed already")
+    assert result.stdout.startswith(f"detectron2 0.7.dev in {package} is already installed")
     assert sorted(package.rglob("*.py")) == before
 
 
@@ -272,7 +272,7 @@ def test_detectron2_that_does_not_import_is_reported(tmp_path: Path, without_pip
     (tmp_path / "detectron2").mkdir()
     (tmp_path / "detectron2" / "__init__.py").write_text("import no_such_module\n")
     result = run_tool(without_pip, PYTHONPATH=str(tmp_path))
-    assert_one_line_error(result, "does not import", "no_such_module", "requirements.txt")
+    assert_one_line_error(result, "cannot be imported", "no_such_module", "requirements.txt")
 
 
 def test_folder_of_that_name_is_not_taken_for_detectron2(tmp_path: Path) -> None:

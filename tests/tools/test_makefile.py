@@ -115,7 +115,7 @@ def errors(result: subprocess.CompletedProcess[str]) -> list[str]:
 def test_quickstart_sets_up_once(repo: Path) -> None:
     first = make(repo, "quickstart")
     assert first.returncode == 0, first.stderr
-    assert "Making .venv" in first.stdout
+    assert "Creating .venv" in first.stdout
     assert "detectron2 0.6 in " in first.stdout
     assert "['--output', 'output/quickstart', '--adapter', 'oft']" in first.stdout
 
@@ -178,7 +178,7 @@ def test_set_up_mends_what_was_cut_short(repo: Path) -> None:
     (repo / ".venv" / ".ready").unlink()
     result = make(repo, "setup")
     assert result.returncode == 0
-    assert "Making .venv" in result.stdout
+    assert "Creating .venv" in result.stdout
     assert subprocess.run([python, "-c", "import detectron2"], check=False).returncode == 0
 
 
@@ -187,7 +187,7 @@ def test_failed_set_up_says_so_and_is_done_again(repo: Path) -> None:
     write_executable(repo / ".venv" / "bin" / "python", STUB_PYTHON)
     failed = make(repo, "setup", PIP_STATUS="1")
     assert errors(failed) == [
-        "error: requirements.txt could not be installed: pip's reason stands above"
+        "error: requirements.txt could not be installed: see pip's error above"
     ]
     assert not (repo / ".venv" / ".ready").exists()
     assert "Installing requirements.txt" in make(repo, "setup").stdout

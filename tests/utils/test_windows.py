@@ -77,5 +77,5 @@ def test_every_module_imports_and_one_process_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     imported, refused, used = done.stdout.splitlines()
     assert int(imported.removeprefix("imported ")) > 100
-    assert refused == f"another process is writing to {tmp_path}; wait until it has ended"
+    assert refused == f"another process is writing to {tmp_path}; wait until it finishes"
     assert used == "12 True"

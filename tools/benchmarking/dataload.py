@@ -111,5 +111,7 @@ def largest_child() -> int:
 
 def _proportional(process: int) -> int:
     rollup = Path(f"/proc/{process}/smaps_rollup")
-    lines: Iterator[str] = iter(rollup.read_text().splitlines() if rollup.exists() else ())
+    lines: Iterator[str] = iter(
+        rollup.read_text(encoding="utf-8").splitlines() if rollup.exists() else ()
+    )
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

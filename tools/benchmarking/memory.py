@@ -34,7 +34,7 @@ class PeakMemory:
             self._before = torch.cuda.memory_allocated(self._device)
             return
         try:
-            _CLEAR_REFS.write_text(_RESET_PEAK)
+            _CLEAR_REFS.write_text(_RESET_PEAK, encoding="utf-8")
         except OSError:
             self._since = "process"
         self._before = resident("VmRSS")
@@ -57,7 +57,7 @@ def resident(field: str, status: Path = _STATUS) -> int:
     if not status.exists():  # not Linux: only the peak is available
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    for line in status.read_text().splitlines():
+    for line in status.read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024

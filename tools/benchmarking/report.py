@@ -43,7 +43,7 @@ def environment(options: Options) -> dict[str, Any]:
 def cpu_name() -> str:
     """Return the processor's name, or its architecture if it has none."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
@@ -74,7 +74,7 @@ def read(path: str | Path) -> Any:
         UserError: `path` cannot be read.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a result of this tool: {error}") from error
 

@@ -22,7 +22,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output",
         type=Path,
         default=Path("output/quickstart"),
-        help="folder of everything written; a second run goes on there (default: %(default)s)",
+        help="output folder; a second run resumes there (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="0 or more (default: %(default)s)")
     parser.add_argument(
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
         with exclusive_lock(args.output):
             text = run_quickstart(args.output, args.seed, settings or Settings(), args.adapter)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; run the same command again to resume", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except OSError as error:
         raise UserError(f"--output {args.output}: {error}") from error
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
         ("samples.png", "images, ground truth and predictions"),
         ("curves.png", "training losses"),
         ("calibration.png", "how far to trust the confidence, with calibration.json"),
-        ("overlays", "what demo/demo.py drew"),
+        ("overlays", "output of demo/demo.py"),
         ("table.md", "the table above, with table.json"),
         (weights, "the trained model, for demo/demo.py and train_net.py"),
     ):

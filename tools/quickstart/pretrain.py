@@ -73,7 +73,7 @@ def pretrain(
         crops of these classes, classified among all classes.
     """
     torch.manual_seed(seed)
-    architecture = json.loads(config.read_text())
+    architecture = json.loads(config.read_text(encoding="utf-8"))
     model = open_clip.CLIP(**architecture)
     # Random token embeddings are distinct enough; training 49408 rows would take most of the time.
     model.token_embedding.requires_grad_(False)

@@ -47,7 +47,7 @@ def mean_iou(results: Path, names: Sequence[str]) -> float:
     Raises:
         KeyError: a class was not evaluated.
     """
-    metrics = json.loads(results.read_text())["sem_seg"]
+    metrics = json.loads(results.read_text(encoding="utf-8"))["sem_seg"]
     values = [metrics[f"IoU-{name}"] for name in names]
     return fmean(value for value in values if value is not None) / 100
 
@@ -86,8 +86,9 @@ def write_report(
     """
     text = (
         f"{markdown_table(rows)}\n\n{calibration}\n"
-        f"Seed {seed}. CLIP alone names {clip['seen']:.1%} of the crops of seen and "
-        f"{clip['unseen']:.1%} of unseen classes. Computed in {_minutes(sum(seconds.values()))}.\n"
+        f"Seed {seed}. CLIP alone classifies {clip['seen']:.1%} of the crops of seen and "
+        f"{clip['unseen']:.1%} of unseen classes correctly. Computed in "
+        f"{_minutes(sum(seconds.values()))}.\n"
     )
     content = {
         "seed": seed,

@@ -153,7 +153,7 @@ def _run(command: Sequence[str], log: Path, look: Callable[[], None]) -> None:
         UserError: the script failed; the message has the log's path and last line.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         # A separate session: Ctrl-C reaches only this process, which then terminates the script.
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -171,7 +171,7 @@ def _run(command: Sequence[str], log: Path, look: Callable[[], None]) -> None:
             process.terminate()
             process.wait()
     if status:
-        lines = log.read_text().splitlines() or ["no output"]
+        lines = log.read_text(encoding="utf-8").splitlines() or ["no output"]
         raise UserError(
-            f"{Path(command[0]).name} ended with status {status}: {lines[-1]} (see {log})"
+            f"{Path(command[0]).name} failed with exit status {status}: {lines[-1]} (see {log})"
         )

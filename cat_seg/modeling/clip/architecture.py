@@ -87,7 +87,7 @@ def _read_config(name: str) -> tuple[str, dict[str, Any]]:
     if known not in open_clip.list_models():
         raise ValueError(
             "name must be an OpenAI or open_clip ViT name such as 'ViT-B/16', or the path of an"
-            f" open_clip model config (.json); there is no model named '{name}'"
+            f" open_clip model config (.json); there is no model '{name}'"
         )
     return known, open_clip.get_model_config(known)
 
@@ -96,14 +96,14 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"name must give a readable model config; {path}: {error}") from error
+        raise ValueError(f"name must be the path of a readable config; {path}: {error}") from error
     parts = ("vision_cfg", "text_cfg")
     if not isinstance(config, dict) or not all(isinstance(config.get(p), dict) for p in parts):
         raise ValueError(
-            f"name must give an open_clip model config with vision_cfg and text_cfg; {path} is none"
+            f"name must be an open_clip config with vision_cfg and text_cfg; {path} lacks them"
         )
     if not isinstance(config.get("embed_dim"), int):
-        raise ValueError(f"name must give a model config with embed_dim; {path} lacks it")
+        raise ValueError(f"name must be an open_clip config with embed_dim; {path} has none")
     return config
 
 
@@ -124,11 +124,11 @@ def _check_plain(name: str, config: dict[str, Any]) -> None:
     if not isinstance(layers, int):
         odd.append("a ResNet image tower")
     elif layers < 3:
-        odd.append("fewer than the 3 image blocks that the guidance is taken from")
+        odd.append("fewer than 3 image blocks, which the guidance needs")
     if config["text_cfg"].get("vocab_size", TOKENS) != TOKENS:
         odd.append(f"text_cfg.vocab_size other than CLIP's {TOKENS}")
     if odd:
         raise ValueError(
             "name must be a plain CLIP ViT such as 'ViT-B/16', 'ViT-L/14@336px' or 'ViT-B-16';"
-            f" '{name}' is none ({', '.join(odd)})"
+            f" '{name}' has unsupported settings: {', '.join(odd)}"
         )

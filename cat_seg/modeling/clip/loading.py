@@ -29,6 +29,7 @@ from cat_seg.utils.paths import resolve
 
 KEY = "MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
 HUB_FILE = "open_clip_model.safetensors"
+_WANTED = "use a ViT CLIP from open_clip, OpenAI or transformers"
 
 logger = logging.getLogger(__name__)
 
@@ -117,10 +118,10 @@ def _download(architecture: Architecture) -> Path:
     name = architecture.open_clip_name
     if not architecture.quick_gelu:
         raise UserError(
-            f"{KEY}: OpenAI's weights are for models with QuickGELU, which {name} has not; set"
+            f"{KEY}: OpenAI's weights need QuickGELU, which {name} does not use; set"
             f" MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to '{name}-quickgelu'"
         )
-    logger.info("Fetching OpenAI's CLIP weights of %s, unless they are cached", name)
+    logger.info("Loading OpenAI's CLIP weights for %s (downloaded if not cached)", name)
     config = open_clip.get_pretrained_cfg(name, "openai")
     if not config:
         raise UserError(
@@ -133,9 +134,9 @@ def _download(architecture: Architecture) -> Path:
         return Path(open_clip.download_pretrained(config))
     except Exception as error:  # the exception type depends on the hub client
         raise UserError(
-            f"{KEY}: cannot download OpenAI's weights of {name} ({type(error).__name__}); where"
-            f" there is a network, fetch {HUB_FILE} of https://huggingface.co/{config['hf_hub'].rstrip('/')},"
-            f" put it anywhere here, and set {KEY} to its path"
+            f"{KEY}: cannot download OpenAI's weights for {name} ({type(error).__name__});"
+            f" download {HUB_FILE} from https://huggingface.co/{config['hf_hub'].rstrip('/')} on a"
+            f" machine with network access, copy it here, and set {KEY} to its path"
         ) from error
     finally:
         hub.setLevel(level)
@@ -153,14 +154,14 @@ def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, model: str) -> N
         for name, value in getattr(clip, part).state_dict().items()
     }
     if foreign := sorted(loaded.tensors.keys() - own.keys()):
-        raise UserError(f"{complaint}: its {loaded.sources[foreign[0]]} has no place there")
+        raise UserError(f"{complaint}: unexpected entry {loaded.sources[foreign[0]]}")
     for name, parameter in own.items():
         found = loaded.tensors.get(name)
         if found is None:
             raise UserError(f"{complaint}: it has no {_open_clip_name(name)}")
         if found.shape != parameter.shape:
             raise UserError(
-                f"{complaint}: {loaded.sources[name]} is {tuple(found.shape)},"
+                f"{complaint}: {loaded.sources[name]} has shape {tuple(found.shape)},"
                 f" expected {tuple(parameter.shape)}"
             )
     try:
@@ -174,19 +175,19 @@ def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, model: str) -> N
 def _what_else(names: Iterable[str]) -> str:
     """Describe a file that is not a CLIP, judging by the names of its entries."""
     names = list(names)
-    example = f"it holds {names[0]}"
+    example = f"it contains {names[0]}"
     found = format_of(names)
     if found != "unknown":
-        system = "this project" if found == "ours" else found
-        return f"is a whole segmentation model of {system}, not a CLIP; give it as MODEL.WEIGHTS"
+        system = "segmentation" if found == "ours" else found
+        return f"is a complete {system} model, not a CLIP; set MODEL.WEIGHTS to it instead"
     if any(name.startswith(("text_model.", "vision_model.")) for name in names):
-        return f"is a transformers model other than a CLIP with both its towers ({example})"
+        return f"is a transformers model, but not a CLIP with both towers ({example}); {_WANTED}"
     if any(name.startswith(("visual.attnpool.", "visual.trunk.")) for name in names):
-        return f"is a CLIP whose image tower is not a plain ViT ({example})"
+        return f"is a CLIP whose image tower is not a plain ViT ({example}); {_WANTED}"
     segmenters = ("backbone.", "decode_head.", "sem_seg_head.", "pixel_decoder.")
     if any(name.startswith(segmenters) for name in names):
-        return f"is another segmentation model's checkpoint, not a CLIP ({example})"
-    return f"is not a CLIP ({example}); give a CLIP of open_clip, OpenAI or transformers"
+        return f"is another segmentation model's checkpoint, not a CLIP ({example}); {_WANTED}"
+    return f"is not a CLIP ({example}); {_WANTED}"
 
 
 def _open_clip_name(name: str) -> str:

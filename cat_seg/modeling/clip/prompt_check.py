@@ -48,8 +48,8 @@ class PromptReport:
         if self.same:
             groups = [self._list(group, " = ", most=4) for group in self.same]
             logger.warning(
-                "%s: %d of the %d classes are equal to CLIP, which ignores case and synonyms after "
-                "the first; of equal ones only the first gets pixels: %s",
+                "%s: CLIP cannot tell %d of the %d classes apart, because it ignores case and all "
+                "synonyms but the first; only the first of each group gets pixels: %s",
                 self._source,
                 sum(map(len, self.same)),
                 len(self._names),
@@ -57,8 +57,8 @@ class PromptReport:
             )
         if self.cut:
             logger.warning(
-                "%s: the prompts of %d of the %d classes are cut at the %d tokens that CLIP reads: "
-                "%s",
+                "%s: the prompts of %d of the %d classes are truncated to CLIP's limit of %d "
+                "tokens: %s",
                 self._source,
                 len(self.cut),
                 len(self._names),
@@ -74,8 +74,8 @@ class PromptReport:
             if first != index:
                 raise ValueError(
                     f"names {first} ({self._quoted(first)}) and {index} "
-                    f"({self._quoted(index)}) make the same prompt, cut at the "
-                    f"{self._context_length} tokens that CLIP reads; shorten them"
+                    f"({self._quoted(index)}) give the same prompt when truncated to CLIP's limit "
+                    f"of {self._context_length} tokens; shorten them"
                 )
 
     def _list(self, indices: Sequence[int], separator: str, most: int) -> str:

@@ -28,7 +28,7 @@ class SharedTensor:
             RuntimeError: the last use has already been taken.
         """
         if not self._left:
-            raise RuntimeError("a shared tensor was taken more often than it is shared")
+            raise RuntimeError("take() was called more often than `uses` allows")
         self._left -= 1
         if self._left:
             return self._copy.to(self._tensor.dtype)

@@ -42,7 +42,7 @@ def warned(caplog):
 )
 def test_names_that_are_equal_to_clip_are_warned_of(warned, one, other):
     [line] = warned(["blue", one, other])
-    assert line.startswith("list: 2 of the 3 classes are equal to CLIP")
+    assert line.startswith("list: CLIP cannot tell 2 of the 3 classes apart")
     assert f"{one!r} (1) = {other!r} (2)" in line
     assert "blue" not in line
 
@@ -53,7 +53,7 @@ def test_names_that_differ_are_not_warned_of(warned):
 
 def test_one_line_tells_of_all_equal_names(warned):
     [line] = warned(load_vocabulary("datasets/ade847.json"))
-    assert line.startswith("list: 19 of the 847 classes")
+    assert line.startswith("list: CLIP cannot tell 19 of the 847 classes apart")
     assert "'patio, terrace'" in line
     many = [f"{word} {i}" for i in range(200) for word in ("a thing", "A thing", "A THING")]
     [line] = warned(many)
@@ -64,7 +64,7 @@ def test_one_line_tells_of_all_equal_names(warned):
 @pytest.mark.parametrize("ensemble", ["single", "imagenet"])
 def test_a_name_that_is_cut_is_warned_of(warned, ensemble):
     [line] = warned(["red", LONG + "chair"], Prompts(ensemble, LENGTH))
-    assert "1 of the 2 classes are cut at the 77 tokens" in line
+    assert "1 of the 2 classes are truncated to CLIP's limit of 77 tokens" in line
     assert "'green green" in line and "(1)" in line
     assert len(line) < 300
 
@@ -155,4 +155,4 @@ def test_the_lists_of_a_config_are_checked_once(tmp_path, caplog):
     told = [
         record.getMessage() for record in caplog.records if record.name.endswith("prompt_check")
     ]
-    assert [line.partition(": 2 of the 2 classes")[0] for line in told] == files
+    assert [line.partition(": CLIP cannot tell 2 of the 2")[0] for line in told] == files

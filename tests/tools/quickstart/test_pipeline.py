@@ -136,7 +136,7 @@ def test_an_interrupt_ends_with_one_line_and_status_130(
     with pytest.raises(SystemExit) as stopped:
         command.main(["--output", str(tmp_path)], SETTINGS)
     assert stopped.value.code == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_a_run_under_nohup_outlives_its_terminal(

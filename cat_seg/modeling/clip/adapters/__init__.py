@@ -110,7 +110,7 @@ def register_fine_tuning(name: str, fine_tuning: FineTuning) -> None:
         ValueError: the name is taken.
     """
     if name in FINE_TUNINGS:
-        raise ValueError(f"there is a fine-tuning named {name!r} already")
+        raise ValueError(f"a fine-tuning named {name!r} is already registered")
     FINE_TUNINGS[name] = fine_tuning
 
 

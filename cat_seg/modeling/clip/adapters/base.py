@@ -61,12 +61,12 @@ def adapter_settings(settings: type[S], model: CfgNode, name: str) -> Iterator[S
     values: dict[str, Any] = {}
     for given, value in section.items():
         if given not in fields:
-            raise UserError(f"{key}.{given} is not a config key; {key} has {', '.join(fields)}")
+            raise UserError(f"{key}.{given} is not a config key; choose from {', '.join(fields)}")
         default = fields[given].default
         if isinstance(default, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(default):
-            raise UserError(f"{key}.{given} is {value!r}; it takes a value such as {default!r}")
+            raise UserError(f"{key}.{given} is {value!r}; set it to a value such as {default!r}")
         values[fields[given].name] = value
     with user_errors(**{field.name: f"{key}.{given}" for given, field in fields.items()}):
         yield settings(**values)

@@ -38,7 +38,7 @@ class OrthogonalAdapter(Adapter):
             if spec.width % SLOT:
                 raise ValueError(
                     f"architecture must have tower widths that are multiples of {SLOT} for OFT; the"
-                    f" {name} tower of {architecture.open_clip_name} has {spec.width}, so take"
+                    f" {name} tower of {architecture.open_clip_name} has {spec.width}, so use"
                     " another CLIP or fine-tuning"
                 )
         self.text_slots = text.width // SLOT
