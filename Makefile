@@ -16,7 +16,7 @@ DEMO_COVERAGE := --cov=cat_seg/app --cov-config=tests/app/coverage.ini --cov-fai
 WITH_PILLOW := tests/app tests/visualization tests/data/test_decoding.py tests/data/test_reading.py
 # One process per core, one thread each. Tests of a file run in one process: they share fixtures.
 # Do not start with the files that have the most tests, since those are quick.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 .PHONY: help setup quickstart demo test test-demo test-fast lint fuzz clean

@@ -116,21 +116,30 @@ class CATSeg(nn.Module):
         """Return all parameters of CLIP and its adapter, trainable or not."""
         return self.sem_seg_head.encoder.parameters()
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+    def forward(self, batched_inputs: list[dict[str, Any]], reducer: Reducer | None = None) -> Any:
         """Compute losses in training mode, segment images in evaluation mode.
 
         Args:
             batched_inputs: one dict per image. "image": uint8 or float (3, H, W), RGB in 0..255.
                 Training: "sem_seg", class indices (H, W). Evaluation: optional "height" and
                 "width" of the output (default: the image's own size).
+            reducer: see `segment`, which calls this; only in evaluation.
 
         Returns:
             In training, the weighted losses by name. In evaluation, one dict per image with
-            "sem_seg": probabilities (T, height, width) of the T classes in the vocabulary.
+            "sem_seg": probabilities (T, height, width) of the T classes in the vocabulary; with a
+            reducer, its result for each image.
         """
         if self.training:
             return self._losses(batched_inputs)
-        return [{"sem_seg": maps} for maps in self.segment(batched_inputs)]
+        images = [self._normalize(entry["image"]) for entry in batched_inputs]
+        outputs = [
+            (int(entry.get("height", image.shape[1])), int(entry.get("width", image.shape[2])))
+            for entry, image in zip(batched_inputs, images, strict=True)
+        ]
+        segment = self._segment_windows if self.sliding else self._segment_whole
+        results = segment(images, outputs, reducer or Probabilities)
+        return results if reducer else [{"sem_seg": maps} for maps in results]
 
     def segment(
         self, batched_inputs: list[dict[str, Any]], reducer: Reducer = Probabilities
@@ -146,13 +155,7 @@ class CATSeg(nn.Module):
         Returns:
             The reducer's result for each image.
         """
-        images = [self._normalize(entry["image"]) for entry in batched_inputs]
-        outputs = [
-            (int(entry.get("height", image.shape[1])), int(entry.get("width", image.shape[2])))
-            for entry, image in zip(batched_inputs, images, strict=True)
-        ]
-        segment = self._segment_windows if self.sliding else self._segment_whole
-        return segment(images, outputs, reducer)
+        return self(batched_inputs, reducer)
 
     @contextmanager
     def accumulated_batch(self, parts: Sequence[list[dict[str, Any]]]) -> Iterator[None]:

@@ -26,7 +26,10 @@ class Segmentor(Protocol):
         ...
 
     def segment(self, batched_inputs: list[dict[str, Any]], reducer: Reducer = ...) -> list[Any]:
-        """Segment images and reduce their probabilities; see `CATSeg.segment`."""
+        """Segment images and reduce their probabilities; see `CATSeg.segment`.
+
+        It goes through the module's `__call__`, so that forward hooks run.
+        """
         ...
 
 

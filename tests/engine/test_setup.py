@@ -139,7 +139,7 @@ def test_a_run_that_cannot_be_resumed_stays_as_it_was(
     assert status.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "model_final.pth" in line
-    assert ("give another OUTPUT_DIR" in line) == (problem != "gone")
+    assert ("use another OUTPUT_DIR" in line) == (problem != "gone")
     assert content_but_the_log(out) == before
 
 

@@ -64,11 +64,10 @@ def copied(tmp_path) -> Path:
     root = tmp_path / "copied"
     shutil.copytree(ROOT / "configs", root / "configs")
     (root / "tools").mkdir()
-    (root / "cat_seg" / "utils").mkdir(parents=True)
-    needed = ("__init__.py", "utils/__init__.py", "utils/paths.py", "utils/compatibility.py")
-    package = (ROOT / "cat_seg" / name for name in needed)
-    shutil.copytree(ROOT / "cat_seg" / "cli", root / "cat_seg" / "cli")
-    for script in (*ROOT.glob("*.sh"), ROOT / "tools/scripts.sh", *package):
+    shutil.copytree(
+        ROOT / "cat_seg", root / "cat_seg", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for script in (*ROOT.glob("*.sh"), ROOT / "tools/scripts.sh"):
         shutil.copy(script, root / script.relative_to(ROOT))
     return root
 
