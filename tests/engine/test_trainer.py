@@ -210,7 +210,7 @@ def test_a_changed_seed_is_ignored_on_resume(cfg, tmp_path, log):
     train(cfg, tmp_path / "out", stop_at=1)
     cfg.SEED = 5
     assert train(cfg, tmp_path / "out", resume=True).seed == 1
-    assert "SEED 5 is ignored" in log.text
+    assert "Ignoring SEED 5: the run started with SEED" in log.text
 
 
 @pytest.mark.parametrize("max_iter", [6, 4])

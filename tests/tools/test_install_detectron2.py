@@ -171,7 +171,7 @@ def test_wheel_record_has_hash_and_size_of_every_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ({"LabGym/__init__.py": ""}, "holds no LabGym/detectron2/__init__.py"),
+        ({"LabGym/__init__.py": ""}, "contains no LabGym/detectron2/__init__.py"),
         (MODULES | {"LabGym/detectron2/x.py": "from LabGym import a"}, "LabGym in detectron2/x.py"),
     ],
 )
