@@ -18,6 +18,7 @@ def add_cat_seg_config(cfg: CfgNode) -> CfgNode:
     _add_head(cfg)
     _add_hyperspherical(cfg)
     _add_hyperbolic(cfg)
+    _add_adapters(cfg)
     _add_input_and_solver(cfg)
     _add_datasets(cfg)
     return cfg
@@ -61,8 +62,8 @@ def _add_head(cfg: CfgNode) -> None:
     head.CLIP_PRETRAINED = "ViT-B/16"
     # Initial CLIP weights: "openai" (downloaded once), a local file, or "random".
     head.CLIP_WEIGHTS = "openai"
-    # How CLIP is fine-tuned: "frozen", "attention", "full", "oft_both", "oft", "oft_qv" or
-    # "hyperbolic".
+    # How CLIP is fine-tuned: "frozen", "attention", "full", "oft_both", "oft", "oft_qv",
+    # "hyperbolic", "hyperbolic_plus", "hyro" or "lora"; see docs/adapters.md.
     head.CLIP_FINETUNE = "attention"
     # Grid of CLIP patch tokens. CLIP's input size is this grid times the patch size.
     head.FEATURE_RESOLUTION = [24, 24]
@@ -112,8 +113,6 @@ def _add_hyperspherical(cfg: CfgNode) -> None:
 
 
 def _add_hyperbolic(cfg: CfgNode) -> None:
-    # Settings of third-party adapters, one section each; see docs/extending.md.
-    cfg.MODEL.ADAPTER = CfgNode(new_allowed=True)
     cfg.MODEL.HYPERBOLIC = CfgNode()
     node = cfg.MODEL.HYPERBOLIC
     # Curvature of the Poincaré ball in which each tower's weights are fine-tuned.
@@ -123,6 +122,32 @@ def _add_hyperbolic(cfg: CfgNode) -> None:
     node.BLOCK_SIZE = 128
     # Training iterations between measurements of the hyperbolic radius; 0 disables them.
     node.RADIUS_PERIOD = 0
+
+
+def _add_adapters(cfg: CfgNode) -> None:
+    # Settings of the other adapters, one section each. Your own adapter may have a section here
+    # too; see docs/extending.md.
+    cfg.MODEL.ADAPTER = CfgNode(new_allowed=True)
+    # HyperCLIP++: curvature of the Poincaré ball in which each tower's weights are fine-tuned.
+    plus = cfg.MODEL.ADAPTER.HYPERBOLIC_PLUS = CfgNode()
+    plus.TEXT_CURVATURE = 0.01
+    plus.IMAGE_CURVATURE = 0.01
+    # HyRo: curvature of each tower's ball, and the side lengths, in channels, of the diagonal
+    # blocks that scale and rotate.
+    hyro = cfg.MODEL.ADAPTER.HYRO = CfgNode()
+    hyro.TEXT_CURVATURE = 1.0
+    hyro.IMAGE_CURVATURE = 0.01
+    hyro.BLOCK_SIZE = 128
+    hyro.ROTATION_SIZE = 256
+    # LoRA: the added matrices have rank RANK and are multiplied by ALPHA / RANK.
+    lora = cfg.MODEL.ADAPTER.LORA = CfgNode()
+    lora.RANK = 8
+    lora.ALPHA = 8.0
+    # Probability with which an input channel is dropped in a training step, for all tokens alike.
+    lora.DROPOUT = 0.0
+    # Adapted projections of each tower: "q", "k", "v", "out"; [] leaves the tower as it is.
+    lora.TEXT_PROJECTIONS = ["q", "v"]
+    lora.IMAGE_PROJECTIONS = ["q", "v"]
 
 
 def _add_input_and_solver(cfg: CfgNode) -> None:

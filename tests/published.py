@@ -18,11 +18,15 @@ MODELS = {
     "CAT-Seg": (),
     "H-CLIP": OFT,
     "HyperCLIP": (f"{HEAD}CLIP_FINETUNE", "hyperbolic"),
+    "HyperCLIP++": (f"{HEAD}CLIP_FINETUNE", "hyperbolic_plus"),
+    # The tiny text tower is 128 wide.
+    "HyRo": (f"{HEAD}CLIP_FINETUNE", "hyro", "MODEL.ADAPTER.HYRO.ROTATION_SIZE", 128),
+    "LoRA": (f"{HEAD}CLIP_FINETUNE", "lora"),
     "HPS-Seg": ENHANCED,
     "HPS-Seg without AFR": (*ENHANCED, f"{HYPER}USE_AFR", False),
     "HPS-Seg without HPA": (*ENHANCED, f"{HYPER}USE_HPA", False),
 }
-PUBLISHED = ("CAT-Seg", "H-CLIP", "HyperCLIP", "HPS-Seg")
+PUBLISHED = ("CAT-Seg", "H-CLIP", "HyperCLIP", "HyperCLIP++", "HyRo", "HPS-Seg")
 
 # Our name -> the published one, for what is not CLIP; written out from the published lists.
 TRANSFORMER = [
@@ -96,7 +100,7 @@ def _attention(state: dict[str, Tensor], block: str) -> dict[str, Tensor]:
 
 
 def _adapter(state: dict[str, Tensor], block: str, part: str, index: int) -> dict[str, Tensor]:
-    """The adapter's entries under one block; H-CLIP repeats all of them under every block."""
+    """The adapter's entries under one block; tied ones are repeated under every block."""
     prefix = "sem_seg_head.clip.adapter."
     adapter = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     if "generators" in adapter:
@@ -108,6 +112,21 @@ def _adapter(state: dict[str, Tensor], block: str, part: str, index: int) -> dic
         }
         mixers = enumerate(adapter["slot_mixers"])
         return out | {f"{oft}relation_m_R.{i}.weight": mixer for i, mixer in mixers}
+    if "shared" in adapter:
+        oft = f"{block}attn_q_proj_oft_"
+        out = {f"{oft}layer_R": adapter["shared"]}
+        for weight, end in (("w1", "in"), ("w2", "out")):
+            out[f"{oft}relation_l_R.{weight}.weight"] = adapter[f"row_{end}"]
+            for i, mixer in enumerate(adapter[f"slot_{end}"]):
+                out[f"{oft}relation_m_R.{i}.{weight}.weight"] = mixer
+        return out
+    if f"scaling_{part}" in adapter:
+        kinds = {"weights": "scaling", "rotation_weights": "rotation"}
+        return {
+            f"{block}hyperbolic_attn.adapter_attn_{letter}.{theirs}": matrix
+            for theirs, ours in kinds.items()
+            for letter, matrix in zip("qkv", adapter[f"{ours}_{part}"][index], strict=True)
+        }
     if part in adapter:  # hyperbolic: (layers, q/k/v, blocks, side, side)
         pairs = zip("qkv", adapter[part][index], strict=True)
         return {f"{block}hyperbolic_attn.adapter_attn_{letter}.weights": m for letter, m in pairs}

@@ -14,6 +14,8 @@ from tests.tiny import CLASSES, answer, batch, image, tiny_cfg, tiny_model
 HEAD = "MODEL.SEM_SEG_HEAD."
 
 MODES = ["frozen", "attention", "full", "oft_both", "oft", "oft_qv", "hyperbolic"]
+MODES += ["hyperbolic_plus", "hyro", "lora"]
+HYRO = ("MODEL.ADAPTER.HYRO.ROTATION_SIZE", 128)  # the tiny text tower is 128 wide
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_float_images_are_as_good_as_bytes(model):
 
 @pytest.mark.parametrize("fine_tuning", MODES)
 def test_a_gradient_reaches_exactly_what_trains(fine_tuning):
-    model = tiny_model(f"{HEAD}CLIP_FINETUNE", fine_tuning)
+    model = tiny_model(f"{HEAD}CLIP_FINETUNE", fine_tuning, *HYRO)
     sum(model(batch()).values()).backward()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -91,11 +91,14 @@ def test_a_gradient_reaches_exactly_what_trains(hpa, afr, separation):
         assert model.hpa.log_temperatures.requires_grad == (separation > 0)
 
 
-@pytest.mark.parametrize(
-    "fine_tuning", ["frozen", "attention", "full", "oft", "oft_qv", "hyperbolic"]
-)
+ELSEWHERE = ["frozen", "attention", "full", "oft", "oft_qv", "hyperbolic"]
+ELSEWHERE += ["hyperbolic_plus", "hyro", "lora"]
+HYRO = ("MODEL.ADAPTER.HYRO.ROTATION_SIZE", 128)  # the tiny text tower is 128 wide
+
+
+@pytest.mark.parametrize("fine_tuning", ELSEWHERE)
 def test_a_gradient_reaches_what_trains_in_every_way_of_fine_tuning(fine_tuning):
-    model = make(f"{HEAD}CLIP_FINETUNE", fine_tuning)
+    model = make(f"{HEAD}CLIP_FINETUNE", fine_tuning, *HYRO)
     sum(model(batch()).values()).backward()
     silent = [n for n, p in model.named_parameters() if p.requires_grad == (p.grad is None)]
     assert not silent

@@ -1,8 +1,4 @@
-"""CLIP entry names in open_clip, OpenAI, transformers and the published systems.
-
-The published systems store their adapters among CLIP's entries. H-CLIP repeats its tied parameters
-in every block of both towers; HyperCLIP has separate matrices in each block.
-"""
+"""CLIP entry names in open_clip, OpenAI, transformers and the published systems."""
 
 from __future__ import annotations
 
@@ -10,15 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from cat_seg.checkpoint.adapter_formats import PublishedAdapters
 from cat_seg.errors import UserError
 
-_OFT = re.compile(r".*\.attn_q_proj_oft_(layer_R|relation_l_R|relation_m_R\.(\d+))(?:\.weight)?$")
-_HYPERBOLIC = re.compile(
-    r"(visual\.)?transformer\.resblocks\.(\d+)\.hyperbolic_attn\.adapter_attn_([qkv])\.weights$"
-)
 _QKV = ("q_proj", "k_proj", "v_proj")
 
 # transformers name -> our name; the first match wins.
@@ -72,8 +64,8 @@ def convert_clip(state: Mapping[str, Tensor], prefix: str = "") -> Converted:
         prefix: what was stripped from the names in the file; used in messages.
 
     Raises:
-        UserError: copies of a tied adapter parameter differ, adapters are missing in some blocks,
-            or an in_proj entry cannot be split into query, key and value.
+        UserError: copies of a tied adapter parameter differ, adapters are missing in some blocks or
+            differ in shape, or an in_proj entry cannot be split into query, key and value.
     """
     if any(name.startswith(("text_model.", "vision_model.")) for name in state):
         return _from_transformers(state)
@@ -108,15 +100,11 @@ def _rename_transformers(name: str) -> str:
 
 def _from_open_clip(state: dict[str, Tensor], prefix: str) -> Converted:
     out = Converted({}, {}, [])
-    tied: dict[str, str] = {}
-    hyperbolic: dict[tuple[str, int, int], str] = {}
+    adapters = PublishedAdapters(state)
     for name, tensor in state.items():
-        if match := _OFT.match(name):
-            _check_tied(state, tied.setdefault(match[1], name), name)
-        elif match := _HYPERBOLIC.match(name):
-            tower = "image" if match[1] else "text"
-            hyperbolic[tower, int(match[2]), "qkv".index(match[3])] = name
-        elif not _is_weight(name):
+        if adapters.take(name):
+            continue
+        if not _is_weight(name):
             out.unused.append(name)
         else:
             if "in_proj_" in name and (tensor.ndim == 0 or len(tensor) % 3):
@@ -129,46 +117,9 @@ def _from_open_clip(state: dict[str, Tensor], prefix: str) -> Converted:
             ours = f"image.{name.removeprefix('visual.')}" if visual else f"text.{name}"
             for split_name, part in _split_projections(ours, tensor):
                 out.tensors[split_name], out.sources[split_name] = part, name
-    _stack_oft(state, tied, out)
-    _stack_hyperbolic(state, hyperbolic, out)
+    for ours, (tensor, source) in adapters.converted().items():
+        out.tensors[ours], out.sources[ours] = tensor, source
     return out
-
-
-def _stack_oft(state: dict[str, Tensor], tied: dict[str, str], out: Converted) -> None:
-    """Add the OFT adapters to `out` as our three tensors.
-
-    Args:
-        tied: published tied parameter -> the first name it has in `state`.
-    """
-    mixers = sorted((part for part in tied if "_m_" in part), key=lambda part: int(part[13:]))
-    parts = {"generators": ["layer_R"], "row_mixer": ["relation_l_R"], "slot_mixers": mixers}
-    for ours, published in parts.items():
-        names = [tied[part] for part in published if part in tied]
-        if names:
-            tensors = [state[name] for name in names]
-            stacked = torch.stack(tensors) if ours == "slot_mixers" else tensors[0]
-            out.tensors[f"adapter.{ours}"], out.sources[f"adapter.{ours}"] = stacked, names[0]
-
-
-def _stack_hyperbolic(
-    state: dict[str, Tensor], names: dict[tuple[str, int, int], str], out: Converted
-) -> None:
-    """Add the hyperbolic adapters to `out`, stacked into one tensor per tower.
-
-    Args:
-        names: (tower, block, 0..2 for q, k, v) -> published name in `state`.
-    """
-    for tower in ("text", "image"):
-        own = [name for key, name in sorted(names.items()) if key[0] == tower]
-        blocks = {key[1] for key in names if key[0] == tower}
-        if blocks != set(range(len(blocks))) or len(own) != 3 * len(blocks):
-            raise UserError(
-                f"the hyperbolic adapters of the {tower} tower are incomplete; use a complete "
-                "checkpoint"
-            )
-        if own:
-            stacked = torch.stack([state[name] for name in own]).unflatten(0, (-1, 3))
-            out.tensors[f"adapter.{tower}"], out.sources[f"adapter.{tower}"] = stacked, own[0]
 
 
 def _is_weight(name: str) -> bool:
@@ -186,12 +137,3 @@ def _split_projections(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     if leaf.removesuffix("_weight") in _QKV:
         return [(f"{stem}.{leaf.removesuffix('_weight')}.weight", tensor)]
     return [(name, tensor)]
-
-
-def _check_tied(state: dict[str, Tensor], first: str, other: str) -> None:
-    a, b = state[first], state[other]
-    if a.data_ptr() != b.data_ptr() and not torch.equal(a, b):
-        raise UserError(
-            f"{first} and {other} are tied and should be equal, but they differ; use another "
-            "checkpoint"
-        )

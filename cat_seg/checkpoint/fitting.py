@@ -11,8 +11,7 @@ What must be present and fit depends on the use:
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,32 +19,10 @@ from torch import Tensor, nn
 
 from cat_seg.checkpoint.clip_formats import Converted
 from cat_seg.checkpoint.formats import convert, format_of
+from cat_seg.checkpoint.parts import AGGREGATOR, CLIP, HPA, components, describe, kind_of, part_of
 from cat_seg.errors import UserError
 
-CLIP, AGGREGATOR = "CLIP", "aggregator"
-_CLIP = "sem_seg_head.clip."
-# Model part -> prefixes of its entries; the first match wins.
-_PARTS = {
-    CLIP: (f"{_CLIP}text.", f"{_CLIP}image."),
-    "OFT adapters": tuple(
-        f"{_CLIP}adapter.{n}" for n in ("generators", "slot_mixers", "row_mixer")
-    ),
-    "hyperbolic adapters": (f"{_CLIP}adapter.text", f"{_CLIP}adapter.image"),
-    AGGREGATOR: tuple(f"sem_seg_head.{part}." for part in ("aggregator", "upsample1", "upsample2")),
-    "AFR": ("afr.",),
-    "HPA projection": ("hpa.alignment_proj.",),
-    "HPA prototypes": ("hpa.",),
-}
-_OTHER = "unknown entries"
 _TRAINING_ONLY = "hpa."
-# Entries that identify a kind of model -> the name of the component they belong to.
-_SIGNS = {
-    f"{_CLIP}adapter.generators": "OFT adapters",
-    f"{_CLIP}adapter.text": "hyperbolic adapters",
-    "hpa.prototypes": "HPA",
-    "afr.mix_weight": "AFR",
-}
-_BASES = {"OFT adapters": "H-CLIP", "hyperbolic adapters": "HyperCLIP"}
 _COST_EMBEDDING = "sem_seg_head.aggregator.cost_embedding.weight"
 _TEMPLATES_2023 = 80
 _SAME_CONFIG = "use the config the checkpoint was trained with"
@@ -142,15 +119,15 @@ def start_from(model: nn.Module, state: Mapping[str, Tensor]) -> Start:
     found, converted = _converted(state, own)
     compared = _compare(own, converted.tensors)
     _refuse(own, converted, _Comparison(*map(_of_clip, compared)))
-    incomplete = {_part(name) for name in compared.missing + compared.reshaped} - {AGGREGATOR}
+    incomplete = {part_of(name) for name in compared.missing + compared.reshaped} - {AGGREGATOR}
     fresh = [n for n in own if n not in converted.tensors or n in compared.reshaped]
-    fresh += [n for n in own if _part(n) in incomplete and n not in fresh]
+    fresh += [n for n in own if part_of(n) in incomplete and n not in fresh]
     _load_fitting(model, own, converted, fresh)
     return Start(
         found,
-        _words([n for n in own if n not in fresh], own),
-        _words(fresh, own),
-        _words(compared.foreign, converted.tensors),
+        describe([n for n in own if n not in fresh], own),
+        describe(fresh, own),
+        describe(compared.foreign, converted.tensors),
     )
 
 
@@ -188,7 +165,7 @@ def _converted(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[
         )
     if found == "unknown":
         raise UserError(
-            "not a CAT-Seg, H-CLIP, HyperCLIP or HPS-Seg checkpoint (it contains"
+            "not a CAT-Seg, H-CLIP, HPS-Seg, HyperCLIP, HyperCLIP++ or HyRo checkpoint (it contains"
             f" {next(iter(state), 'nothing')}); use a checkpoint of one of these models"
         )
     if found != "ours":
@@ -223,7 +200,7 @@ def _affecting_predictions(names: Iterable[str]) -> list[str]:
 
 
 def _of_clip(names: Iterable[str]) -> list[str]:
-    return [name for name in names if _part(name) == CLIP]
+    return [name for name in names if part_of(name) == CLIP]
 
 
 def _refuse(own: Mapping[str, Tensor], converted: Converted, compared: _Comparison) -> None:
@@ -258,41 +235,10 @@ def _load_fitting(
 
 
 def _check_same_model(own: Mapping[str, Tensor], converted: Converted, strict: bool) -> None:
-    theirs = [sign for name, sign in _SIGNS.items() if name in converted.tensors]
-    ours = [sign for name, sign in _SIGNS.items() if name in own]
-    compared = [[s for s in signs if strict or s != "HPA"] for signs in (theirs, ours)]
+    theirs, ours = components(converted.tensors), components(own)
+    compared = [[c for c in found if strict or c != HPA] for found in (theirs, ours)]
     if compared[0] != compared[1]:
         raise UserError(
-            f"the checkpoint's model is {_kind(theirs)}, but this config's model is {_kind(ours)};"
-            f" {_SAME_CONFIG}"
+            f"the checkpoint is of {kind_of(theirs)}, but this config's model is {kind_of(ours)};"
+            " take the config that it was trained with"
         )
-
-
-def _kind(signs: list[str]) -> str:
-    """Return the name of a model with these components."""
-    innovations = [sign for sign in signs if sign not in _BASES]
-    base = next((_BASES[sign] for sign in signs if sign in _BASES), "CAT-Seg")
-    if base == "H-CLIP" and len(innovations) == 2:
-        return "HPS-Seg (H-CLIP with HPA and AFR)"
-    return " with ".join([base, *innovations])
-
-
-def _part(name: str) -> str:
-    return next((part for part, prefixes in _PARTS.items() if name.startswith(prefixes)), _OTHER)
-
-
-def _words(names: Sequence[str], whole: Iterable[str]) -> list[str]:
-    """Describe the parts that entries belong to, with a count if a part is incomplete."""
-    totals = Counter(map(_part, whole))
-    words = []
-    for part in (*_PARTS, _OTHER):
-        own = [name for name in names if _part(name) == part]
-        if not own:
-            continue
-        if part == _OTHER:
-            words.append(f"{len(own)} {part} (such as {own[0]})")
-        elif len(own) == totals[part]:
-            words.append(part)
-        else:
-            words.append(f"{len(own)} of {totals[part]} entries of the {part} (such as {own[0]})")
-    return words

@@ -1,8 +1,8 @@
 """Checkpoint formats: conversion of published entry names to ours.
 
-Our checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HyperCLIP, HPS-Seg) use
-other names, split the query, key and value projections differently, and repeat tied adapter
-parameters in every block of both towers.
+Our checkpoints store each tensor once. The published ones (CAT-Seg, H-CLIP, HPS-Seg, HyperCLIP,
+HyperCLIP++, HyRo) use other names, split the query, key and value projections differently, and
+repeat tied adapter parameters in every block of both towers.
 """
 
 from __future__ import annotations
@@ -60,12 +60,17 @@ def format_of(names: Iterable[str]) -> str:
     """Return which kind of model a checkpoint with these entries belongs to.
 
     Returns:
-        "ours", "CAT-Seg", "H-CLIP", "HPS-Seg", "HyperCLIP", "CLIP" or "unknown".
+        "ours", "CAT-Seg", "H-CLIP", "HPS-Seg", "HyperCLIP", "HyperCLIP++", "HyRo", "CLIP" or
+        "unknown".
     """
     names = list(names)
     if any(name.startswith(_PREDICTOR) for name in names):
+        if any(name.endswith(".rotation_weights") for name in names):
+            return "HyRo"
         if any("hyperbolic_attn" in name for name in names):
             return "HyperCLIP"
+        if any("_oft_relation_l_R.w1" in name for name in names):
+            return "HyperCLIP++"
         if any(name.startswith(("hpa.", "afr.")) for name in names):
             return "HPS-Seg"
         return "H-CLIP" if any("_oft_layer_R" in name for name in names) else "CAT-Seg"

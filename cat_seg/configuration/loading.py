@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _HELP = "cat_seg/config.py and detectron2's config/defaults.py list the keys"
 # Keys of MODEL.SEM_SEG_HEAD that may name a file in the folder of the config.
 _BESIDE = ("TRAIN_CLASS_JSON", "TEST_CLASS_JSON", "CLIP_PRETRAINED", "CLIP_WEIGHTS")
-_OWN = "DATASETS.CUSTOM."
+_OWN = ("DATASETS.CUSTOM.", "MODEL.ADAPTER.")
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
@@ -127,7 +127,7 @@ def _merge(
                     f"{_short(repr(raw))}"
                 )
             if current.is_new_allowed():
-                _add(current, raw)
+                _add(current, raw, published, (*path, name))
             else:
                 _merge(current, raw, published, (*path, name))
         elif name not in node:
@@ -143,16 +143,21 @@ def _merge(
                 published[key] = node[name]
 
 
-def _add(node: CfgNode, section: Mapping[str, Any]) -> None:
-    """Merge into a section that accepts arbitrary keys."""
+def _add(
+    node: CfgNode, section: Mapping[str, Any], published: dict[str, Any], path: tuple[str, ...]
+) -> None:
+    """Merge into a section that accepts arbitrary keys, and may have sections that do not."""
     for key, raw in section.items():
         name = str(key)
-        if not isinstance(raw, Mapping):
+        current = node.get(name)
+        if isinstance(current, CfgNode) and not current.is_new_allowed():
+            _merge(node, {name: raw}, published, path)
+        elif not isinstance(raw, Mapping):
             node[name] = raw
-            continue
-        if not isinstance(node.get(name), CfgNode):
-            node[name] = CfgNode(new_allowed=True)
-        _add(node[name], raw)
+        else:
+            if not isinstance(current, CfgNode):
+                node[name] = CfgNode(new_allowed=True)
+            _add(node[name], raw, published, (*path, name))
 
 
 def _converted(key: str, raw: Any, current: Any) -> Any:

@@ -92,6 +92,7 @@ def no_such_model(name: str) -> UserError:
     return UserError(f"no file {name}, and no model has that name; {hint}")
 
 
+_HYRO_PAPER = "HyRo, CVPR 2026 workshop, arXiv 2605.08874"
 _PAPER = "CAT-Seg: Cost Aggregation for Open-Vocabulary Semantic Segmentation, arXiv 2303.11797"
 _SOURCE = "CAT-Seg, CVPR 2024, arXiv 2303.11797v2"
 
@@ -126,5 +127,14 @@ register_model(
             **{"PC-59": 63.3, "PAS-20": 97.0, "PAS-20b": 82.5},
         },
         miou_source=_SOURCE,
+    )
+)
+register_model(
+    ModelEntry(
+        "hyro-base",
+        repo_id="tmhoanggg/HyRo",
+        filename="model_base.pth",
+        config="configs/vitb_384_hyro.yaml",
+        paper=_HYRO_PAPER,
     )
 )

@@ -21,6 +21,7 @@ from cat_seg.analysis.radius import (
 )
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import FINE_TUNINGS
+from tests.published import MODELS
 from tests.tiny import CLASSES, image, tiny_model
 
 HEAD = "MODEL.SEM_SEG_HEAD."
@@ -49,7 +50,8 @@ def test_the_radius_of_long_embeddings_is_finite():
 
 @pytest.mark.parametrize("fine_tuning", FINE_TUNINGS)
 def test_the_formula_on_the_embeddings_of_every_way_of_fine_tuning(fine_tuning):
-    model = tiny_model(f"{HEAD}CLIP_FINETUNE", fine_tuning)
+    rotations = ("MODEL.ADAPTER.HYRO.ROTATION_SIZE", 128)  # the tiny text tower is 128 wide
+    model = tiny_model(f"{HEAD}CLIP_FINETUNE", fine_tuning, *rotations)
     clip = model.sem_seg_head.clip
     picture = image(64, 64).float()
     with torch.no_grad():
@@ -93,6 +95,17 @@ def test_measuring_leaves_the_kept_text_features_as_they_are():
         clip.adapter.text.mul_(1.5)
         assert not torch.allclose(text_radius(model, CLASSES), first)
         assert_close(before.norm(dim=-1), torch.ones(len(CLASSES), 1))
+
+
+@pytest.mark.parametrize("system", ["HyperCLIP++", "HyRo", "LoRA"])
+def test_the_radius_follows_every_adapter(system):
+    model = tiny_model(*MODELS[system]).eval()
+    text, patches = text_radius(model, CLASSES), image_radius(model, [image(64, 64)])
+    with torch.no_grad():
+        for parameter in model.sem_seg_head.clip.adapter.parameters():
+            parameter.mul_(1.5)
+    assert not torch.allclose(text_radius(model, CLASSES), text)
+    assert not torch.allclose(image_radius(model, [image(64, 64)]), patches)
 
 
 def test_no_gradient_is_kept():

@@ -96,6 +96,9 @@ def test_a_model_with_hpa_answers_with_weights_without(hps_seg):
         ("CAT-Seg", "H-CLIP", "H-CLIP"),
         ("HyperCLIP", "H-CLIP", "HyperCLIP"),
         ("CAT-Seg", "HyperCLIP", "HyperCLIP"),
+        ("HyperCLIP++", "H-CLIP", "HyperCLIP++"),
+        ("HyRo", "HyperCLIP", "HyRo"),
+        ("HyperCLIP", "HyRo", "HyRo"),
     ],
 )
 def test_what_changes_an_answer_is_neither_fresh_nor_dropped(source, target, named):
@@ -184,9 +187,15 @@ def test_any_model_starts_any_other(source, target):
             assert (part in start.loaded) == (in_file and in_model)
             assert (part in start.fresh) == (in_model and not in_file)
             assert (part in start.dropped) == (in_file and not in_model)
-        for part, key in (("OFT adapters", "generators"), ("hyperbolic adapters", "adapter.text")):
-            in_file = any(key in name for name in expected)
-            in_model = any(key in name for name in own)
+        for part, key in (
+            ("OFT adapters", "adapter.generators"),
+            ("hyperbolic adapters", "adapter.text"),
+            ("HyperCLIP++ adapters", "adapter.shared"),
+            ("HyRo adapters", "adapter.rotation_text"),
+            ("LoRA adapters", "adapter.lora_image_q_down"),
+        ):
+            in_file = any(name.endswith(key) for name in expected)
+            in_model = any(name.endswith(key) for name in own)
             assert (part in start.fresh) == (in_model and not in_file)
             assert (part in start.dropped) == (in_file and not in_model)
 
@@ -201,6 +210,17 @@ def test_parts_of_another_size_start_fresh_as_a_whole(hps_seg):
     model = tiny_model(*MODELS["HyperCLIP"], "MODEL.HYPERBOLIC.BLOCK_SIZE", 64)
     before = values(model)
     assert start_from(model, hyperbolic.state_dict()).fresh == ["hyperbolic adapters"]
+    assert all(same_parts(model, before, "sem_seg_head.clip.adapter."))
+
+
+def test_adapters_of_other_projections_start_fresh():
+    """q and v have the shapes of k and v, and must not be taken for them."""
+    source = moved(tiny_model(*MODELS["LoRA"]))
+    key = "MODEL.ADAPTER.LORA.IMAGE_PROJECTIONS"
+    model = tiny_model(*MODELS["LoRA"], key, ("k", "v"))
+    before = values(model)
+    start = start_from(model, source.state_dict())
+    assert start.fresh == ["LoRA adapters"]
     assert all(same_parts(model, before, "sem_seg_head.clip.adapter."))
 
 

@@ -57,6 +57,26 @@ def full_size(tmp_path_factory):
     return {name: tuple(value.shape) for name, value in build_model(cfg).state_dict().items()}
 
 
+# Our entries of the adapters that HPS-Seg does not have.
+ADAPTER_SHAPES = {
+    # (blocks, q/k/v, slots of 128 channels, 128, 128)
+    "hyper_clip": {"text": (12, 3, 4, 128, 128), "image": (12, 3, 6, 128, 128)},
+    "hyper_clip_pp": {
+        "shared": (128, 128, 48, 10),
+        "slot_in": (12, 40, 10),
+        "slot_out": (12, 10, 40),
+        "row_in": (192, 48),
+        "row_out": (48, 192),
+    },
+    "hyro": {
+        "scaling_text": (12, 3, 4, 128, 128),
+        "scaling_image": (12, 3, 6, 128, 128),
+        "rotation_text": (12, 3, 2, 256, 256),
+        "rotation_image": (12, 3, 3, 256, 256),
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("name", "without"),
     [
@@ -64,15 +84,16 @@ def full_size(tmp_path_factory):
         ("h_clip", ("hpa.", "afr.")),
         ("hps_seg", ()),
         ("hyper_clip", ("hpa.", "afr.", ADAPTER)),
+        ("hyper_clip_pp", ("hpa.", "afr.", ADAPTER)),
+        ("hyro", ("hpa.", "afr.", ADAPTER)),
     ],
 )
 def test_every_published_entry_has_its_place(full_size, name, without):
     entries, state = golden(name)
     found = convert(state)
     shapes = {n: tuple(t.shape) for n, t in found.tensors.items()}
-    if name == "hyper_clip":  # (blocks, q/k/v, slots of 128 channels, 128, 128)
-        assert shapes.pop(f"{ADAPTER}text") == (12, 3, 4, 128, 128)
-        assert shapes.pop(f"{ADAPTER}image") == (12, 3, 6, 128, 128)
+    for adapter, shape in ADAPTER_SHAPES.get(name, {}).items():
+        assert shapes.pop(f"{ADAPTER}{adapter}") == shape
     assert shapes == {n: s for n, s in full_size.items() if not n.startswith(without)}
     # Named as unused: exactly what carries no weights.
     unread = {n for n, e in entries.items() if not e["recipe"]} - {"hpa.prototype_initialized"}
@@ -83,26 +104,41 @@ def test_every_published_entry_has_its_place(full_size, name, without):
     assert set(found.sources) == set(found.tensors)
 
 
-def test_every_hyperbolic_matrix_is_in_its_place():
-    _, state = golden("hyper_clip")
+PLUS_MIXERS = {"slot_in": 0, "slot_out": 100}
+HYPER_CLIP = {"text": 0, "image": 1000}
+HYRO = {
+    "scaling_text": 0,
+    "scaling_image": 1000,
+    "rotation_text": 2000,
+    "rotation_image": 3000,
+}
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("hyper_clip", HYPER_CLIP), ("hyro", HYRO)])
+def test_every_hyperbolic_matrix_is_in_its_place(kind, parts):
+    _, state = golden(kind)
     for name in state:
         if match := re.search(r"resblocks\.(\d+)\.hyperbolic_attn\.adapter_attn_([qkv])", name):
             value = 10 * int(match[1]) + "qkv".index(match[2]) + 1000 * ("visual" in name)
+            value += 2000 * ("rotation" in name)
             state[name] = torch.full(state[name].shape, float(value))
     tensors = convert(state).tensors
-    for part, offset in (("text", 0), ("image", 1000)):
+    for part, offset in parts.items():
         found = tensors[f"{ADAPTER}{part}"][:, :, 0, 0, 0]
         expected = torch.tensor([[10.0 * i + j + offset for j in range(3)] for i in range(12)])
         assert torch.equal(found, expected)
 
 
 def test_every_slot_mixer_of_twelve_blocks_is_in_its_place():
-    _, state = golden("h_clip")
-    for name in state:
-        if match := re.search(r"relation_m_R\.(\d+)", name):
-            state[name] = torch.full((10, 10), float(match[1]))
-    mixers = convert(state).tensors[f"{ADAPTER}slot_mixers"]
-    assert [int(mixer[0, 0]) for mixer in mixers] == list(range(12))
+    for kind, parts in (("h_clip", {"slot_mixers": 0}), ("hyper_clip_pp", PLUS_MIXERS)):
+        _, state = golden(kind)
+        for name in state:
+            if match := re.search(r"relation_m_R\.(\d+)", name):
+                value = int(match[1]) + 100 * ("w2" in name)
+                state[name] = torch.full(state[name].shape, float(value))
+        for part, offset in parts.items():
+            mixers = convert(state).tensors[f"{ADAPTER}{part}"]
+            assert [int(mixer[0, 0]) for mixer in mixers] == [i + offset for i in range(12)]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +147,8 @@ def test_every_slot_mixer_of_twelve_blocks_is_in_its_place():
         ("cat_seg", "CAT-Seg"),
         ("h_clip", "H-CLIP"),
         ("hyper_clip", "HyperCLIP"),
+        ("hyper_clip_pp", "HyperCLIP++"),
+        ("hyro", "HyRo"),
         ("hps_seg", "HPS-Seg"),
     ],
 )

@@ -114,9 +114,12 @@ def test_more_layers_than_the_model_are_refused(strict):
 
 # How a line names each kind of model.
 NAMES = {
-    "CAT-Seg": r"CAT-Seg\b",
+    "CAT-Seg": r"CAT-Seg\b(?! with)",
     "H-CLIP": r"H-CLIP\b(?! with)",
-    "HyperCLIP": r"HyperCLIP\b(?! with)",
+    "HyperCLIP": r"HyperCLIP\b(?!\+| with)",
+    "HyperCLIP++": r"HyperCLIP\+\+(?! with)",
+    "HyRo": r"HyRo\b(?! with)",
+    "LoRA": r"CAT-Seg with LoRA\b(?! with)",
     "HPS-Seg": r"HPS-Seg\b(?! without)",
     "HPS-Seg without AFR": r"HPS-Seg without AFR|H-CLIP with HPA(?! and AFR)",
     "HPS-Seg without HPA": r"HPS-Seg without HPA|H-CLIP with AFR",
@@ -152,12 +155,56 @@ def test_a_part_of_h_clips_adapters_is_refused(part):
 @pytest.mark.parametrize(
     "part", ["1.hyperbolic_attn.adapter_attn_k", "2.hyperbolic_attn", "visual.transformer"]
 )
-def test_a_part_of_hyper_clips_adapters_is_refused(part):
-    model = tiny_model(*MODELS["HyperCLIP"])
+@pytest.mark.parametrize("kind", ["HyperCLIP", "HyRo"])
+def test_a_part_of_hyper_clips_or_hyros_adapters_is_refused(kind, part):
+    model = tiny_model(*MODELS[kind])
     state = published(model)
     missing = [name for name in state if part in name and "hyperbolic" in name]
     assert missing
     refused(model, {name: tensor for name, tensor in state.items() if name not in missing})
+
+
+@pytest.mark.parametrize("part", ["layer_R", "l_R.w1", "l_R.w2", "m_R.1.w1", "m_R.2.w2", "m_R.0"])
+def test_a_part_of_hyper_clip_plus_adapters_is_refused(part):
+    model = tiny_model(*MODELS["HyperCLIP++"])
+    state = published(model)
+    assert any(part in name for name in state)
+    refused(model, {name: tensor for name, tensor in state.items() if part not in name})
+
+
+def test_rotations_of_one_tower_alone_are_refused():
+    model = tiny_model(*MODELS["HyRo"])
+    state = published(model)
+    gone = [n for n in state if n.endswith("rotation_weights") and "visual" not in n]
+    message = refused(model, {n: t for n, t in state.items() if n not in gone})
+    assert "rotation_text" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"),
+    [
+        ("HyperCLIP", "resblocks.1.hyperbolic_attn.adapter_attn_k.weights"),
+        ("HyRo", "resblocks.1.hyperbolic_attn.adapter_attn_v.rotation_weights"),
+        ("H-CLIP", "relation_m_R.1.weight"),
+        ("HyperCLIP++", "relation_m_R.1.w2.weight"),
+    ],
+)
+def test_blocks_of_different_shapes_name_an_entry(kind, entry):
+    model = tiny_model(*MODELS[kind])
+    other = torch.zeros(2, 2)
+    state = {n: other if n.endswith(entry) else t for n, t in published(model).items()}
+    assert entry in refused(model, state)
+
+
+@pytest.mark.parametrize(
+    "part", ["layer_R", "relation_l_R.w1", "relation_m_R.1.w1", "relation_m_R.1.w2"]
+)
+def test_copies_of_a_tied_hyper_clip_plus_parameter_that_differ_are_refused(part):
+    model = tiny_model(*MODELS["HyperCLIP++"])
+    state = published(model)
+    (name, *_) = [n for n in state if part in n and ".visual." not in n and "resblocks.1" in n]
+    state[name] = state[name] + 1
+    assert name.removeprefix(CLIP) in refused(model, state)
 
 
 def test_a_plain_clip_is_refused_and_told_where_it_goes(tmp_path):

@@ -28,6 +28,17 @@ def test_json_has_all_that_is_recorded(capsys: pytest.CaptureFixture) -> None:
     assert entry["sha256"] is None
 
 
+def test_a_model_without_published_figures_has_dashes(capsys: pytest.CaptureFixture) -> None:
+    assert main([]) == 0
+    hyro = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("hyro-base "))
+    assert hyro.split() == [
+        "hyro-base",
+        "configs/vitb_384_hyro.yaml",
+        *["-"] * 8,  # six benchmarks, size and license
+        "tmhoanggg/HyRo/model_base.pth",
+    ]
+
+
 def test_a_pattern_without_models_is_an_error(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["sam*"])
@@ -36,4 +47,4 @@ def test_a_pattern_without_models_is_an_error(capsys: pytest.CaptureFixture) -> 
 
 
 def test_the_package_lists_them_too() -> None:
-    assert cat_seg.list_models() == ["cat-seg-base", "cat-seg-large"]
+    assert cat_seg.list_models() == ["cat-seg-base", "cat-seg-large", "hyro-base"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -14,6 +15,8 @@ from cat_seg.configuration.loading import leaves
 from cat_seg.configuration.published import is_published
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
+from cat_seg.modeling.clip.adapters import HyperbolicPlusSettings, HyRoSettings, LoRASettings
+from cat_seg.modeling.clip.adapters.base import adapter_settings
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_configs.json").read_text())
 HEAD = "MODEL.SEM_SEG_HEAD"
@@ -190,7 +193,8 @@ def test_the_last_value_of_a_published_key_counts(tmp_path):
 
 
 def test_shipped_and_saved_configs_have_no_ignored_keys(tmp_path, log):
-    for name in ("vitb_384", "vitb_384_enhanced", "vitb_384_hyperbolic", "quickstart"):
+    names = ("vitb_384", "vitb_384_enhanced", "vitb_384_hyperbolic", "vitb_384_hyperclip_plus")
+    for name in (*names, "vitb_384_hyro", "quickstart"):
         cfg = load_config(f"configs/{name}.yaml")
         load_config(write(tmp_path, cfg.dump()))
     assert not messages(log)
@@ -288,6 +292,51 @@ def test_a_base_beside_the_config_comes_before_a_shipped_one(tmp_path):
 @pytest.mark.parametrize("given", ["('coco',)", "('coco')", "coco", '"coco"'])
 def test_one_dataset_needs_no_trailing_comma(given):
     assert load_config("", ["DATASETS.TRAIN", given]).DATASETS.TRAIN == ("coco",)
+
+
+def test_sections_of_adapters_take_their_own_keys_alone():
+    lora = "MODEL.ADAPTER.LORA."
+    changes = [f"{lora}ALPHA", "16", f"{lora}TEXT_PROJECTIONS", "[]", f"{lora}RANK", "4"]
+    adapter = load_config("", changes).MODEL.ADAPTER.LORA
+    assert (adapter.ALPHA, adapter.TEXT_PROJECTIONS, adapter.RANK) == (16.0, [], 4)
+    unknown = r"unknown config key MODEL\.ADAPTER\.LORA\.RANKS; .*RANK\?"
+    with pytest.raises(UserError, match=unknown):
+        load_config("", [f"{lora}RANKS", "4"])
+    with pytest.raises(UserError, match=r"MODEL\.ADAPTER\.LORA is a section"):
+        load_config("", ["MODEL.ADAPTER.LORA", "4"])
+
+
+def test_sections_of_other_adapters_take_any_key():
+    adapter = load_config("", ["MODEL.ADAPTER.MINE.RANK", "4"]).MODEL.ADAPTER.MINE
+    assert adapter.RANK == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("HYPERBOLIC_PLUS", HyperbolicPlusSettings),
+        ("HYRO", HyRoSettings),
+        ("LORA", LoRASettings),
+    ],
+)
+def test_sections_of_adapters_have_their_defaults(name, settings):
+    with adapter_settings(settings, load_config("").MODEL, name) as found:
+        assert found == settings()
+    fields = {field.name.upper() for field in dataclasses.fields(settings)}
+    assert set(load_config("").MODEL.ADAPTER[name]) == fields
+
+
+def test_the_hyper_parameters_of_hyper_clip_plus_and_hyro():
+    """As their published configs differ from HyperCLIP's."""
+    keys = ("SOLVER.CLIP_MULTIPLIER", "TEST.EVAL_PERIOD", "DATALOADER.NUM_WORKERS")
+    expected = {"hyperclip_plus": (0.1, 5000, 32), "hyro": (0.025, 999999, 16)}
+    expected["hyperbolic"] = (0.075, 80000, 16)
+    apart = {*keys, "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE"}
+    hyper_clip = dict(leaves(load_config("configs/vitb_384_hyperbolic.yaml")))
+    for name, own in expected.items():
+        values = dict(leaves(load_config(f"configs/vitb_384_{name}.yaml")))
+        assert tuple(values[key] for key in keys) == own
+        assert {k for k in values if values[k] != hyper_clip[k]} <= apart
 
 
 def test_keys_of_own_datasets_keep_their_types(tmp_path):

@@ -25,7 +25,12 @@ def recipe_value(name: str, shape: tuple) -> np.ndarray:
         base[..., 4:] = np.eye(shape[0], dtype=np.float32)[:, :, None, None]
         return base + 0.02 * noise
     if "oft_relation" in name:
-        return np.eye(shape[0], dtype=np.float32) + 0.02 * noise
+        # H-CLIP mixes with one square matrix; HyperCLIP++ with two, w2 (n, 4n) after w1
+        # (4n, n). There w2 gives each text slot (near 0 above) the image slots' mean.
+        base = np.eye(*shape, dtype=np.float32)
+        if shape == (10, 40):
+            base[:4, 4:10] = np.float32(1 / 6)
+        return base + 0.02 * noise
     if "hyperbolic_attn" in name:
         return np.eye(shape[-1], dtype=np.float32)[None] + 0.02 * noise
     if leaf in ("positional_embedding", "class_embedding", "padding_tokens", "padding_guidance"):

@@ -109,7 +109,7 @@ def test_models_of_ones_own(registry: dict, tmp_path: Path) -> None:
     write(tmp_path, "config.yaml", "model.safetensors")
     register_model(ModelEntry("mine", path=str(tmp_path)))
     assert list_models("m*") == ["mine"]
-    assert list_models() == ["cat-seg-base", "cat-seg-large", "mine"]
+    assert list_models() == ["cat-seg-base", "cat-seg-large", "hyro-base", "mine"]
     assert locate("mine").weights == tmp_path / "model.safetensors"
     assert locate("mine").name == "mine"
     assert local_file("mine") == tmp_path / "model.safetensors"

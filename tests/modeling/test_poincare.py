@@ -149,9 +149,9 @@ def one_vector(length):
 def test_norms_below_1e_5_count_as_1e_5(c):
     small, root = one_vector(1e-8), math.sqrt(c)
     scaled = root * 1e-5
-    exact = {"rtol": 1e-14, "atol": 0}
-    assert_close(poincare.exp0(small, c), math.tanh(scaled) / scaled * small, **exact)
-    assert_close(poincare.log0(small, c), math.atanh(scaled) / scaled * small, **exact)
+    assert_close(poincare.exp0(small, c), math.tanh(scaled) / scaled * small, rtol=1e-14, atol=0)
+    # artanh is the difference of two logarithms, here of numbers near 1.
+    assert_close(poincare.log0(small, c), math.atanh(scaled) / scaled * small, rtol=1e-9, atol=0)
 
 
 @curvatures
@@ -173,6 +173,27 @@ def test_products_stay_within_the_ball(c):
     inside = poincare.mobius_matvec(0.1 * matrices(), x, c)
     assert inside.norm().item() < 0.5 * largest
     assert torch.equal(poincare.project(inside, c), inside)
+
+
+@curvatures
+@pytest.mark.parametrize("length", [1e-3, 0.5])
+def test_transform_is_linear_inside_the_ball_and_rotates_after_the_product(c, length):
+    """Between exp0 and log0 of one curvature the Moebius product is an ordinary one."""
+    v, blocks = tangents("middle", c)[:5] * length, matrices() * 0.5
+    product = v @ torch.block_diag(*blocks).T
+    assert_close(poincare.transform(v, blocks, c), product, rtol=1e-9, atol=1e-10)
+    q, _ = torch.linalg.qr(torch.randn(2, WIDTH // 2, WIDTH // 2, dtype=torch.float64))
+    found = poincare.transform(v, blocks, c, q)
+    assert_close(found, product @ torch.block_diag(*q).T, rtol=1e-9, atol=1e-10)
+
+
+@curvatures
+def test_rows_beyond_the_cap_keep_their_direction_and_its_length(c):
+    """They are rotated, but not projected again."""
+    v, q = one_vector(10 / math.sqrt(c)), torch.eye(WIDTH, dtype=torch.float64).flip(0)[None]
+    found = poincare.transform(v, torch.eye(WIDTH, dtype=torch.float64)[None], c, q)
+    expected = v.flip(1) / v.norm() * math.atanh(1 - 1e-3) / math.sqrt(c)
+    assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
 @curvatures

@@ -28,6 +28,8 @@ CONFIGS = {
     "h_clip": "vitb_384_oft.yaml",
     "hps_seg": "vitb_384_enhanced.yaml",
     "hyper_clip": "vitb_384_hyperbolic.yaml",
+    "hyper_clip_pp": "vitb_384_hyperclip_plus.yaml",
+    "hyro": "vitb_384_hyro.yaml",
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cat_seg.modeling import poincare
 from cat_seg.modeling.aggregator import Guidance
 from cat_seg.modeling.clip.adapters import FineTuning
 from cat_seg.modeling.clip.architecture import Architecture
@@ -52,6 +53,17 @@ def test_features_and_logits(case: Case, encoded: tuple) -> None:
         every_seventh = getattr(guidance, level)[0][:, ::7, ::7]
         assert error(case, "guidance", every_seventh, golden[f"guidance_{level}"]) < FEATURES
     assert error(case, "logits", logits[0], golden["logits"]) < FEATURES
+    if "angle" in golden:
+        angle = mean_angle(text, features.dense[:, 1:])
+        assert error(case, "angle", angle, golden["angle"]) < PROBABILITIES
+
+
+def mean_angle(text: Tensor, patches: Tensor) -> Tensor:
+    """HyRo's side output: the angle of classes (T, C) to the mean of patches (B, N, C)."""
+    points = poincare.exp0(torch.nn.functional.normalize(text, dim=1), 0.1)
+    mean = poincare.exp0(patches, 0.1).mean(dim=(0, 1))
+    cosine = points @ mean / (points.norm(dim=1) * mean.norm() + 1e-8)
+    return cosine.clamp(-1 + 1e-6, 1 - 1e-6).arccos().mean()
 
 
 def test_whole_image(case: Case) -> None:
@@ -149,10 +161,10 @@ def gradient(parameter: Tensor) -> Tensor:
 def published_parts(case: Case, ours: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The published parameters, name and value, that one of ours holds; adapters are stacked."""
     source = case.sources[ours]
-    if ours == f"{ADAPTER}slot_mixers":
-        stem = source.rsplit(".", 2)[0]
-        yield from ((f"{stem}.{block}.weight", part) for block, part in enumerate(tensor))
-    elif ours in (f"{ADAPTER}text", f"{ADAPTER}image"):
+    if ours.startswith(f"{ADAPTER}slot_"):
+        stem, rest = source.split("_m_R.0.")
+        yield from ((f"{stem}_m_R.{block}.{rest}", part) for block, part in enumerate(tensor))
+    elif ours.startswith(ADAPTER) and "hyperbolic_attn" in source:
         for block, projections in enumerate(tensor):
             for projection, part in zip("qkv", projections, strict=True):
                 name = source.replace("resblocks.0", f"resblocks.{block}")

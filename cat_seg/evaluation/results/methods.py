@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # CLIP_FINETUNE -> system, in table order. Any other value is a variant of CAT-Seg.
-SYSTEMS = {"attention": "CAT-Seg", "oft_both": "H-CLIP", "hyperbolic": "HyperCLIP"}
+SYSTEMS = {
+    "attention": "CAT-Seg",
+    "oft_both": "H-CLIP",
+    "hyperbolic": "HyperCLIP",
+    "hyperbolic_plus": "HyperCLIP++",
+    "hyro": "HyRo",
+}
 INNOVATIONS = ("HPA", "AFR")
 BASELINE = "H-CLIP"
 

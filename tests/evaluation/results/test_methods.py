@@ -19,6 +19,8 @@ NAMES = [
     ("vitb_384_enhanced", (), "HPS-Seg"),
     ("vitb_384_hyperbolic", (), "HyperCLIP"),
     ("vitb_384_hyperbolic_enhanced", (), "HyperCLIP + HPA + AFR"),
+    ("vitb_384_hyperclip_plus", (), "HyperCLIP++"),
+    ("vitb_384_hyro", (), "HyRo"),
     ("vitb_384", (FINE_TUNE, "full"), "CAT-Seg (full)"),
     ("vitb_384", (FINE_TUNE, "oft_qv"), "CAT-Seg (oft_qv)"),
 ]

@@ -10,8 +10,14 @@ from detectron2.config import CfgNode, get_cfg
 
 from cat_seg.config import add_cat_seg_config
 from cat_seg.errors import user_errors
-from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
+from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights, adapter_settings
 from cat_seg.modeling.clip.adapters.hyperbolic import HyperbolicAdapter, HyperbolicSettings
+from cat_seg.modeling.clip.adapters.hyperbolic_plus import (
+    HyperbolicPlusAdapter,
+    HyperbolicPlusSettings,
+)
+from cat_seg.modeling.clip.adapters.hyro import HyRoAdapter, HyRoSettings
+from cat_seg.modeling.clip.adapters.lora import LoRAAdapter, LoRASettings
 from cat_seg.modeling.clip.adapters.oft import OrthogonalAdapter
 from cat_seg.modeling.clip.architecture import Architecture
 
@@ -23,8 +29,14 @@ __all__ = [
     "FINE_TUNINGS",
     "Adapter",
     "FineTuning",
+    "HyRoAdapter",
+    "HyRoSettings",
     "HyperbolicAdapter",
+    "HyperbolicPlusAdapter",
+    "HyperbolicPlusSettings",
     "HyperbolicSettings",
+    "LoRAAdapter",
+    "LoRASettings",
     "OrthogonalAdapter",
     "TowerWeights",
     "register_fine_tuning",
@@ -129,6 +141,21 @@ def _hyperbolic(architecture: Architecture, model: CfgNode) -> Adapter:
         return HyperbolicAdapter(architecture, settings)
 
 
+def _hyperbolic_plus(architecture: Architecture, model: CfgNode) -> Adapter:
+    with adapter_settings(HyperbolicPlusSettings, model, "HYPERBOLIC_PLUS") as settings:
+        return HyperbolicPlusAdapter(architecture, settings)
+
+
+def _hyro(architecture: Architecture, model: CfgNode) -> Adapter:
+    with adapter_settings(HyRoSettings, model, "HYRO") as settings:
+        return HyRoAdapter(architecture, settings)
+
+
+def _lora(architecture: Architecture, model: CfgNode) -> Adapter:
+    with adapter_settings(LoRASettings, model, "LORA") as settings:
+        return LoRAAdapter(architecture, settings)
+
+
 register_fine_tuning("frozen", FineTuning())
 register_fine_tuning("attention", FineTuning(text=_QV, image=_QV))
 register_fine_tuning("full", FineTuning(text=_EVERYTHING, image=_EVERYTHING))
@@ -137,3 +164,6 @@ register_fine_tuning("oft_both", FineTuning(adapter=_orthogonal))
 register_fine_tuning("oft", FineTuning(image=_ATTENTION, adapter=_orthogonal))
 register_fine_tuning("oft_qv", FineTuning(adapter=_orthogonal))
 register_fine_tuning("hyperbolic", FineTuning(adapter=_hyperbolic))
+register_fine_tuning("hyperbolic_plus", FineTuning(adapter=_hyperbolic_plus))
+register_fine_tuning("hyro", FineTuning(adapter=_hyro))
+register_fine_tuning("lora", FineTuning(adapter=_lora))

@@ -63,6 +63,8 @@ def adapter_settings(settings: type[S], model: CfgNode, name: str) -> Iterator[S
         if given not in fields:
             raise UserError(f"{key}.{given} is not a config key; choose from {', '.join(fields)}")
         default = fields[given].default
+        if isinstance(default, tuple) and type(value) is list:
+            value = tuple(value)
         if isinstance(default, float) and type(value) is int:
             value = float(value)
         if type(value) is not type(default):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from cat_seg.modeling import poincare
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
-from cat_seg.modeling.clip.architecture import Architecture, TowerSpec
+from cat_seg.modeling.clip.adapters.diagonal import check_positive, identities
+from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.transformer import AttentionWeights
 
 
@@ -27,12 +27,7 @@ class HyperbolicSettings:
     block_size: int = 128
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not 0 < value < math.inf:
-                raise ValueError(
-                    f"{field.name} must be a positive number such as {field.default}; it is {value}"
-                )
+        check_positive(self)
 
 
 class HyperbolicAdapter(Adapter):
@@ -54,24 +49,16 @@ class HyperbolicAdapter(Adapter):
     def __init__(self, architecture: Architecture, settings: HyperbolicSettings) -> None:
         super().__init__()
         self.settings = settings
+        side = settings.block_size
         # One parameter per tower: (layers, 3 for q, k, v, width / side, side, side).
-        self.text = self._identity(architecture.text, "text", architecture.open_clip_name)
-        self.image = self._identity(architecture.image, "image", architecture.open_clip_name)
+        self.text = nn.Parameter(identities(architecture, "text", "block_size", side))
+        self.image = nn.Parameter(identities(architecture, "image", "block_size", side))
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
         """Return both towers' weights with query, key and value adapted."""
         text = self._adapt(frozen.text, self.text, self.settings.text_curvature)
         image = self._adapt(frozen.image, self.image, self.settings.image_curvature)
         return TowerWeights(text, image)
-
-    def _identity(self, spec: TowerSpec, tower: str, clip: str) -> nn.Parameter:
-        side = self.settings.block_size
-        if spec.width % side:
-            raise ValueError(
-                f"block_size must divide the width {spec.width} of the {tower} tower of {clip}; it"
-                f" is {side}"
-            )
-        return nn.Parameter(torch.eye(side).repeat(spec.layers, 3, spec.width // side, 1, 1))
 
     @staticmethod
     def _adapt(
@@ -80,7 +67,6 @@ class HyperbolicAdapter(Adapter):
         adapted = []
         with torch.autocast(matrices.device.type, enabled=False):
             for weights, blocks in zip(frozen, matrices, strict=True):
-                points = poincare.exp0(torch.stack(weights[:3]), c)
-                query, key, value = poincare.log0(poincare.mobius_matvec(blocks, points, c), c)
+                query, key, value = poincare.transform(torch.stack(weights[:3]), blocks, c)
                 adapted.append(AttentionWeights(query, key, value, weights.out))
         return adapted

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
+from cat_seg.modeling.clip.adapters.slots import SLOT, SlotCounts, mix_rows, mix_slots
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.transformer import AttentionWeights
-
-SLOT = 128  # side of one diagonal block
 
 
 class OrthogonalAdapter(Adapter):
@@ -18,11 +17,9 @@ class OrthogonalAdapter(Adapter):
     Every attention weight is multiplied by a block-diagonal matrix of 128x128 slots: query, key
     and value weights on the input side (W Q), output weights on the output side (Q W).
 
-    All slots come from one tensor of generators (128, 128, rows, slots). There are 4 rows (q, k,
-    v, out) per block of the deeper tower, and text width / 128 + image width / 128 slots, text
-    first. One linear map per block index mixes the slots; one linear map, shared by all blocks of
-    both towers, mixes the rows. The Cayley map makes the text slots orthogonal; the image slots
-    are used as they are. All slots start at the identity.
+    All slots come from one tensor of generators; see `cat_seg.modeling.clip.adapters.slots`. The
+    Cayley map makes the text slots orthogonal; the image slots are used as they are. All slots
+    start at the identity.
 
     Args:
         architecture: gives the width and depth of both towers.
@@ -33,45 +30,26 @@ class OrthogonalAdapter(Adapter):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        text, image = architecture.text, architecture.image
-        for name, spec in (("text", text), ("image", image)):
-            if spec.width % SLOT:
-                raise ValueError(
-                    f"architecture must have tower widths that are multiples of {SLOT} for OFT; the"
-                    f" {name} tower of {architecture.open_clip_name} has {spec.width}, so use"
-                    " another CLIP or fine-tuning"
-                )
-        self.text_slots = text.width // SLOT
-        slots = self.text_slots + image.width // SLOT
-        layers = max(text.layers, image.layers)
-        identity = torch.eye(SLOT)[:, :, None, None].expand(-1, -1, 4 * layers, slots).clone()
+        counts = SlotCounts.of(architecture, "OFT")
+        self.text_slots = counts.text
+        identity = torch.eye(SLOT)[:, :, None, None].repeat(1, 1, counts.rows, counts.slots)
         identity[..., : self.text_slots] = 0  # the Cayley map takes 0 to the identity
         self.generators = nn.Parameter(identity)
-        self.slot_mixers = nn.Parameter(torch.eye(slots).repeat(layers, 1, 1))
-        self.row_mixer = nn.Parameter(torch.eye(4 * layers))
+        self.slot_mixers = nn.Parameter(torch.eye(counts.slots).repeat(counts.blocks, 1, 1))
+        self.row_mixer = nn.Parameter(torch.eye(counts.rows))
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
         """Return both towers' attention weights, multiplied by the slots."""
         with torch.autocast(self.generators.device.type, enabled=False):
-            rows = self._mix_rows()
+            rows = mix_rows(self.generators, self.row_mixer)
             text_mixers = self.slot_mixers[:, : self.text_slots]
             image_mixers = self.slot_mixers[:, self.text_slots :]
-            text = cayley(self._mix_slots(rows, text_mixers, len(frozen.text)))
-            image = self._mix_slots(rows, image_mixers, len(frozen.image))
+            text = cayley(mix_slots(rows, text_mixers, len(frozen.text)))
+            image = mix_slots(rows, image_mixers, len(frozen.image))
             return TowerWeights(
                 [_multiply(*pair) for pair in zip(frozen.text, text, strict=True)],
                 [_multiply(*pair) for pair in zip(frozen.image, image, strict=True)],
             )
-
-    def _mix_rows(self) -> Tensor:
-        """Return all generators with the rows mixed, (blocks, 4, slots, 128 * 128)."""
-        rows = self.generators.permute(2, 3, 0, 1).flatten(1)
-        return (self.row_mixer @ rows).unflatten(0, (-1, 4)).unflatten(2, (-1, SLOT * SLOT))
-
-    @staticmethod
-    def _mix_slots(rows: Tensor, mixers: Tensor, layers: int) -> Tensor:
-        """Mix the slots by `mixers` (blocks, kept, slots), giving (layers, 4, kept, 128, 128)."""
-        return (mixers[:layers, None] @ rows[:layers]).unflatten(-1, (SLOT, SLOT))
 
 
 def cayley(matrices: Tensor) -> Tensor:

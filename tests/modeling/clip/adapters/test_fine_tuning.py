@@ -24,6 +24,9 @@ EXPECTED = {
     "oft": rf"{ADAPTER}|image{BLOCKS}attn\.(q|k|v|out)_proj\.(weight|bias)",
     "oft_qv": ADAPTER,
     "hyperbolic": r"adapter\.(text|image)",
+    "hyperbolic_plus": r"adapter\.(shared|(slot|row)_(in|out))",
+    "hyro": r"adapter\.(scaling|rotation)_(text|image)",
+    "lora": r"adapter\.lora_(text|image)_[qv]_(down|up)",
 }
 
 
@@ -33,7 +36,8 @@ def test_the_ways():
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_exactly_these_parameters_train(name):
-    clip = tiny_clip(name)
+    # HyRo's blocks of 256 channels do not fit a text tower of 128.
+    clip = tiny_clip(name, **({"text_cfg__width": 256} if name == "hyro" else {}))
     training = {key for key, parameter in clip.named_parameters() if parameter.requires_grad}
     expected = {
         key
@@ -42,6 +46,7 @@ def test_exactly_these_parameters_train(name):
     }
     assert training == expected
     counts = {"frozen": 0, "attention": 9, "oft_both": 3, "oft": 23, "oft_qv": 3, "hyperbolic": 2}
+    counts |= {"hyperbolic_plus": 5, "hyro": 4, "lora": 8}
     assert len(training) == counts.get(name, len(training))
 
 
@@ -97,7 +102,7 @@ def test_full_trains_every_weight_of_the_blocks_and_nothing_else():
 
 def test_an_unknown_way_is_one_line():
     with pytest.raises(
-        ValueError, match=r"^fine_tuning must be one of .*oft_both.*'lora'"
+        ValueError, match=r"^fine_tuning must be one of .*oft_both.*'loRA'"
     ) as error:
-        FineTuning.from_name("lora")
+        FineTuning.from_name("loRA")
     assert "\n" not in str(error.value)

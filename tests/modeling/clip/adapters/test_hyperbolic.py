@@ -16,8 +16,9 @@ from cat_seg.modeling.clip.image_tower import ImageTower
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.modeling.clip.transformer import AttentionWeights
 from cat_seg.utils.paths import REPO_ROOT
+from tests.modeling.clip.adapters.formulas import frozen_weights, on_the_ball
 from tests.published import HEAD, MODELS, PREDICTOR, published
-from tests.tiny import IMAGE_WIDTH, TEXT_WIDTH, answer, batch, image, shake, tiny_model, write_clip
+from tests.tiny import answer, batch, image, shake, tiny_model, write_clip
 
 SIDE = 64
 SETTINGS = HyperbolicSettings(text_curvature=1.0, image_curvature=0.01, block_size=SIDE)
@@ -38,34 +39,13 @@ def adapter(architecture):
     return made
 
 
-def matrices(width, layers, size=1.0):
-    """Weights whose rows are about as long as CLIP's, times `size`."""
-
-    def one():
-        return size * torch.randn(width, width) * width**-0.5
-
-    return [AttentionWeights(*(one() for _ in range(4))) for _ in range(layers)]
-
-
 @pytest.fixture(scope="module")
 def frozen(architecture):
-    torch.manual_seed(0)
-    text = matrices(TEXT_WIDTH, architecture.text.layers)
-    return TowerWeights(text, matrices(IMAGE_WIDTH, architecture.image.layers))
+    return frozen_weights(architecture)
 
 
-def plain(weight, blocks, c):
-    """log0(M (x) exp0(w)) of each row w, with M as a whole, in double precision."""
-    root = math.sqrt(c)
-    full = torch.block_diag(*blocks).double()
-    rows = []
-    for w in weight.double():
-        x = math.tanh(root * w.norm()) * w / (root * w.norm())
-        mx = full @ x
-        length = math.tanh(mx.norm() / x.norm() * math.atanh(root * x.norm()))
-        y = min(length, 1 - 1e-3) * mx / (root * mx.norm())
-        rows.append(math.atanh(root * y.norm()) * y / (root * y.norm()))
-    return torch.stack(rows).float()
+def scaled(tower, size):
+    return [AttentionWeights(*(size * part for part in weights)) for weights in tower]
 
 
 @pytest.mark.parametrize(("tower", "c"), [("text", 1.0), ("image", 0.01)])
@@ -76,7 +56,7 @@ def test_effective_weights_follow_the_formula(adapter, frozen, tower, c):
     for layer, (found, weights) in enumerate(zip(effective, own, strict=True)):
         for projection in range(3):  # query, key, value
             blocks = getattr(adapter, tower)[layer, projection]
-            expected = plain(weights[projection], blocks, c)
+            expected = on_the_ball(weights[projection], torch.block_diag(*blocks), c)
             assert_close(found[projection], expected, atol=1e-5, rtol=1e-4)
             assert not torch.allclose(found[projection], weights[projection], atol=1e-2)
 
@@ -95,16 +75,19 @@ def test_start_is_the_identity_up_to_the_rim_of_the_ball(architecture, frozen, t
     start = HyperbolicAdapter(architecture, SETTINGS)
     own = getattr(frozen, tower)
     for size in (1e-3, 1.0, 0.9 * LAST[tower]):
-        sized = [AttentionWeights(*(size * part for part in weights)) for weights in own]
+        sized = scaled(own, size)
         effective = getattr(start(frozen._replace(**{tower: sized})), tower)
         for found, weights in zip(effective, sized, strict=True):
             lengths = weights.query.norm(dim=1, keepdim=True)
             short = (lengths < 0.999 * LAST[tower])[:, 0]
             assert short.any()
-            # Near the rim artanh amplifies the rounding of its argument.
+            # The logarithms in artanh round at 6e-8, which weighs on short rows. Near the rim
+            # artanh amplifies the rounding of its argument.
             bound = 1e-6 if size <= 1 else 1e-3
-            assert_close(found.query[short], weights.query[short], rtol=bound, atol=bound * size)
-    long = [AttentionWeights(*(10 * LAST[tower] * part for part in weights)) for weights in own]
+            assert_close(
+                found.query[short], weights.query[short], rtol=bound, atol=bound * max(size, 1)
+            )
+    long = scaled(own, 10 * LAST[tower])
     found = getattr(start(frozen._replace(**{tower: long})), tower)[0].query
     lengths = long[0].query.norm(dim=1, keepdim=True)
     assert_close(found, long[0].query / lengths * LAST[tower], rtol=1e-3, atol=1e-4)
@@ -138,10 +121,8 @@ def test_gradient_reaches_every_matrix_and_is_finite(adapter, frozen):
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1e3])
-def test_weights_of_any_size_train(adapter, size):
-    torch.manual_seed(0)
-    frozen = TowerWeights(matrices(TEXT_WIDTH, 2, size), matrices(IMAGE_WIDTH, 3, size))
-    effective = adapter(frozen)
+def test_weights_of_any_size_train(adapter, frozen, size):
+    effective = adapter(TowerWeights(*(scaled(tower, size) for tower in frozen)))
     values = [w for tower in effective for weights in tower for w in weights[:3]]
     sum(value.sin().sum() for value in values).backward()
     for value in (*values, adapter.text.grad, adapter.image.grad):
