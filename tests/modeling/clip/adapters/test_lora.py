@@ -1,24 +1,25 @@
-"""Low-rank adapters against peft on the same weights."""
+"""Low-rank adapters, against values recorded from peft."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import nn
 from torch.testing import assert_close
 
 from cat_seg.checkpoint import load_into
 from cat_seg.errors import UserError
 from cat_seg.modeling.clip.adapters import LoRAAdapter, LoRASettings
 from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.transformer import AttentionWeights
+from cat_seg.utils.paths import REPO_ROOT
 from tests.modeling.clip.adapters.formulas import frozen_weights
 from tests.published import MODELS
 from tests.tiny import answer, batch, image, shake, tiny_clip, tiny_model, write_clip
 
 LORA = MODELS["LoRA"]
 KEY = "MODEL.ADAPTER.LORA."
-LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
+LAYERS = ("q", "k", "v", "out")
 RANK, ALPHA = 4, 10.0
 
 
@@ -39,83 +40,80 @@ def make(architecture, noise=0.1, **settings):
     return adapter
 
 
-class Attention(nn.Module):
-    """The four projections of a block one after another, as peft adapts them."""
-
-    def __init__(self, weights):
-        super().__init__()
-        for name, weight in zip(LAYERS.values(), weights, strict=True):
-            layer = nn.Linear(*weight.shape)
-            layer.weight.data = weight.clone()
-            layer.bias.data = torch.zeros(len(weight))
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        for name in LAYERS.values():
-            x = getattr(self, name)(x).tanh()
-        return x
-
-
-def in_peft(weights, projections, adapter=None, block=0, tower="image"):
-    """peft's model of one block, with the adapter's A and B if one is given."""
-    config = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=[LAYERS[name] for name in projections]
-    )
-    model = get_peft_model(Attention(weights), config)
-    for name in projections if adapter else ():
-        layer = getattr(model.base_model.model, LAYERS[name])
-        layer.lora_A["default"].weight.data = part(adapter, tower, name, "down")[block].clone()
-        layer.lora_B["default"].weight.data = part(adapter, tower, name, "up")[block].clone()
-    return model
-
-
 def part(adapter, tower, projection, kind):
     return adapter.get_parameter(f"lora_{tower}_{projection}_{kind}")
 
 
-@pytest.mark.parametrize("projections", [("q", "v"), ("k",), ("q", "k", "v", "out")])
-def test_effective_weights_are_pefts_merged_ones(architecture, frozen, projections):
-    adapter = make(architecture, image_projections=projections, text_projections=projections)
-    with torch.no_grad():
-        effective = adapter(frozen)
-    for tower in ("text", "image"):
-        own = getattr(frozen, tower)
-        for block, (found, weights) in enumerate(zip(getattr(effective, tower), own, strict=True)):
-            model = in_peft(weights, projections, adapter, block, tower).merge_and_unload()
-            for name, one, before in zip(LAYERS, found, weights, strict=True):
-                assert_close(one, getattr(model, LAYERS[name]).weight.data, rtol=1e-5, atol=1e-6)
-                assert torch.equal(one, before) == (name not in projections)
+@pytest.fixture(scope="module")
+def recorded():
+    """What peft 0.21.2 computed for one block of four layers nn.Linear(64, 64, bias=False).
+
+    The block is x -> tanh(q(x)), and likewise with k, v and out. The adapters are those of
+    LoraConfig(r=4, lora_alpha=10.0), with B drawn from a normal distribution. Recorded are the
+    weights before (weight_*) and after merge_and_unload (merged_*), A (down_*), B (up_*), inputs x
+    and outputs y, and the gradients of sum(y^2) (down_*_grad, up_*_grad).
+    """
+    with np.load(REPO_ROOT / "tests" / "golden" / "lora.npz") as content:
+        return {name: torch.from_numpy(content[name]) for name in content.files}
 
 
-def test_outputs_and_gradients_are_pefts(architecture, frozen):
-    adapter = make(architecture, image_projections=("q", "out"), text_projections=())
-    model = in_peft(frozen.image[0], ("q", "out"), adapter)
-    x = torch.randn(5, architecture.image.width)
-    expected = model(x)
-    found = x
-    for weight in adapter(frozen).image[0]:
+@pytest.fixture(scope="module")
+def block(recorded, tmp_path_factory):
+    """An adapter whose first image block is the recorded one, and its effective weights."""
+    config = write_clip(tmp_path_factory.mktemp("clip"), vision_cfg__width=64)
+    architecture = Architecture.from_name(str(config))
+    adapter = make(architecture, image_projections=tuple(LAYERS), text_projections=())
+    frozen = frozen_weights(architecture)
+    weights = AttentionWeights(*(recorded[f"weight_{name}"] for name in LAYERS))
+    for name in LAYERS:
+        for kind in ("down", "up"):
+            part(adapter, "image", name, kind).data[0] = recorded[f"{kind}_{name}"]
+    return adapter, adapter(frozen._replace(image=[weights, *frozen.image[1:]])).image[0]
+
+
+def test_effective_weights_are_pefts_merged_ones(recorded, block):
+    _, effective = block
+    for name, found in zip(LAYERS, effective, strict=True):
+        assert_close(found, recorded[f"merged_{name}"], rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(found, recorded[f"weight_{name}"], atol=1e-3)
+
+
+def test_outputs_and_gradients_are_pefts(recorded, block):
+    adapter, effective = block
+    found = recorded["x"]
+    for weight in effective:
         found = (found @ weight.T).tanh()
-    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert_close(found, recorded["y"], rtol=1e-4, atol=1e-5)
     found.square().sum().backward()
-    expected.square().sum().backward()
-    for name in ("q", "out"):
-        layer = getattr(model.base_model.model, LAYERS[name])
-        for kind, theirs in (("down", layer.lora_A), ("up", layer.lora_B)):
+    for name in LAYERS:
+        for kind in ("down", "up"):
             gradient = part(adapter, "image", name, kind).grad[0]
-            assert_close(gradient, theirs["default"].weight.grad, rtol=1e-3, atol=1e-4)
+            assert_close(gradient, recorded[f"{kind}_{name}_grad"], rtol=1e-3, atol=1e-5)
 
 
-def test_start_values_are_distributed_as_pefts(architecture, frozen):
+def test_projections_that_are_not_named_stay(architecture, frozen):
+    adapter = make(architecture, image_projections=("k",), text_projections=("q", "v"))
+    for tower, chosen in (("image", {"key"}), ("text", {"query", "value"})):
+        own, effective = getattr(frozen, tower), getattr(adapter(frozen), tower)
+        for before, after in zip(own, effective, strict=True):
+            changed = {
+                field
+                for field in AttentionWeights._fields
+                if not torch.equal(getattr(before, field), getattr(after, field))
+            }
+            assert changed == chosen
+
+
+def test_start_values_are_distributed_as_a_linear_layers(architecture):
     start = LoRAAdapter(architecture, LoRASettings(rank=RANK))
-    theirs = in_peft(frozen.image[0], ("q",)).base_model.model.q_proj
     down, up = part(start, "image", "q", "down"), part(start, "image", "q", "up")
-    assert down[0].shape == theirs.lora_A["default"].weight.shape
-    assert up[0].shape == theirs.lora_B["default"].weight.shape
-    assert not up.any() and not theirs.lora_B["default"].weight.any()
-    bound = architecture.image.width**-0.5
-    for values in (down, theirs.lora_A["default"].weight):
-        assert 0.95 * bound < values.abs().max() <= bound
-        assert_close(values.std().item(), bound / 3**0.5, rtol=0.1, atol=0)
+    width = architecture.image.width
+    assert down[0].shape == (RANK, width)
+    assert up[0].shape == (width, RANK)
+    assert not up.any()
+    bound = width**-0.5
+    assert 0.95 * bound < down.abs().max() <= bound
+    assert_close(down.std().item(), bound / 3**0.5, rtol=0.1, atol=0)
 
 
 @torch.no_grad()
