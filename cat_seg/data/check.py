@@ -20,13 +20,13 @@ from detectron2.config import CfgNode
 from PIL import Image
 from tabulate import tabulate
 
+from cat_seg.configuration import load_config
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.reading import read_image, read_label
 from cat_seg.data.registration import is_on_disk, spec_of
 from cat_seg.data.soundness import DatasetReport, check_dataset
 from cat_seg.data.specs import DatasetSpec, datasets_root
-from cat_seg.engine import load_config
 from cat_seg.errors import UserError, one_line_errors, printable
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.parallel import add_jobs_option, check_jobs
