@@ -246,7 +246,7 @@ def test_a_checkpoint_without_hyperbolic_entries_is_one_line(kind):
     model = tiny_model(*HYPERBOLIC)
     source = tiny_model(*MODELS[kind])
     for state in (source.state_dict(), published(source)):
-        with pytest.raises(UserError, match=rf"of {kind}\b.*HyperCLIP") as error:
+        with pytest.raises(UserError, match=rf"model is {kind}\b.*HyperCLIP") as error:
             load_into(model, state)
         assert "\n" not in str(error.value)
 
