@@ -239,6 +239,6 @@ def _check_same_model(own: Mapping[str, Tensor], converted: Converted, strict: b
     compared = [[c for c in found if strict or c != HPA] for found in (theirs, ours)]
     if compared[0] != compared[1]:
         raise UserError(
-            f"the checkpoint is of {kind_of(theirs)}, but this config's model is {kind_of(ours)};"
-            " take the config that it was trained with"
+            f"the checkpoint's model is {kind_of(theirs)}, but this config's model is"
+            f" {kind_of(ours)}; {_SAME_CONFIG}"
         )
