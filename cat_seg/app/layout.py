@@ -18,7 +18,7 @@ from cat_seg.inference import Segmenter
 OWN = "my own names"
 OPACITY = 0.55
 # Names of the model's own vocabulary that the page starts with.
-MOST_SUGGESTED = 12
+MOST_SUGGESTED = 30
 HIDDEN = "private"  # clients use the endpoint of endpoint.py
 HINT = '<div class="hint">Click the picture to read class and confidence at a pixel.</div>'
 EMPTY = (
