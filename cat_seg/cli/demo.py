@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page until it is interrupted, and return the exit status."""
     args = parse_args(argv)
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs gradio: run pip install 'hps-seg[demo]'")
+        raise UserError("the page needs gradio: run pip install 'gradio>=6,<7'")
     from cat_seg.app.server import Server  # it imports gradio, an extra
 
     setup_logger(name="cat_seg")

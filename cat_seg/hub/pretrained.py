@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -209,3 +210,4 @@ def _write(
     for name, content in texts.items():
         with atomic_write(folder / name) as file:
             file.write(content)
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets only the owner read it

@@ -49,5 +49,5 @@ def test_missing_gradio_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) 
         main(["--model", "a"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
-        "error: the page needs gradio: run pip install 'hps-seg[demo]'\n"
+        "error: the page needs gradio: run pip install 'gradio>=6,<7'\n"
     )

@@ -130,6 +130,11 @@ def test_files_of_the_folder_are_replaced_and_others_stay(tmp_path: Path) -> Non
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(tmp_path: Path) -> None:
+    folder = save_pretrained(*model_and_cfg(tmp_path), tmp_path / "shared")
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.yaml").stat().st_mode
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     model, cfg = model_and_cfg(tmp_path)
     (tmp_path / "shared").write_text("a file")

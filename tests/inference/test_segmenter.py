@@ -232,9 +232,9 @@ def test_from_pretrained_takes_a_file_and_its_config(folder, tmp_path):
     assert model.name == str(file) and model.device == torch.device("cpu")
 
 
-def test_the_documented_examples_run(folder, monkeypatch):
+def test_the_documented_examples_run(folder, monkeypatch, capsys):
     document = (REPO_ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
-    first, second = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    first, second, third = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     monkeypatch.chdir(folder)
     Image.fromarray(stripes()).save("street.jpg")
     (folder / "masks").mkdir()
@@ -245,10 +245,14 @@ def test_the_documented_examples_run(folder, monkeypatch):
     ):
         assert documented in first + second
         first, second = (text.replace(documented, here) for text in (first, second))
-    found = {"folder": folder, "masks": folder / "masks"}
+    masks = folder / "masks"
+    found = {"folder": folder, "masks": masks}
     exec(first, found)
     exec(second, found)
-    assert (folder / "out.png").exists() and (folder / "masks" / "street.png").exists()
+    assert (folder / "out.png").exists() and (masks / "street.png").exists()
+    # Measured against the model's own masks, all pixels are right.
+    exec(third, found | {"images": folder, "labels": masks, "names": ["red", "lime"]})
+    assert capsys.readouterr().out.endswith(", 1.0)\n")
 
 
 def test_a_saved_model_answers_the_same(tmp_path):
