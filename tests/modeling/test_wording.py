@@ -82,7 +82,7 @@ def test_names_are_checked_in_the_prompts_that_are_used():
     model = tiny_model()
     long = "word " * 20
     names = [f"{long}a", f"{long}b"]
-    with pytest.raises(UserError, match="make the same prompt"):
+    with pytest.raises(UserError, match="give the same prompt"):
         model.set_vocabulary(names, Wording(prompts=("a {}",)))
     before = model.eval().vocabulary
     with pytest.raises(UserError):
