@@ -90,6 +90,8 @@ def test_every_added_key_is_read_somewhere():
             read.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             read.add(node.value)  # cfg[key] and getattr
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            read.add(node.target.id.upper())  # fields of the settings of adapters
     assert not added - read
 
 
