@@ -1,4 +1,4 @@
-"""What adapters with block-diagonal matrices share: their start values and checks."""
+"""What adapters with block-diagonal matrices share: their start values, checks and map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from cat_seg.modeling import poincare
 from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.transformer import AttentionWeights
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -53,3 +55,23 @@ def identities(
             f" {architecture.open_clip_name}; it is {side}"
         )
     return torch.eye(side).repeat(spec.layers, 3, spec.width // side, 1, 1)
+
+
+def adapt_qkv(
+    frozen: list[AttentionWeights], matrices: Tensor, c: float, rotations: Tensor | None = None
+) -> list[AttentionWeights]:
+    """Transform the query, key and value weights of a tower; see `poincare.transform`.
+
+    Args:
+        frozen: the weights of each block.
+        matrices: (layers, 3, width / side, side, side), diagonal blocks.
+        c: curvature of the ball.
+        rotations: orthogonal diagonal blocks, with a side of their own; None for no rotation.
+    """
+    adapted = []
+    with torch.autocast(matrices.device.type, enabled=False):
+        turns = [None] * len(frozen) if rotations is None else rotations
+        for weights, blocks, q in zip(frozen, matrices, turns, strict=True):
+            query, key, value = poincare.transform(torch.stack(weights[:3]), blocks, c, q)
+            adapted.append(AttentionWeights(query, key, value, weights.out))
+    return adapted

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cat_seg.modeling import poincare
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
-from cat_seg.modeling.clip.adapters.diagonal import check_positive, identities
+from cat_seg.modeling.clip.adapters.diagonal import adapt_qkv, check_positive, identities
 from cat_seg.modeling.clip.architecture import Architecture
-from cat_seg.modeling.clip.transformer import AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -56,17 +53,6 @@ class HyperbolicAdapter(Adapter):
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
         """Return both towers' weights with query, key and value adapted."""
-        text = self._adapt(frozen.text, self.text, self.settings.text_curvature)
-        image = self._adapt(frozen.image, self.image, self.settings.image_curvature)
+        text = adapt_qkv(frozen.text, self.text, self.settings.text_curvature)
+        image = adapt_qkv(frozen.image, self.image, self.settings.image_curvature)
         return TowerWeights(text, image)
-
-    @staticmethod
-    def _adapt(
-        frozen: list[AttentionWeights], matrices: Tensor, c: float
-    ) -> list[AttentionWeights]:
-        adapted = []
-        with torch.autocast(matrices.device.type, enabled=False):
-            for weights, blocks in zip(frozen, matrices, strict=True):
-                query, key, value = poincare.transform(torch.stack(weights[:3]), blocks, c)
-                adapted.append(AttentionWeights(query, key, value, weights.out))
-        return adapted

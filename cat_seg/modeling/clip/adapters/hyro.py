@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cat_seg.modeling import poincare
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
-from cat_seg.modeling.clip.adapters.diagonal import check_positive, identities
+from cat_seg.modeling.clip.adapters.diagonal import adapt_qkv, check_positive, identities
 from cat_seg.modeling.clip.adapters.oft import cayley
 from cat_seg.modeling.clip.architecture import Architecture
-from cat_seg.modeling.clip.transformer import AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -62,18 +60,8 @@ class HyRoAdapter(Adapter):
     def forward(self, frozen: TowerWeights) -> TowerWeights:
         """Return both towers' weights with query, key and value adapted."""
         curvatures = self.settings.text_curvature, self.settings.image_curvature
-        text = _adapt(frozen.text, self.scaling_text, self.rotation_text, curvatures[0])
-        image = _adapt(frozen.image, self.scaling_image, self.rotation_image, curvatures[1])
+        with torch.autocast(self.rotation_text.device.type, enabled=False):
+            q_text, q_image = cayley(-2 * self.rotation_text), cayley(-2 * self.rotation_image)
+        text = adapt_qkv(frozen.text, self.scaling_text, curvatures[0], q_text)
+        image = adapt_qkv(frozen.image, self.scaling_image, curvatures[1], q_image)
         return TowerWeights(text, image)
-
-
-def _adapt(
-    frozen: list[AttentionWeights], scaling: Tensor, rotation: Tensor, c: float
-) -> list[AttentionWeights]:
-    adapted = []
-    with torch.autocast(scaling.device.type, enabled=False):
-        orthogonal = cayley(-2 * rotation)
-        for weights, blocks, q in zip(frozen, scaling, orthogonal, strict=True):
-            query, key, value = poincare.transform(torch.stack(weights[:3]), blocks, c, q)
-            adapted.append(AttentionWeights(query, key, value, weights.out))
-    return adapted
