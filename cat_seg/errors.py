@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
@@ -100,8 +100,14 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def worker_death(error: BaseException) -> str | None:
-    """Return the message for a data worker that died, or None for other errors."""
+def worker_death(error: BaseException, exit_codes: Sequence[int] = ()) -> str | None:
+    """Return the message for a data worker that died, or None for other errors.
+
+    Args:
+        error: any error of a DataLoader.
+        exit_codes: those of the workers that have ended. PyTorch names the signal only if it sees
+            the worker's end in its handler of SIGCHLD, not if the worker's pipe breaks first.
+    """
     texts = [str(link) for link in _chain(error) if isinstance(link, RuntimeError)]
     found = [match for match in map(_WORKER.search, texts) if match]
     if not found:
@@ -109,7 +115,7 @@ def worker_death(error: BaseException) -> str | None:
     # Only one error in the chain names the signal; PyTorch may raise a second one because of it.
     name = next((match[1] for match in found if match[1]), None)
     numbers = {(signal.strsignal(s) or "").split(":")[0]: s for s in signal.valid_signals()}
-    number = numbers.get(name) if name else None
+    number = numbers.get(name) if name else next((-code for code in exit_codes if code < 0), None)
     cause = f"was killed (signal {int(number)})" if number else "ended unexpectedly"
     if number == signal.SIGTERM:
         return f"a data worker {cause}; run the command again"

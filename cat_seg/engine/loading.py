@@ -55,15 +55,16 @@ class SignalProofLoader:
         ended, held = multiprocessing.Pipe(duplex=False)
         # At exit, multiprocessing calls this before it waits for the workers.
         end = Finalize(None, held.close, exitpriority=0)
+        workers = _HeldContext()
         if self._loader.num_workers:
             self._loader.worker_init_fn = partial(_begin_worker, ended, held)
-            self._loader.multiprocessing_context = _HeldContext()
+            self._loader.multiprocessing_context = workers
         try:
             # Not `yield from`, which would close the loader before the workers are told to end.
             for batch in self._loader:  # noqa: UP028
                 yield batch
         except RuntimeError as error:
-            message = worker_death(error)
+            message = worker_death(error, workers.exit_codes())
             if message is None:
                 raise
             raise UserError(message) from error
@@ -92,13 +93,24 @@ def _wait_for_end(ended: Connection) -> None:
     wait_for_parent(GRACE)
 
 
-class _HeldProcess(WorkerProcess):
-    """Process that holds signals back until it has handlers for them."""
+class _HeldContext(WorkerContext):
+    """Context whose processes hold signals back until they have handlers for them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: list[WorkerProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> WorkerProcess:  # type: ignore[override]
+        process = _HeldProcess(*args, **kwargs)
+        self._started.append(process)
+        return process
+
+    def exit_codes(self) -> list[int]:
+        """Return the exit codes of the processes that have ended; -N if signal N killed one."""
+        return [p.exitcode for p in self._started if p.pid and p.exitcode is not None]
+
+
+class _HeldProcess(WorkerProcess):
     def start(self) -> None:
         with signals_held_back():
             super().start()
-
-
-class _HeldContext(WorkerContext):
-    Process = _HeldProcess

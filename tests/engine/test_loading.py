@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cat_seg.engine.loading import SignalProofLoader
+from cat_seg.errors import UserError
 
 
 class Pids(Dataset):
@@ -53,6 +54,18 @@ def test_workers_outlive_one_sigterm_but_not_two():
     os.kill(worker, signal.SIGTERM)
     with pytest.raises(RuntimeError, match=f"{worker}.* Terminated"):
         time.sleep(10)  # until PyTorch finds the worker dead
+
+
+def test_the_signal_is_named_when_pytorch_does_not_see_it():
+    batches = iter(SignalProofLoader(DataLoader(Pids(), num_workers=1, prefetch_factor=1)))
+    worker = int(next(batches)[0, 1])
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(UserError, match=r"a data worker was killed \(signal 9\)"):
+            list(batches)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_signals_wait_while_workers_start():
