@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 from cat_seg.engine import load_config
 from cat_seg.utils.files import atomic_write
+from cat_seg.utils.parallel import cores
 from cat_seg.utils.paths import REPO_ROOT
+from cat_seg.utils.progress import bar, move
 from tools.quickstart.calibration import summarize, write_calibration
 from tools.quickstart.classes import Classes, load_classes
 from tools.quickstart.dataset import SPLITS, DatasetSettings, write_dataset
 from tools.quickstart.pictures import write_curves, write_sheet
 from tools.quickstart.pretrain import PretrainSettings, pretrain
 from tools.quickstart.report import read_row, write_report
+from tools.quickstart.scripts import Scripts
 from tools.quickstart.stages import Stage, StageRunner
 from tools.quickstart.training import (
     BASELINES,
     CONFIG,
     FULL,
+    PLAIN,
     System,
     Workplace,
     draw_demo,
+    steps_done,
     train_and_evaluate,
 )
 
@@ -70,14 +75,17 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
         UserError: the folder cannot be used, or a process failed.
     """
     folder = folder.resolve()
-    place = Workplace(folder, seed, settings.options)
+    best = FULL[adapter]
+    systems = (*BASELINES, PLAIN[adapter], best)
+    trained = [system for system in systems if system.trained]
+    jobs = min(cores(), len(trained))
+    # Small layers gain little from a second thread, so the systems share the cores.
+    place = Workplace(folder, seed, settings.options, Scripts(threads=max(1, cores() // jobs)))
     cfg = load_config(str(CONFIG), settings.options)
     classes = load_classes()
     clip_config = REPO_ROOT / cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED
     clip_report = folder / "clip.json"
     runner = StageRunner(folder / "stages")
-    best = FULL[adapter]
-    systems = (*BASELINES, best)
 
     def train_clip() -> None:
         measured = pretrain(clip_config, place.clip_weights, classes, settings.pretrain, seed)
@@ -102,18 +110,14 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
             sources=(*DRAWING, HERE / "pretrain.py", clip_config),
         )
     )
-    for system in systems:
-        runner.run(
-            Stage(
-                system.name,
-                partial(train_and_evaluate, place, system, cfg.SOLVER.MAX_ITER),
-                outputs=(folder / system.name,),
-                settings={"seed": seed, "options": [*settings.options, *system.options]},
-                sources=MODEL,
-                after=("dataset", "clip"),
-                resumes=True,
-            )
-        )
+    runner.run_all(
+        [
+            system_stage(place, system, partial(_train, place, system, cfg.SOLVER.MAX_ITER, row))
+            for row, system in enumerate(systems)
+        ],
+        jobs,
+        place.scripts.stop,
+    )
     runner.run(
         Stage(
             "pictures",
@@ -143,6 +147,49 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
         runner.seconds(),
         seed,
     )
+
+
+def system_stage(
+    place: Workplace,
+    system: System,
+    work: Callable[[], None],
+    name: str | None = None,
+    after: tuple[str, ...] = ("dataset", "clip"),
+) -> Stage:
+    """Return the stage that trains and evaluates a system by calling `work`.
+
+    Args:
+        place: inputs that all processes share.
+        system: the system.
+        work: see `train_and_evaluate`.
+        name: name of the stage; None for the system's.
+        after: names of the stages that draw the data and pre-train CLIP.
+    """
+    return Stage(
+        name or system.name,
+        work,
+        outputs=(place.folder / system.name,),
+        settings={"seed": place.seed, "options": [*place.options, *system.options]},
+        sources=MODEL,
+        after=after,
+        resumes=True,
+    )
+
+
+def _train(place: Workplace, system: System, steps: int, row: int) -> None:
+    """Train and evaluate a system, with a progress bar in a row of the terminal."""
+    total = steps if system.trained else 0
+    # Without training steps, there is no fraction to show.
+    layout = {} if total else {"bar_format": "{desc}: {elapsed}{postfix}"}
+    start = steps_done(place.folder / system.name / "metrics.json", total)
+    with bar(
+        total=total, initial=start, desc=system.title, unit="step", position=row, **layout
+    ) as progress:
+
+        def follow(done: int) -> None:
+            move(progress, done, "training" if done < total else "evaluating")
+
+        train_and_evaluate(place, system, steps, follow)
 
 
 def _draw(place: Workplace, systems: Sequence[System], classes: Classes) -> None:

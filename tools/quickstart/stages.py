@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,33 @@ class StageRunner:
         finally:
             seconds = spent + time.monotonic() - start
             self._write(stage.name, fingerprint, seconds, finished)
+
+    def run_all(self, stages: Sequence[Stage], jobs: int, stop: Callable[[], None]) -> None:
+        """Run stages in threads, each one after the stages named in its `after`.
+
+        The first exception in a stage or in this thread, such as Ctrl-C, ends the run.
+
+        Args:
+            stages: in the order in which they should start; earlier stages must not run now.
+            jobs: maximum number of stages at a time.
+            stop: makes the stages that are running raise soon.
+        """
+        waiting = [*stages]
+        running: dict[Future[None], Stage] = {}
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                while waiting or running:
+                    unfinished = {stage.name for stage in (*waiting, *running.values())}
+                    ready = [stage for stage in waiting if unfinished.isdisjoint(stage.after)]
+                    for stage in ready[: jobs - len(running)]:
+                        waiting.remove(stage)
+                        running[pool.submit(self.run, stage)] = stage
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        del running[future]
+                        future.result()
+            except BaseException:
+                stop()
+                raise
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each stage, including those kept from earlier runs."""

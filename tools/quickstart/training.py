@@ -1,23 +1,19 @@
-"""Run train_net.py and demo.py in separate processes, and show their progress."""
+"""Run train_net.py and demo.py in child processes, and follow their progress."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cat_seg.errors import UserError
 from cat_seg.utils.metrics_file import read_metrics
 from cat_seg.utils.paths import REPO_ROOT
-from cat_seg.utils.progress import bar, move
 from tools.quickstart.dataset import SPLITS
+from tools.quickstart.scripts import Scripts
 
 CONFIG = REPO_ROOT / "configs" / "quickstart.yaml"
-POLL = 0.5  # seconds between checks of a process
-FROZEN = ("MODEL.META_ARCHITECTURE", "CATSeg", "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE", "frozen")
+ARCHITECTURE, FINE_TUNING = "MODEL.META_ARCHITECTURE", "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE"
+FROZEN = (ARCHITECTURE, "CATSeg", FINE_TUNING, "frozen")
 
 
 @dataclass(frozen=True)
@@ -41,25 +37,39 @@ BASELINES = (
     System("untrained", "CLIP, untrained head", FROZEN, trained=False),
     System("frozen", "frozen CLIP, trained head", FROZEN),
 )
-# The full model, by the adapter that fine-tunes its CLIP.
+# The model without HPA and AFR, and the full one, by the adapter that fine-tunes their CLIP.
+PLAIN = {
+    "oft": System("h_clip", "H-CLIP: OFT", (ARCHITECTURE, "CATSeg")),
+    "hyperbolic": System(
+        "hyper_clip", "HyperCLIP", (ARCHITECTURE, "CATSeg", FINE_TUNING, "hyperbolic")
+    ),
+}
 FULL = {
     "oft": System("full", "HPS-Seg: OFT + HPA + AFR"),
     "hyperbolic": System(
         "full_hyperbolic",
         "HyperCLIP + HPA + AFR",
-        ("MODEL.SEM_SEG_HEAD.CLIP_FINETUNE", "hyperbolic"),
+        (FINE_TUNING, "hyperbolic"),
     ),
 }
-SYSTEMS = (*BASELINES, *FULL.values())
+SYSTEMS = (*BASELINES, *PLAIN.values(), *FULL.values())
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """Inputs that all processes share: the quickstart's output folder, seed and config options."""
+    """Inputs that all processes share.
+
+    Attributes:
+        folder: the output folder.
+        seed: seed of data, CLIP and training.
+        options: KEY VALUE pairs that override configs/quickstart.yaml.
+        scripts: runs the processes.
+    """
 
     folder: Path
     seed: int
     options: tuple[str, ...] = ()
+    scripts: Scripts = field(default_factory=Scripts, compare=False)
 
     @property
     def dataset(self) -> Path:
@@ -93,13 +103,19 @@ class Workplace:
         return self.folder / system.name / "inference" / dataset / "results.json"
 
 
-def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
+def train_and_evaluate(
+    place: Workplace, system: System, steps: int, follow: Callable[[int], None]
+) -> None:
     """Run train_net.py on a system, resuming an interrupted run.
 
     Args:
         place: inputs that all processes share.
         system: the system to train and evaluate.
-        steps: training iterations, for the progress bar.
+        steps: training iterations.
+        follow: called often with the number of iterations done, 0 for a system that is not trained.
+
+    Raises:
+        UserError: the script failed.
     """
     output = place.folder / system.name
     command = [
@@ -113,18 +129,11 @@ def train_and_evaluate(place: Workplace, system: System, steps: int) -> None:
         *place.options,
         *system.options,
     ]
-    metrics_file = output / "metrics.json"
-    total = steps if system.trained else 0
-    # Without training steps, there is no fraction to show.
-    layout = {} if total else {"bar_format": "{desc}: {elapsed}{postfix}"}
-    start = _steps_done(metrics_file, total)
-    with bar(total=total, initial=start, desc=system.title, unit="step", **layout) as progress:
 
-        def look() -> None:
-            done = _steps_done(metrics_file, total)
-            move(progress, done, "training" if done < total else "evaluating")
+    def look() -> None:
+        follow(steps_done(output / "metrics.json", steps if system.trained else 0))
 
-        _run(command, output / "console.txt", look)
+    place.scripts.run(command, output / "console.txt", look)
 
 
 def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: Path) -> None:
@@ -137,41 +146,10 @@ def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: 
         *place.options,
         *system.options,
     ]
-    _run(command, output.with_suffix(".txt"), lambda: None)
+    place.scripts.run(command, output.with_suffix(".txt"), lambda: None)
 
 
-def _steps_done(path: Path, total: int) -> int:
+def steps_done(path: Path, total: int) -> int:
     """Return the training iterations done, at most `total`: the final evaluation adds a line."""
     metrics = read_metrics(path) if path.exists() else {}
     return min(max(metrics) + 1, total) if metrics else 0
-
-
-def _run(command: Sequence[str], log: Path, look: Callable[[], None]) -> None:
-    """Run a Python script with its output in `log`; terminate it if this process is interrupted.
-
-    Raises:
-        UserError: the script failed; the message has the log's path and last line.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as file:
-        # A separate session: Ctrl-C reaches only this process, which then terminates the script.
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        while (status := process.poll()) is None:
-            look()
-            time.sleep(POLL)
-        look()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if status:
-        lines = log.read_text(encoding="utf-8").splitlines() or ["no output"]
-        raise UserError(
-            f"{Path(command[0]).name} failed with exit status {status}: {lines[-1]} (see {log})"
-        )

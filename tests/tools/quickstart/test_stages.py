@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,3 +136,39 @@ def test_a_broken_record_is_named(steps: Steps) -> None:
     record.write_text("{")
     with pytest.raises(UserError, match=r"dataset\.json.*remove it"):
         run(steps)
+
+
+def stages_of(work, *links: tuple[str, tuple[str, ...]]) -> list[Stage]:
+    return [Stage(name, partial(work, name), (), {}, after=after) for name, after in links]
+
+
+def test_stages_run_at_the_same_time_but_after_those_they_need(tmp_path: Path) -> None:
+    ran, both = [], threading.Barrier(2, timeout=10)
+
+    def work(name: str) -> None:
+        if name in ("b", "c"):
+            both.wait()  # passes only if the two run at the same time
+        ran.append(name)
+
+    links = ("d", ("b", "c")), ("a", ()), ("b", ("a",)), ("c", ("a",))
+    stages = stages_of(work, *links)
+    stages.append(stages.pop(0))
+    StageRunner(tmp_path).run_all(stages, 2, stop=lambda: None)
+    assert ran[0] == "a" and ran[-1] == "d" and set(ran) == set("abcd")
+
+
+def test_a_failure_stops_the_others(tmp_path: Path) -> None:
+    stopped, ran = threading.Event(), []
+
+    def work(name: str) -> None:
+        ran.append(name)
+        if name == "fails":
+            raise UserError("no such thing")
+        assert stopped.wait(10)
+        raise KeyboardInterrupt
+
+    stages = stages_of(work, ("fails", ()), ("runs", ()), ("waits", ()))
+    with pytest.raises(UserError, match="no such thing"):
+        StageRunner(tmp_path).run_all(stages, 2, stopped.set)
+    assert set(ran) == {"fails", "runs"}
+    assert json.loads((tmp_path / "runs.json").read_text())["finished"] is False

@@ -9,12 +9,12 @@ import pytest
 
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
-from tools.quickstart import training
-from tools.quickstart.training import CONFIG, FULL, SYSTEMS, System, Workplace
+from tools.quickstart import scripts, training
+from tools.quickstart.training import CONFIG, FULL, PLAIN, SYSTEMS, System, Workplace
 
 # Stands in for train_net.py and demo.py: writes down how it was called.
 RECORDER = """
-import json, os, sys
+import json, os, sys, time
 at = sys.argv.index("--output") if "--output" in sys.argv else sys.argv.index("OUTPUT_DIR")
 folder = sys.argv[at + 1]
 os.makedirs(folder, exist_ok=True)
@@ -35,9 +35,13 @@ time.sleep(60)
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     monkeypatch.setattr(training, "REPO_ROOT", tmp_path)
-    monkeypatch.setattr(training, "POLL", 0.02)
+    monkeypatch.setattr(scripts, "POLL", 0.02)
     (tmp_path / "demo").mkdir()
     return Workplace(tmp_path / "out", seed=5, options=("SOLVER.MAX_ITER", "7"))
+
+
+def ignore(done: int) -> None:
+    """Follow no progress."""
 
 
 def script(place: Workplace, text: str, name: str = "train_net.py") -> None:
@@ -51,7 +55,7 @@ def call(folder: Path) -> dict:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_train_net_gets_the_config_the_data_and_the_seed(place: Workplace, system: System) -> None:
     script(place, RECORDER)
-    training.train_and_evaluate(place, system, steps=7)
+    training.train_and_evaluate(place, system, steps=7, follow=ignore)
 
     recorded = call(place.folder / system.name)
     arguments = recorded["argv"]
@@ -67,7 +71,9 @@ def test_train_net_gets_the_config_the_data_and_the_seed(place: Workplace, syste
     assert str(place.clip_weights) == cfg.MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS
     assert Path(cfg.OUTPUT_DIR) / "model_final.pth" == place.checkpoint(system)
     enhanced = cfg.MODEL.META_ARCHITECTURE == "EnhancedCATSeg"
-    tuning = {"full": "oft_both", "full_hyperbolic": "hyperbolic"}.get(system.name, "frozen")
+    hyperbolic = system in (PLAIN["hyperbolic"], FULL["hyperbolic"])
+    orthogonal = system in (PLAIN["oft"], FULL["oft"])
+    tuning = "hyperbolic" if hyperbolic else "oft_both" if orthogonal else "frozen"
     assert tuning == cfg.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE
     assert enhanced is (system in FULL.values())
 
@@ -87,34 +93,31 @@ def test_demo_gets_the_images_and_the_weights(place: Workplace) -> None:
     assert str(place.checkpoint(FULL["oft"])) == cfg.MODEL.WEIGHTS
 
 
-def test_progress_follows_the_metrics_file(
-    place: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_follows_the_metrics_file(place: Workplace) -> None:
     script(
         place,
         RECORDER
         + """
 with open(os.path.join(folder, "metrics.json"), "w") as file:
-    file.write('{"iteration": 3}\\n{"iteration": 7, "mIoU": 1.0}\\n{"iterat')
+    file.write('{"iteration": 3}\\n{"iterat')
+time.sleep(0.3)
+with open(os.path.join(folder, "metrics.json"), "w") as file:
+    file.write('{"iteration": 3}\\n{"iteration": 7, "mIoU": 1.0}\\n')
 """,
     )
     seen = []
-    monkeypatch.setattr(training, "move", lambda bar, done, note: seen.append((done, note)))
-    training.train_and_evaluate(place, FULL["oft"], steps=7)
-    assert seen[0] == (0, "training")
-    assert seen[-1] == (7, "evaluating")
+    training.train_and_evaluate(place, FULL["oft"], steps=7, follow=seen.append)
+    assert sorted(set(seen)) == [0, 4, 7]
 
 
 def test_a_failure_names_the_log_and_its_last_line(place: Workplace) -> None:
     script(place, "print('starting')\nraise SystemExit('error: no such thing')")
     log = place.folder / "full" / "console.txt"
     with pytest.raises(UserError, match=f"train_net.py.*status 1: error: no such thing.*{log}"):
-        training.train_and_evaluate(place, FULL["oft"], steps=7)
+        training.train_and_evaluate(place, FULL["oft"], steps=7, follow=ignore)
 
 
-def test_an_interrupt_stops_the_process_and_lets_it_save(
-    place: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_stops_the_process_and_lets_it_save(place: Workplace) -> None:
     script(place, SLEEPER)
     console = place.folder / "full" / "console.txt"
 
@@ -122,7 +125,26 @@ def test_an_interrupt_stops_the_process_and_lets_it_save(
         if console.exists() and "ready" in console.read_text():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "move", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        training.train_and_evaluate(place, FULL["oft"], steps=7)
+        training.train_and_evaluate(place, FULL["oft"], 7, interrupt)
     assert (place.folder / "full" / "saved").exists()
+
+
+def test_stop_ends_a_script_of_another_thread_and_lets_it_save(place: Workplace) -> None:
+    script(place, SLEEPER)
+    console = place.folder / "full" / "console.txt"
+
+    def stop_when_ready(done: int) -> None:
+        if console.exists() and "ready" in console.read_text():
+            place.scripts.stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train_and_evaluate(place, FULL["oft"], 7, stop_when_ready)
+    assert (place.folder / "full" / "saved").exists()
+
+
+def test_scripts_get_their_threads(place: Workplace) -> None:
+    log = place.folder / "log.txt"
+    program = "import os; print(os.environ['OMP_NUM_THREADS'])"
+    scripts.Scripts(threads=3).run(["-c", program], log, lambda: None)
+    assert log.read_text() == "3\n"

@@ -1,0 +1,65 @@
+"""The ablation's figure: every seed of every method as a dot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tools.ablation.pipeline import Scores
+
+SPREAD = 0.24  # half of the width that the seeds of a method take
+PANELS = (("seen", "classes trained on"), ("unseen", "classes not trained on"))
+
+
+def draw_ablation(scores: Sequence[Scores], seeds: Sequence[int]) -> Figure:
+    """Draw one panel for the seen and one for the unseen classes.
+
+    Each seed has its color and its place in all methods; a bar marks the mean of a method, and a
+    dashed line that of the baseline, which is the first.
+    """
+    figure = Figure(figsize=(5.2 + 0.75 * len(scores), 4.6), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (split, title) in zip(figure.subplots(1, 2), PANELS, strict=True):
+        _draw_panel(axes, [(each.title, getattr(each, split)) for each in scores], seeds)
+        axes.set_title(title, loc="left", fontsize="medium")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.axes[0].set_ylabel("mIoU (%)")
+    return figure
+
+
+def _draw_panel(
+    axes: Axes, methods: Sequence[tuple[str, Sequence[float]]], seeds: Sequence[int]
+) -> None:
+    step = 2 * SPREAD / max(1, len(seeds) - 1)
+    for index, seed in enumerate(seeds):
+        place = -SPREAD + index * step if len(seeds) > 1 else 0.0
+        axes.plot(
+            [number + place for number in range(len(methods))],
+            [100 * values[index] for _, values in methods],
+            linestyle="none",
+            marker="o",
+            markersize=6,
+            alpha=0.85,
+            label=f"seed {seed}",
+        )
+    means = [100 * fmean(values) for _, values in methods]
+    for number, mean in enumerate(means):
+        axes.hlines(mean, number - SPREAD - 0.12, number + SPREAD + 0.12, color="black", zorder=3)
+        axes.annotate(
+            f"{mean:.1f}",
+            (number + SPREAD + 0.12, mean),
+            xytext=(2, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="x-small",
+        )
+    axes.axhline(means[0], color="gray", linestyle="--", linewidth=1, zorder=0)
+    axes.set_xticks(range(len(methods)), [title for title, _ in methods], rotation=30, ha="right")
+    axes.set_xlim(-0.6, len(methods) - 0.3)
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
