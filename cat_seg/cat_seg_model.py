@@ -96,6 +96,11 @@ class CATSeg(nn.Module):
         """Class names of the current mode: those trained on, or those predicted in evaluation."""
         return self._train_classes if self.training else self._test_classes
 
+    @property
+    def train_classes(self) -> tuple[str, ...]:
+        """Class names of training."""
+        return self._train_classes
+
     def set_vocabulary(self, names: Sequence[str], wording: Wording = DEFAULT) -> None:
         """Set the classes to predict in evaluation, and the synonyms and prompts to use for them.
 
@@ -185,6 +190,21 @@ class CATSeg(nn.Module):
         """
         return {}
 
+    def guidance(self, images: Tensor) -> Guidance:
+        """Return the guidance of normalized images (B, 3, H, W), before `rectify_guidance`."""
+        encoder = self.sem_seg_head.encoder
+        features = encoder.encode_image(resize(images, encoder.input_size))
+        return self.sem_seg_head.guidance(features)
+
+    def training_inputs(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Return normalized images (B, 3, H, W) and labels (B, H, W), padded to one size."""
+        images = [self._normalize(entry["image"]) for entry in batched_inputs]
+        labels = [self._mark_unlabeled(entry["sem_seg"]) for entry in batched_inputs]
+        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+        common = padded_size((height, width), self.size_divisibility)
+        targets = torch.stack([pad(label, common, UNLABELED) for label in labels])
+        return torch.stack([pad(image, common) for image in images]), targets
+
     def _logits(self, images: Tensor) -> tuple[Tensor, Guidance, dict[str, Tensor]]:
         """Return logits (B, T, h, w) of normalized images, the guidance used, and its losses."""
         encoder = self.sem_seg_head.encoder
@@ -194,17 +214,8 @@ class CATSeg(nn.Module):
         guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
         return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
 
-    def _training_inputs(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-        """Return normalized images (B, 3, H, W) and labels (B, H, W), padded to one size."""
-        images = [self._normalize(entry["image"]) for entry in batched_inputs]
-        labels = [self._mark_unlabeled(entry["sem_seg"]) for entry in batched_inputs]
-        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-        common = padded_size((height, width), self.size_divisibility)
-        targets = torch.stack([pad(label, common, UNLABELED) for label in labels])
-        return torch.stack([pad(image, common) for image in images]), targets
-
     def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        images, targets = self._training_inputs(batched_inputs)
+        images, targets = self.training_inputs(batched_inputs)
         logits, guidance, losses = self._logits(images)
         losses["loss_sem_seg"] = sem_seg_loss(logits, targets)
         return losses | self.auxiliary_losses(guidance, targets)

@@ -177,6 +177,9 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     # micro-batches and averages their gradients. Memory is that of one micro-batch. Each
     # micro-batch is padded on its own, as if it were on another process.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Training iterations between measurements of gradients by loss, AFR's gates and HPA's
+    # prototypes; 0 disables them. See docs/analysis.md.
+    cfg.SOLVER.DIAGNOSTICS_PERIOD = 0
     # Data type of mixed precision (SOLVER.AMP.ENABLED): "float16", "bfloat16", or "auto" for
     # float16 on a GPU and bfloat16 on a CPU.
     cfg.SOLVER.AMP.DTYPE = "auto"

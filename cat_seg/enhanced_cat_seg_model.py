@@ -18,9 +18,9 @@ from cat_seg.modeling.hyperspherical_innovations import (
     AdaptiveFeatureRectification,
     HypersphericalPrototypeAlignment,
 )
-from cat_seg.modeling.processing import resize
 
-HPA_SHARE = 0.1  # weight of the HPA loss relative to the AFR regularizer
+HPA_SHARE = 0.1  # weight of the HPA losses relative to the AFR regularizer
+HPA_LOSSES = {"alignment": "loss_hpa", "separation": "loss_hpa_separation"}
 
 
 @META_ARCH_REGISTRY.register()
@@ -89,13 +89,11 @@ class EnhancedCATSeg(CATSeg):
     def _class_sums(self, parts: Sequence[list[dict[str, Any]]]) -> Tensor:
         """Return HPA's `class_sums` over all parts."""
         assert self.hpa is not None
-        head = self.sem_seg_head
         sums = []
         with torch.no_grad():
             for part in parts:
-                images, labels = self._training_inputs(part)
-                features = head.encoder.encode_image(resize(images, head.encoder.input_size))
-                guidance, _ = self.rectify_guidance(head.guidance(features))
+                images, labels = self.training_inputs(part)
+                guidance, _ = self.rectify_guidance(self.guidance(images))
                 sums.append(self.hpa.class_sums(guidance.res3, labels))
         return torch.stack(sums).sum(dim=0)
 
@@ -107,8 +105,11 @@ class EnhancedCATSeg(CATSeg):
         return guidance._replace(res3=rectified), {"loss_afr": self.loss_weight * regularizer}
 
     def auxiliary_losses(self, guidance: Guidance, labels: Tensor) -> dict[str, Tensor]:
-        """Return the alignment loss between the rectified res3 and the class prototypes."""
+        """Return HPA's losses between the rectified res3 and the class prototypes.
+
+        They are loss_hpa, the alignment, and with separation loss_hpa_separation.
+        """
         if self.hpa is None:
             return {}
-        alignment = self.hpa(guidance.res3, labels)
-        return {"loss_hpa": self.loss_weight * HPA_SHARE * alignment}
+        losses = self.hpa(guidance.res3, labels)
+        return {HPA_LOSSES[name]: self.loss_weight * HPA_SHARE * losses[name] for name in losses}

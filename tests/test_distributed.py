@@ -9,6 +9,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cat_seg.analysis.diagnostics_hook import unchanged
+from cat_seg.analysis.gradients import measure_gradients
 from tests.tiny import batch, tiny_model
 
 RANKS, IMAGES, STEPS = 2, 2, 2  # images a rank
@@ -61,6 +63,13 @@ def train(model: nn.Module, wrapped: nn.Module, part: slice) -> list[dict]:
     return records
 
 
+def diagnose(model: nn.Module) -> dict[str, float]:
+    """The gradient norms on inputs that are the same for all ranks."""
+    with unchanged(model):
+        measured = measure_gradients(model, batch(seed=3))
+    return {name: value for name, value in measured.items() if name.endswith("norm")}
+
+
 def run_rank(rank: int, folder: str) -> None:
     """What each process does."""
     torch.set_num_threads(1)
@@ -75,6 +84,7 @@ def run_rank(rank: int, folder: str) -> None:
             model, find_unused_parameters=False, broadcast_buffers=False
         )
         found[case] = train(model, wrapped, part)
+        found[case].append(diagnose(model))
     torch.save(found, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -106,6 +116,14 @@ def test_gradients_losses_and_prototypes_are_those_of_one_process(ranks, case):
         for name, buffer in one["buffers"].items():
             assert torch.equal(first["buffers"][name], second["buffers"][name])
             torch.testing.assert_close(first["buffers"][name], buffer, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_rank_measures_the_gradients_of_one_process(ranks, case):
+    model = tiny_model(*CASES[case])
+    train(model, model, slice(None))
+    expected = diagnose(model)
+    assert ranks[0][case][-1] == ranks[1][case][-1] == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
 def test_the_ranks_see_different_classes():

@@ -47,7 +47,7 @@ def test_three_losses_each_weighted_once(weight):
     one_hot = torch.stack([(labels == c).float() for c in range(len(CLASSES))], dim=1)
     up = F.interpolate(logits[0][1], (64, 64), mode="bilinear", align_corners=False)
     bce = F.binary_cross_entropy_with_logits(up, one_hot)
-    afr, hpa = raw_afr[0][1][1], raw_hpa[0][1]
+    afr, hpa = raw_afr[0][1][1], raw_hpa[0][1]["alignment"]
     close = {"atol": 1e-7, "rtol": 1e-5}
     torch.testing.assert_close(losses["loss_sem_seg"], bce, **close)
     torch.testing.assert_close(losses["loss_afr"], weight * afr, **close)
@@ -208,7 +208,7 @@ def test_every_key_changes_the_second_step(key, value):
 def test_the_temperature_changes_the_separation_loss():
     def loss(temperature):
         keys = (f"{HYPER}HPA_SEPARATION_WEIGHT", 1.0, f"{HYPER}HPA_TEMPERATURE", temperature)
-        return make(*keys)(batch())["loss_hpa"].item()
+        return make(*keys)(batch())["loss_hpa_separation"].item()
 
     assert loss(0.07) != pytest.approx(loss(0.2))
 

@@ -1,6 +1,6 @@
 """Datasets, vocabularies and loaders; importing this package registers the datasets."""
 
-from cat_seg.data.build import build_test_loader, build_train_loader
+from cat_seg.data.build import build_test_loader, build_train_loader, training_samples
 from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark, datasets_named
 from cat_seg.data.folders import IMAGE_SUFFIXES
 from cat_seg.data.reading import check_label_values, read_image, read_label
@@ -26,5 +26,6 @@ __all__ = [
     "read_image",
     "read_label",
     "register",
+    "training_samples",
     "vocabulary_from",
 ]

@@ -53,7 +53,31 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
             size or the number of workers is invalid. While iterating: a file is unreadable or
             invalid.
     """
-    local = images_per_process(cfg, comm.get_world_size())
+    local, total = images_per_process(cfg, comm.get_world_size()), cfg.SOLVER.IMS_PER_BATCH
+    return _build_loader(
+        cfg,
+        _training_stream(cfg, seed),
+        batch_sampler=RankBatches(start * total + comm.get_rank() * local, local, total),
+    )
+
+
+def training_samples(cfg: CfgNode, seed: int, count: int) -> list[Record]:
+    """Return the first samples of the stream of `build_train_loader`, the same in all processes.
+
+    Raises:
+        UserError: as `build_train_loader`, or a file is unreadable or invalid.
+    """
+    stream = _training_stream(cfg, seed)
+    samples = []
+    for position in range(count):
+        sample = stream[position]
+        if isinstance(sample, UserError):
+            raise sample
+        samples.append(sample)
+    return samples
+
+
+def _training_stream(cfg: CfgNode, seed: int) -> _MappedRecords:
     if cfg.INPUT.DATASET_MAPPER_NAME not in TRAIN_MAPPERS:
         raise UserError(
             f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r}; "
@@ -65,12 +89,7 @@ def build_train_loader(cfg: CfgNode, seed: int, start: int = 0) -> DataLoader:
         check_train_dataset(cfg, name)
     records = load_records(cfg.DATASETS.TRAIN)
     mapper = TRAIN_MAPPERS[cfg.INPUT.DATASET_MAPPER_NAME](cfg)
-    total = cfg.SOLVER.IMS_PER_BATCH
-    return _build_loader(
-        cfg,
-        _MappedRecords(records, EndlessShuffle(len(records), seed), mapper, seed),
-        batch_sampler=RankBatches(start * total + comm.get_rank() * local, local, total),
-    )
+    return _MappedRecords(records, EndlessShuffle(len(records), seed), mapper, seed)
 
 
 def images_per_process(cfg: CfgNode, processes: int) -> int:

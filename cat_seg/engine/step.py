@@ -80,7 +80,7 @@ class StepTrainer(SimpleTrainer):
                 gradient of a step is the mean of theirs.
         """
         super().__init__(model, data_loader, optimizer)
-        self._autocast = torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None)
+        self.autocast = torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None)
         self._amp_dtype = amp_dtype
         self.grad_scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype == torch.float16)
         self._accumulation_steps = accumulation_steps
@@ -149,13 +149,13 @@ class StepTrainer(SimpleTrainer):
         """Add up the gradients of all micro-batches; return the mean of each loss."""
         means: Any = Counter()  # of tensors; typeshed knows counts of int only
         steps = self._accumulation_steps
-        for part in micro_batches(self.model, batch, steps, self._autocast):
+        for part in micro_batches(self.model, batch, steps, self.autocast):
             means.update(self._add_gradients(part, steps))
         return dict(means)
 
     def _add_gradients(self, part: Batch, parts: int) -> dict[str, Tensor]:
         """Run one of `parts` micro-batches forward and backward; return its losses / `parts`."""
-        with self._autocast:
+        with self.autocast:
             losses = {name: loss / parts for name, loss in self.model(part).items()}
         self.grad_scaler.scale(sum(losses.values())).backward()
         return {name: loss.detach() for name, loss in losses.items()}

@@ -14,6 +14,7 @@ from detectron2.engine import HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from cat_seg.analysis.diagnostics_hook import diagnostics_loggers
 from cat_seg.analysis.radius_hook import radius_loggers
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
 from cat_seg.engine.builders import Builders
@@ -113,6 +114,9 @@ class Trainer(Builders):
             MetricHistory(),
             hooks.PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD),
             Evaluation(self.cfg.TEST.EVAL_PERIOD, self._evaluate),
+            *diagnostics_loggers(
+                self.cfg, self.model, self._trainer.autocast, self._trainer.grad_scaler
+            ),
         ]
         if comm.is_main_process():
             built += radius_loggers(self.cfg, self.model)

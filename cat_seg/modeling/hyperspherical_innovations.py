@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,22 @@ def angle(cosine: Tensor) -> Tensor:
 def geodesic_similarity(cosine: Tensor) -> Tensor:
     """Return 1 - angle / pi of a cosine: 1 for equal directions, 0 for opposite ones."""
     return 1 - angle(cosine) / math.pi
+
+
+class Gates(NamedTuple):
+    """What AFR blends features (B, C, H, W) by, each value in 0..1.
+
+    Attributes:
+        channel: channel gate (B, C).
+        spatial: spatial gate (B, 1, H, W).
+        uncertainty: (B, 1).
+        mix: share of the gated features in the output, (B, 1).
+    """
+
+    channel: Tensor
+    spatial: Tensor
+    uncertainty: Tensor
+    mix: Tensor
 
 
 class AdaptiveFeatureRectification(nn.Module):
@@ -69,12 +86,18 @@ class AdaptiveFeatureRectification(nn.Module):
         Returns:
             The rectified features (B, C, H, W), and the regularizer of the gates, a scalar.
         """
-        spatial = self.spatial_gate(features)
-        gate = self.channel_gate(features)[:, :, None, None] * spatial
-        certainty = 1 - self.uncertainty_estimator(features)
-        mix = (self.mix_weight.sigmoid() * certainty)[:, :, None, None]
+        gates = self.gates(features)
+        gate = gates.channel[:, :, None, None] * gates.spatial
+        mix = gates.mix[:, :, None, None]
         rectified = (1 - mix) * features + mix * features * gate
-        return rectified, self._regularizer(gate.float(), spatial.float())
+        return rectified, self._regularizer(gate.float(), gates.spatial.float())
+
+    def gates(self, features: Tensor) -> Gates:
+        """Return the gates and the mix for features (B, C, H, W)."""
+        spatial = self.spatial_gate(features)
+        channel = self.channel_gate(features)
+        uncertainty = self.uncertainty_estimator(features)
+        return Gates(channel, spatial, uncertainty, self.mix_weight.sigmoid() * (1 - uncertainty))
 
     @staticmethod
     def _regularizer(gate: Tensor, spatial: Tensor) -> Tensor:
@@ -157,38 +180,45 @@ class HypersphericalPrototypeAlignment(nn.Module):
             labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self._sums(*self._labeled(features.float(), labels))
+            return self._sums(*self.labeled(features.float(), labels))
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Update the prototypes and return the alignment loss.
+    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Update the prototypes and return the losses.
 
         Args:
             features: (B, C, H, W).
             labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
 
         Returns:
-            Mean geodesic distance (radians) between each labeled feature and the prototype of its
-            class, plus the weighted separation loss. With several ranks, each returns its own
-            features' part, scaled so that the mean over ranks is the loss of the global batch.
+            "alignment": mean geodesic distance (radians) between each labeled feature and the
+            prototype of its class; "separation", if its weight is not 0: the weighted separation
+            loss. With several ranks, each returns its own features' part, scaled so that the mean
+            over ranks is the loss of the global batch.
         """
         with torch.autocast(features.device.type, enabled=False):
-            aligned, targets = self._labeled(features.float(), labels)
+            aligned, targets = self.labeled(features.float(), labels)
             share = self._share
             if share is None:
                 share = self._update_prototypes(self._sums(aligned.detach(), targets))
             own = self.prototypes[targets]
-            loss = angle((aligned * own).sum(dim=1)).sum()
+            losses = {"alignment": angle((aligned * own).sum(dim=1)).sum() * share}
             if self.separation_weight > 0:
-                loss = loss + self.separation_weight * self._separation(aligned, targets)
-            return loss * share
+                separation = self.separation_weight * self._separation(aligned, targets)
+                losses["separation"] = separation * share
+            return losses
 
     def align(self, features: Tensor) -> Tensor:
         """Return aligned unit features (N, C) of features (N, C) of any norm."""
         unit = F.normalize(features, dim=1)
         return F.normalize(unit + 0.1 * F.normalize(self.alignment_proj(unit), dim=1), dim=1)
 
-    def _labeled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the aligned features (N, C) and classes (N,) of the labeled positions."""
+    def labeled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the aligned features (N, C) and classes (N,) of the labeled positions.
+
+        Args:
+            features: (B, C, H, W) float32.
+            labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
+        """
         grid = features.shape[-2:]
         targets = F.interpolate(labels[:, None].float(), size=grid, mode="nearest")
         targets = targets.long().flatten()

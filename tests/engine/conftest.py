@@ -12,6 +12,7 @@ from cat_seg.data import DatasetSpec, Layout, register
 from cat_seg.engine import load_config
 from tests.engine import stand_in
 from tests.log_fixture import log  # noqa: F401 (a fixture)
+from tests.tiny import share_tokenizers, tiny_cfg
 
 
 @pytest.fixture(scope="session")
@@ -41,4 +42,27 @@ def cfg(config_file, tmp_path) -> CfgNode:
     """The stand-in's config, with an OUTPUT_DIR that exists."""
     cfg = load_config(str(config_file), ["OUTPUT_DIR", str(tmp_path / "out")])
     (tmp_path / "out").mkdir()
+    return cfg
+
+
+@pytest.fixture
+def tiny(config_file, tmp_path, monkeypatch) -> CfgNode:
+    """The config of a tiny CAT-Seg that trains on the stand-in's images for 5 iterations."""
+    share_tokenizers(monkeypatch)
+    (tmp_path / "clip").mkdir()
+    keys = {
+        "DATASETS.TRAIN": ("stand_in",),
+        "DATASETS.TEST": ("stand_in",),
+        "DATALOADER.NUM_WORKERS": 0,
+        "INPUT.MIN_SIZE_TRAIN": (8,),
+        "INPUT.MIN_SIZE_TEST": 0,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 5,
+        "SOLVER.BASE_LR": 0.01,
+        "SOLVER.CLIP_MULTIPLIER": 1.0,
+        "SOLVER.WARMUP_ITERS": 0,
+        "SEED": 1,
+    }
+    cfg = tiny_cfg(tmp_path / "clip", *(part for pair in keys.items() for part in pair))
+    cfg.MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON = str(config_file.parent / "classes.json")
     return cfg

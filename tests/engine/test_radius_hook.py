@@ -28,34 +28,17 @@ from cat_seg.data import read_image
 from cat_seg.engine import Trainer
 from cat_seg.errors import UserError
 from tests.engine.stand_in import CLASSES
-from tests.tiny import share_tokenizers, tiny_cfg
 
 STEPS = 5
 
 
 @pytest.fixture
-def tiny(config_file, tmp_path, monkeypatch) -> CfgNode:
+def tiny(tiny) -> CfgNode:
     """A tiny HyperCLIP that trains on the stand-in's images."""
-    share_tokenizers(monkeypatch)
-    (tmp_path / "clip").mkdir()
-    keys = {
-        "MODEL.SEM_SEG_HEAD.CLIP_FINETUNE": "hyperbolic",
-        "DATASETS.TRAIN": ("stand_in",),
-        "DATASETS.TEST": ("stand_in",),
-        "DATALOADER.NUM_WORKERS": 0,
-        "INPUT.MIN_SIZE_TRAIN": (8,),
-        "INPUT.MIN_SIZE_TEST": 0,
-        "SOLVER.IMS_PER_BATCH": 2,
-        "SOLVER.MAX_ITER": STEPS,
-        "SOLVER.BASE_LR": 0.01,
-        "SOLVER.CLIP_MULTIPLIER": 1.0,
-        "SOLVER.WARMUP_ITERS": 0,
-        "SEED": 1,
-        "MODEL.HYPERBOLIC.RADIUS_PERIOD": 2,
-    }
-    cfg = tiny_cfg(tmp_path / "clip", *(part for pair in keys.items() for part in pair))
-    cfg.MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON = str(config_file.parent / "classes.json")
-    return cfg
+    tiny.MODEL.SEM_SEG_HEAD.CLIP_FINETUNE = "hyperbolic"
+    tiny.MODEL.HYPERBOLIC.RADIUS_PERIOD = 2
+    tiny.SOLVER.MAX_ITER = STEPS
+    return tiny
 
 
 class Note(HookBase):

@@ -26,6 +26,11 @@ def make_hpa(momentum=0.9, separation=0.0, temperature=0.07):
     return hpa
 
 
+def total(hpa, features, labels):
+    """The sum of HPA's losses."""
+    return sum(hpa(features, labels).values())
+
+
 def step_inputs(seed, present, size=(24, 16), grid=(6, 4)):
     """Features (2, C, *grid) and labels (2, *size) of the `present` classes, some ignored."""
     generator = torch.Generator().manual_seed(seed)
@@ -92,7 +97,7 @@ def test_hpa_follows_the_plain_loop_over_steps():
     for seed, present in enumerate([(0, 1, 2), (0, 2, 3), (3,), (1, 4, 0, 2)]):
         features, labels = step_inputs(seed, present)
         features.requires_grad_()
-        loss = hpa(features, labels)
+        loss = total(hpa, features, labels)
         (grad,) = torch.autograd.grad(loss, features)
         expected = plain.step(features, labels)
         (expected_grad,) = torch.autograd.grad(expected, features)
@@ -118,7 +123,7 @@ def test_an_absent_class_keeps_its_prototype():
 def test_prototypes_get_no_gradient_and_stay_of_unit_length():
     hpa = make_hpa(separation=0.5)
     features, labels = step_inputs(0, (0, 1, 2))
-    hpa(features.requires_grad_(), labels).backward()
+    total(hpa, features.requires_grad_(), labels).backward()
     assert not hpa.prototypes.requires_grad
     assert hpa.prototypes.grad is None and hpa.prototypes.grad_fn is None
     norms = hpa.prototypes[:3].norm(dim=1)
@@ -128,7 +133,7 @@ def test_prototypes_get_no_gradient_and_stay_of_unit_length():
 def test_gradient_reaches_the_features_and_the_projection():
     hpa = make_hpa()
     features, labels = step_inputs(0, (0, 1, 2))
-    hpa(features.requires_grad_(), labels).backward()
+    total(hpa, features.requires_grad_(), labels).backward()
     assert features.grad.abs().sum() > 0
     for name, parameter in hpa.alignment_proj.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -139,7 +144,7 @@ def test_a_feature_on_its_prototype_gives_a_finite_gradient():
     features, _ = step_inputs(0, (0,))
     labels = torch.full((2, 24, 16), 255)
     labels[0, 0, 0] = 2  # the only member is its own mean
-    loss = hpa(features.requires_grad_(), labels)
+    loss = total(hpa, features.requires_grad_(), labels)
     loss.backward()
     assert loss.item() == pytest.approx(0.0, abs=1e-3)
     assert torch.isfinite(features.grad).all()
@@ -151,7 +156,7 @@ def test_a_batch_without_labels_gives_zero_and_finite_gradients(separation):
     hpa(*step_inputs(0, (0, 1)))
     before = hpa.prototypes.clone()
     features, labels = step_inputs(1, (0,))
-    loss = hpa(features.requires_grad_(), torch.full_like(labels, 255))
+    loss = total(hpa, features.requires_grad_(), torch.full_like(labels, 255))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(features.grad, torch.zeros_like(features))
@@ -165,12 +170,13 @@ def test_labels_outside_the_classes_count_as_unlabeled():
     first, second = make_hpa(), make_hpa()
     odd = labels.clone()
     odd[labels == 255] = -1
-    torch.testing.assert_close(first(features, labels), second(features, odd))
+    torch.testing.assert_close(total(first, features, labels), total(second, features, odd))
 
 
 def test_the_norm_of_a_feature_does_not_matter():
     features, labels = step_inputs(0, (0, 1))
-    torch.testing.assert_close(make_hpa()(features, labels), make_hpa()(7 * features, labels))
+    losses = [total(make_hpa(), scale * features, labels) for scale in (1, 7)]
+    torch.testing.assert_close(*losses)
 
 
 def test_temperatures_train_only_with_the_separation_loss():
@@ -178,7 +184,7 @@ def test_temperatures_train_only_with_the_separation_loss():
     hpa = make_hpa(separation=0.5)
     assert hpa.log_temperatures.requires_grad
     features, labels = step_inputs(0, (0, 1, 2))
-    hpa(features, labels).backward()
+    total(hpa, features, labels).backward()
     assert (hpa.log_temperatures.grad[:3] != 0).all()
 
 
@@ -189,7 +195,7 @@ def test_separation_loss_is_the_cross_entropy_over_known_prototypes():
     for seed, present in enumerate([(0, 3), (1, 3)]):  # class 0 is known, though absent
         features, labels = step_inputs(seed, present)
         features.requires_grad_()
-        loss = hpa(features, labels)
+        loss = total(hpa, features, labels)
         alignment = plain.step(features, labels)
         terms = []
         known = sorted(plain.prototypes)
@@ -210,7 +216,10 @@ def test_separation_loss_is_the_cross_entropy_over_known_prototypes():
 
 def test_the_alignment_loss_alone_is_the_default():
     features, labels = step_inputs(0, (0, 1, 2))
-    assert not torch.isclose(make_hpa()(features, labels), make_hpa(separation=1)(features, labels))
+    assert set(make_hpa()(features, labels)) == {"alignment"}
+    both = make_hpa(separation=1)(features, labels)
+    assert set(both) == {"alignment", "separation"} and both["separation"] > 0
+    assert torch.equal(both["alignment"], total(make_hpa(), features, labels))
 
 
 def test_hpa_start_values():
@@ -231,9 +240,9 @@ def test_hpa_start_values():
 
 def test_hpa_computes_in_float32_under_autocast():
     features, labels = step_inputs(0, (0, 1, 2))
-    expected = make_hpa()(features, labels)
+    expected = total(make_hpa(), features, labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = make_hpa()(features, labels)
+        loss = total(make_hpa(), features, labels)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
 

@@ -1,0 +1,108 @@
+"""What AFR's gates and HPA's prototypes do to features: measurement without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cat_seg.modeling.hyperspherical_innovations import (
+    AdaptiveFeatureRectification,
+    HypersphericalPrototypeAlignment,
+    angle,
+)
+
+
+@torch.no_grad()
+def measure_rectification(
+    afr: AdaptiveFeatureRectification, features: Sequence[Tensor]
+) -> dict[str, float]:
+    """Measure AFR on batches of features (B, C, H, W).
+
+    Returns:
+        GATE/mean and GATE/std for the fields of `Gates`, over all images, channels and positions.
+        change/mean: mean over all positions of |rectified - x| / |x|.
+    """
+    gates = [afr.gates(batch) for batch in features]
+    measured = {}
+    for name in gates[0]._fields:
+        values = torch.cat([getattr(batch, name).float().flatten() for batch in gates])
+        measured[f"{name}/mean"] = values.mean().item()
+        measured[f"{name}/std"] = values.std(correction=0).item()
+    changes = [_relative_change(afr, batch).flatten() for batch in features]
+    return measured | {"change/mean": torch.cat(changes).mean().item()}
+
+
+@torch.no_grad()
+def measure_alignment(
+    hpa: HypersphericalPrototypeAlignment,
+    names: Sequence[str],
+    batches: Sequence[tuple[Tensor, Tensor]],
+) -> dict[str, float]:
+    """Measure how close features are to the prototypes of their classes.
+
+    Args:
+        hpa: its prototypes are not updated. Classes without a prototype are left out.
+        names: the T class names.
+        batches: features (B, C, H, W) with labels (B, h, w).
+
+    Returns:
+        cosine/class/NAME: mean cosine of the features of a class to its prototype. cosine/mean: its
+        mean over classes. nearest/own: share of the features whose nearest prototype is their own.
+        Empty if no feature has a prototype.
+    """
+    aligned, targets = (
+        torch.cat(parts)
+        for parts in zip(*(hpa.labeled(f.float(), labels) for f, labels in batches), strict=True)
+    )
+    known = hpa.prototype_initialized
+    cosine = (aligned @ hpa.prototypes.T).masked_fill(~known, -torch.inf)
+    cosine, targets = cosine[known[targets]], targets[known[targets]]
+    if not len(targets):
+        return {}
+    own = cosine.gather(1, targets[:, None])[:, 0]
+    present = targets.unique().tolist()
+    by_class = {name: own[targets == c].mean().item() for c in present for name in (names[c],)}
+    return {
+        "cosine/mean": sum(by_class.values()) / len(by_class),
+        "nearest/own": (cosine.argmax(dim=1) == targets).float().mean().item(),
+        **{f"cosine/class/{name}": mean for name, mean in by_class.items()},
+    }
+
+
+@torch.no_grad()
+def prototype_angles(hpa: HypersphericalPrototypeAlignment) -> tuple[Tensor, Tensor]:
+    """Return the angles (K, K) in degrees between the K prototypes set so far, and their classes.
+
+    The diagonal is 0.
+    """
+    classes = hpa.prototype_initialized.nonzero()[:, 0]
+    prototypes = hpa.prototypes[classes].double()
+    angles = angle(prototypes @ prototypes.T).rad2deg().fill_diagonal_(0)
+    return angles, classes
+
+
+def measure_geometry(hpa: HypersphericalPrototypeAlignment) -> dict[str, float]:
+    """Measure the angles between prototypes, in degrees.
+
+    Returns:
+        angle/mean, angle/min: over all pairs. angle/nearest: mean over prototypes of the angle to
+        the nearest other one. Empty with fewer than two prototypes.
+    """
+    angles, classes = prototype_angles(hpa)
+    if len(classes) < 2:
+        return {}
+    apart = angles[~torch.eye(len(angles), dtype=torch.bool, device=angles.device)]
+    nearest = apart.view(len(angles), -1).min(dim=1).values
+    return {
+        "angle/mean": apart.mean().item(),
+        "angle/nearest": nearest.mean().item(),
+        "angle/min": nearest.min().item(),
+    }
+
+
+def _relative_change(afr: AdaptiveFeatureRectification, features: Tensor) -> Tensor:
+    rectified, _ = afr(features)
+    lengths = torch.linalg.vector_norm(features, dim=1)
+    return torch.linalg.vector_norm(rectified - features, dim=1) / lengths
