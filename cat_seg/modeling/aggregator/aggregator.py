@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cat_seg.modeling.aggregator.class_aggregation import ClassAggregation
+from cat_seg.modeling.aggregator.convolutions import EmbeddingConv2d, OutputConv2d
 from cat_seg.modeling.aggregator.decoder import DecoderStage
 from cat_seg.modeling.aggregator.spatial_aggregation import SpatialAggregation
 from cat_seg.modeling.chunking import chunked
@@ -83,7 +84,7 @@ class Aggregator(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute = recompute
-        self.cost_embedding = nn.Conv2d(templates, channels, kernel_size=7, padding=3)
+        self.cost_embedding = EmbeddingConv2d(templates, channels, kernel_size=7)
         self.image_guidance = nn.Conv2d(clip_channels, image_channels, 3, padding=1)
         self.text_guidance = nn.Linear(clip_channels, text_channels)
         self.decoder_guidance = nn.ModuleList(
@@ -95,7 +96,7 @@ class Aggregator(nn.Module):
         self.decoder2 = DecoderStage(
             decoder_channels[0], projected_channels[1], decoder_channels[1]
         )
-        self.head = nn.Conv2d(decoder_channels[1], 1, 3, padding=1)
+        self.head = OutputConv2d(decoder_channels[1], kernel_size=3)
         if output_bias is not None:
             assert self.head.bias is not None
             nn.init.constant_(self.head.bias, output_bias)
@@ -120,8 +121,7 @@ class Aggregator(nn.Module):
     def _aggregate(self, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
         image_guidance = F.relu(self.image_guidance(guidance.res3)).permute(0, 2, 3, 1)
         text_guidance = F.relu(self.text_guidance(text))
-        x = self.cost_embedding(cost.flatten(0, 1)).permute(0, 2, 3, 1)
-        x = x.contiguous().unflatten(0, cost.shape[:2])
+        x = self.cost_embedding(cost.flatten(0, 1)).unflatten(0, cost.shape[:2])
         for layer in self.layers:
             x = layer(x, image_guidance, text_guidance)
         return self._decode(x, guidance.res4, guidance.res5)
@@ -134,6 +134,6 @@ class Aggregator(nn.Module):
         def decode(part: Tensor) -> Tensor:
             maps = part.flatten(0, 1).permute(0, 3, 1, 2)
             maps = self.decoder2(self.decoder1(maps, *prepared1), *prepared2)
-            return self.head(maps).squeeze(1).unflatten(0, part.shape[:2])
+            return self.head(maps).unflatten(0, part.shape[:2])
 
         return chunked(decode, x, dim=1, recompute=self.recompute)
