@@ -12,7 +12,7 @@ from cat_seg.modeling.aggregator.class_aggregation import ClassAggregation
 from cat_seg.modeling.aggregator.convolutions import EmbeddingConv2d, OutputConv2d
 from cat_seg.modeling.aggregator.decoder import DecoderStage
 from cat_seg.modeling.aggregator.spatial_aggregation import SpatialAggregation
-from cat_seg.modeling.chunking import chunked
+from cat_seg.modeling.chunking import chunked, part_sizes
 
 
 class Guidance(NamedTuple):
@@ -114,8 +114,10 @@ class Aggregator(nn.Module):
         """
         if torch.is_grad_enabled():
             return self._aggregate(cost, text, guidance)
-        # Images are independent, and one at a time takes the least memory.
-        images = zip(cost.split(1), text.split(1), *(g.split(1) for g in guidance), strict=True)
+        # Images are independent. No more at a time than fill a part take the least memory.
+        elements = cost[:, :, 0].numel() * self.cost_embedding.out_channels
+        sizes = part_sizes(len(cost), elements, cost.device)
+        images = zip(*(each.split(sizes) for each in (cost, text, *guidance)), strict=True)
         return torch.cat([self._aggregate(c, t, Guidance(*levels)) for c, t, *levels in images])
 
     def _aggregate(self, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
