@@ -46,28 +46,24 @@ class OrthogonalAdapter(Adapter):
             image_mixers = self.slot_mixers[:, self.text_slots :]
             text = cayley(mix_slots(rows, text_mixers, len(frozen.text)))
             image = mix_slots(rows, image_mixers, len(frozen.image))
-            return TowerWeights(
-                [_multiply(*pair) for pair in zip(frozen.text, text, strict=True)],
-                [_multiply(*pair) for pair in zip(frozen.image, image, strict=True)],
-            )
+            return TowerWeights(_multiply(frozen.text, text), _multiply(frozen.image, image))
 
 
 def cayley(matrices: Tensor) -> Tensor:
     """Return orthogonal matrices (I - S)(I + S)^-1, S = (M - M^T) / 2, for M (..., n, n)."""
     skew = (matrices - matrices.transpose(-1, -2)) / 2
     identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    return torch.linalg.solve(identity + skew, identity - skew)  # the two factors commute
+    # The two factors commute. I + S is never singular, and a check of that would wait for a GPU.
+    return torch.linalg.solve_ex(identity + skew, identity - skew).result
 
 
-def _multiply(frozen: AttentionWeights, blocks: Tensor) -> AttentionWeights:
-    """Multiply q, k, v on the input side, out on the output side, by (4, slots, 128, 128)."""
-    inputs = zip(frozen[:3], blocks[:3], strict=True)
-    query, key, value = (_times_block_diagonal(w, b) for w, b in inputs)
-    out = _times_block_diagonal(frozen.out.T, blocks[3].transpose(1, 2)).T
-    return AttentionWeights(query, key, value, out)
-
-
-def _times_block_diagonal(weight: Tensor, blocks: Tensor) -> Tensor:
-    """Return weight (out, in) @ diag(blocks), with blocks (slots, n, n)."""
-    columns = weight.unflatten(1, blocks.shape[:2]).transpose(0, 1)
-    return (columns @ blocks).transpose(0, 1).flatten(1)
+def _multiply(frozen: list[AttentionWeights], slots: Tensor) -> list[AttentionWeights]:
+    """Multiply q, k, v on the input side, out on the output side, by (layers, 4, slots, n, n)."""
+    blocks, side = slots.shape[-3:-1]
+    columns = [w.unflatten(1, (blocks, side)).transpose(0, 1) for f in frozen for w in f[:3]]
+    qkv = torch.stack(columns) @ slots[:, :3].flatten(0, 1)  # (3 layers, slots, outputs, n)
+    qkv = qkv.transpose(1, 2).flatten(2)
+    rows = torch.stack([weights.out.unflatten(0, (blocks, side)) for weights in frozen])
+    out = (slots[:, 3] @ rows).flatten(1, 2)
+    inputs = qkv.unbind()
+    return [AttentionWeights(*inputs[3 * i : 3 * i + 3], own) for i, own in enumerate(out.unbind())]
