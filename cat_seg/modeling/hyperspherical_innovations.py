@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+UNLABELED = -1
 COSINE_LIMIT = 1 - 1e-7  # the gradient of arccos is infinite at +-1
 
 
@@ -157,7 +158,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
             labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self._sums(*self._labeled(features.float(), labels))
+            return self._sums(*self._aligned(features.float(), labels))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Update the prototypes and return the alignment loss.
@@ -172,12 +173,12 @@ class HypersphericalPrototypeAlignment(nn.Module):
             features' part, scaled so that the mean over ranks is the loss of the global batch.
         """
         with torch.autocast(features.device.type, enabled=False):
-            aligned, targets = self._labeled(features.float(), labels)
+            aligned, targets = self._aligned(features.float(), labels)
             share = self._share
             if share is None:
                 share = self._update_prototypes(self._sums(aligned.detach(), targets))
-            own = self.prototypes[targets]
-            loss = angle((aligned * own).sum(dim=1)).sum()
+            own = self.prototypes[targets.clamp_min(0)]
+            loss = (angle((aligned * own).sum(dim=1)) * (targets >= 0)).sum()
             if self.separation_weight > 0:
                 loss = loss + self.separation_weight * self._separation(aligned, targets)
             return loss * share
@@ -187,16 +188,21 @@ class HypersphericalPrototypeAlignment(nn.Module):
         unit = F.normalize(features, dim=1)
         return F.normalize(unit + 0.1 * F.normalize(self.alignment_proj(unit), dim=1), dim=1)
 
-    def _labeled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the aligned features (N, C) and classes (N,) of the labeled positions."""
+    def _aligned(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the aligned features (N, C) and classes (N,), -1 where unlabeled.
+
+        Selecting the labeled positions would wait for a GPU to count them.
+        """
         grid = features.shape[-2:]
         targets = F.interpolate(labels[:, None].float(), size=grid, mode="nearest")
         targets = targets.long().flatten()
         known = (targets >= 0) & (targets < len(self.prototypes))
-        return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)[known]), targets[known]
+        targets = targets.masked_fill(~known, UNLABELED)
+        return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)), targets
 
     def _sums(self, aligned: Tensor, targets: Tensor) -> Tensor:
-        members = F.one_hot(targets, len(self.prototypes)).to(aligned.dtype)
+        classes = torch.arange(len(self.prototypes), device=targets.device)
+        members = (targets[:, None] == classes).to(aligned.dtype)
         return torch.cat([members.T @ aligned, members.sum(dim=0)[:, None]], dim=1)
 
     @torch.no_grad()
@@ -218,7 +224,8 @@ class HypersphericalPrototypeAlignment(nn.Module):
         known = self.prototype_initialized
         similarity = geodesic_similarity(aligned @ self.prototypes.T.clone())
         logits = similarity / (self.temperature * F.softplus(self.log_temperatures))
-        return F.cross_entropy(logits.masked_fill(~known, -math.inf), targets, reduction="sum")
+        logits = logits.masked_fill(~known, -math.inf)
+        return F.cross_entropy(logits, targets, reduction="sum", ignore_index=UNLABELED)
 
 
 def _world_size() -> int:

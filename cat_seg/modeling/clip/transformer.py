@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cat_seg.modeling.clip.architecture import TowerSpec
 from cat_seg.modeling.clip.prefix_tree import PrefixTree
+from cat_seg.modeling.norms import LayerNorm
 
 
 class AttentionWeights(NamedTuple):
@@ -96,9 +97,9 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(spec.width)
+        self.ln_1 = LayerNorm(spec.width)
         self.attn = SelfAttention(spec.width, spec.heads)
-        self.ln_2 = nn.LayerNorm(spec.width)
+        self.ln_2 = LayerNorm(spec.width)
         self.mlp = nn.Sequential(
             OrderedDict(
                 c_fc=nn.Linear(spec.width, spec.mlp_width),
