@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
 from cat_seg.modeling.clip.adapters.slots import SLOT, SlotCounts, mix_rows, mix_slots
@@ -59,11 +62,31 @@ def cayley(matrices: Tensor) -> Tensor:
 
 def _multiply(frozen: list[AttentionWeights], slots: Tensor) -> list[AttentionWeights]:
     """Multiply q, k, v on the input side, out on the output side, by (layers, 4, slots, n, n)."""
-    blocks, side = slots.shape[-3:-1]
-    columns = [w.unflatten(1, (blocks, side)).transpose(0, 1) for f in frozen for w in f[:3]]
-    qkv = torch.stack(columns) @ slots[:, :3].flatten(0, 1)  # (3 layers, slots, outputs, n)
-    qkv = qkv.transpose(1, 2).flatten(2)
-    rows = torch.stack([weights.out.unflatten(0, (blocks, side)) for weights in frozen])
-    out = (slots[:, 3] @ rows).flatten(1, 2)
-    inputs = qkv.unbind()
-    return [AttentionWeights(*inputs[3 * i : 3 * i + 3], own) for i, own in enumerate(out.unbind())]
+    qkv = _times_block_diagonal([w for weights in frozen for w in weights[:3]], slots[:, :3])
+    out = _times_block_diagonal([weights.out.T for weights in frozen], slots[:, 3:].mT)
+    return [AttentionWeights(*qkv[3 * i : 3 * i + 3], own.T) for i, own in enumerate(out)]
+
+
+def _times_block_diagonal(weights: list[Tensor], blocks: Tensor) -> tuple[Tensor, ...]:
+    """Return weight (out, in) @ diag(blocks) of each weight; its blocks are (slots, n, n)."""
+    columns = [w.unflatten(1, blocks.shape[-3:-1]).transpose(0, 1) for w in weights]
+    products = _Products.apply(blocks.flatten(0, 1), *columns)
+    return products.transpose(1, 2).flatten(2).unbind()
+
+
+class _Products(torch.autograd.Function):
+    """torch.stack(left) @ right, without keeping the stack, a copy of CLIP's weights."""
+
+    @staticmethod
+    def forward(ctx: Any, right: Tensor, *left: Tensor) -> Tensor:
+        ctx.save_for_backward(right, *left)
+        return torch.stack(left) @ right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        right, *left = ctx.saved_tensors
+        own = torch.stack(left).mT @ gradient
+        if any(ctx.needs_input_grad[1:]):
+            return own, *(gradient @ right.mT).unbind()
+        return own, *(None for _ in left)
