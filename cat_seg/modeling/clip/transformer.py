@@ -24,6 +24,9 @@ class AttentionWeights(NamedTuple):
     out: Tensor
 
 
+QUERY, VALUE, KEY_VALUE = slice(0, 1), slice(2, 3), slice(1, 3)  # of query, key and value
+
+
 class QuickGELU(nn.Module):
     """OpenAI CLIP's activation, x * sigmoid(1.702 x)."""
 
@@ -66,8 +69,8 @@ class SelfAttention(nn.Module):
 
     def forward_ends(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
         """Attend only from the end-of-text tokens of the N prompts, (nodes, C) to (N, C)."""
-        q = F.linear(F.embedding(tree.ends, x), weights.query, self.q_proj.bias)
-        k, v = self._split(F.embedding(tree.paths, self._project(x, weights, first=1)))
+        q = self._project(F.embedding(tree.ends, x), weights, QUERY)
+        k, v = self._split(F.embedding(tree.paths, self._project(x, weights, KEY_VALUE)))
         (q,) = self._split(q[:, None])
         mask = tree.reached[:, None, None]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -75,13 +78,17 @@ class SelfAttention(nn.Module):
 
     def value_path(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Return out_proj(v_proj(x)): attention in which every token sees only itself."""
-        values = F.linear(x, weights.value, self.v_proj.bias)
+        values = self._project(x, weights, VALUE)
         return F.linear(values, weights.out, self.out_proj.bias)
 
-    def _project(self, x: Tensor, weights: AttentionWeights, first: int = 0) -> Tensor:
-        """Return queries, keys and values side by side by one product; the latter two from 1 on."""
-        biases = (self.q_proj.bias, self.k_proj.bias, self.v_proj.bias)
-        return F.linear(x, torch.cat(weights[first:3]), torch.cat(biases[first:]))
+    def _project(self, x: Tensor, weights: AttentionWeights, parts: slice = slice(3)) -> Tensor:
+        """Return queries, keys and values, or some of them, side by side, by one product.
+
+        The copy that it takes is all that stays of an adapter's weights for the backward pass: they
+        may be views of those of a whole tower.
+        """
+        biases = (self.q_proj.bias, self.k_proj.bias, self.v_proj.bias)[parts]
+        return F.linear(x, torch.cat(weights[:3][parts]), torch.cat(biases))
 
     def _out(self, mixed: Tensor, weights: AttentionWeights) -> Tensor:
         return F.linear(mixed.transpose(1, 2).flatten(2), weights.out, self.out_proj.bias)
