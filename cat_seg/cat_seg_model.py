@@ -221,11 +221,12 @@ class CATSeg(nn.Module):
         return losses | self.auxiliary_losses(guidance, targets)
 
     def _mark_unlabeled(self, labels: Tensor) -> Tensor:
-        labels = labels.to(self.device).long()
+        labels = labels.to(self.device, non_blocking=True).long()
         return labels.masked_fill(labels == self.ignore_value, UNLABELED)
 
     def _normalize(self, image: Tensor) -> Tensor:
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+        image = image.to(self.device, non_blocking=True)
+        return (image - self.pixel_mean) / self.pixel_std
 
     def _segment_whole(
         self, images: list[Tensor], outputs: list[tuple[int, int]], reducer: Reducer

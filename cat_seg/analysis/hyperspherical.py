@@ -54,11 +54,12 @@ def measure_alignment(
     """
     aligned, targets = (
         torch.cat(parts)
-        for parts in zip(*(hpa.labeled(f.float(), labels) for f, labels in batches), strict=True)
+        for parts in zip(*(hpa.aligned(f.float(), labels) for f, labels in batches), strict=True)
     )
     known = hpa.prototype_initialized
     cosine = (aligned @ hpa.prototypes.T).masked_fill(~known, -torch.inf)
-    cosine, targets = cosine[known[targets]], targets[known[targets]]
+    chosen = (targets >= 0) & known[targets]
+    cosine, targets = cosine[chosen], targets[chosen]
     if not len(targets):
         return {}
     own = cosine.gather(1, targets[:, None])[:, 0]

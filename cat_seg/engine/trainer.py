@@ -88,6 +88,7 @@ class Trainer(Builders):
             model = create_ddp_model(
                 model,
                 broadcast_buffers=False,
+                gradient_as_bucket_view=True,
                 device_ids=[comm.get_local_rank()] if on_gpu else None,
             )
         self._trainer = StepTrainer(
@@ -95,6 +96,7 @@ class Trainer(Builders):
             device_type=device_type,
             amp_dtype=precision,
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            flag=lambda: self._stop.received,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
@@ -103,7 +105,10 @@ class Trainer(Builders):
             averaged=cfg.MODEL.WEIGHTS_EMA,
             trainer=weakref.proxy(self),
         )
-        self._stop = StopOnSignal(self.checkpointer)
+        alone = comm.get_world_size() == 1
+        self._stop = StopOnSignal(
+            self.checkpointer, None if alone else lambda: self._trainer.agreed
+        )
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+UNLABELED = -1
 COSINE_LIMIT = 1 - 1e-7  # the gradient of arccos is infinite at +-1
 
 
@@ -182,7 +183,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
             labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self._sums(*self.labeled(features.float(), labels))
+            return self._sums(*self.aligned(features.float(), labels))
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Update the prototypes and return the losses.
@@ -198,12 +199,13 @@ class HypersphericalPrototypeAlignment(nn.Module):
             over ranks is the loss of the global batch.
         """
         with torch.autocast(features.device.type, enabled=False):
-            aligned, targets = self.labeled(features.float(), labels)
+            aligned, targets = self.aligned(features.float(), labels)
             share = self._share
             if share is None:
                 share = self._update_prototypes(self._sums(aligned.detach(), targets))
-            own = self.prototypes[targets]
-            losses = {"alignment": angle((aligned * own).sum(dim=1)).sum() * share}
+            own = self.prototypes[targets.clamp_min(0)]
+            distances = angle((aligned * own).sum(dim=1)) * (targets >= 0)
+            losses = {"alignment": distances.sum() * share}
             if self.separation_weight > 0:
                 separation = self.separation_weight * self._separation(aligned, targets)
                 losses["separation"] = separation * share
@@ -214,8 +216,10 @@ class HypersphericalPrototypeAlignment(nn.Module):
         unit = F.normalize(features, dim=1)
         return F.normalize(unit + 0.1 * F.normalize(self.alignment_proj(unit), dim=1), dim=1)
 
-    def labeled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the aligned features (N, C) and classes (N,) of the labeled positions.
+    def aligned(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the aligned features (N, C) and classes (N,), -1 where unlabeled.
+
+        Selecting the labeled positions would wait for a GPU to count them.
 
         Args:
             features: (B, C, H, W) float32.
@@ -225,10 +229,12 @@ class HypersphericalPrototypeAlignment(nn.Module):
         targets = F.interpolate(labels[:, None].float(), size=grid, mode="nearest")
         targets = targets.long().flatten()
         known = (targets >= 0) & (targets < len(self.prototypes))
-        return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)[known]), targets[known]
+        targets = targets.masked_fill(~known, UNLABELED)
+        return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)), targets
 
     def _sums(self, aligned: Tensor, targets: Tensor) -> Tensor:
-        members = F.one_hot(targets, len(self.prototypes)).to(aligned.dtype)
+        classes = torch.arange(len(self.prototypes), device=targets.device)
+        members = (targets[:, None] == classes).to(aligned.dtype)
         return torch.cat([members.T @ aligned, members.sum(dim=0)[:, None]], dim=1)
 
     @torch.no_grad()
@@ -250,7 +256,8 @@ class HypersphericalPrototypeAlignment(nn.Module):
         known = self.prototype_initialized
         similarity = geodesic_similarity(aligned @ self.prototypes.T.clone())
         logits = similarity / (self.temperature * F.softplus(self.log_temperatures))
-        return F.cross_entropy(logits.masked_fill(~known, -math.inf), targets, reduction="sum")
+        logits = logits.masked_fill(~known, -math.inf)
+        return F.cross_entropy(logits, targets, reduction="sum", ignore_index=UNLABELED)
 
 
 def _world_size() -> int:

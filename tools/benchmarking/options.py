@@ -24,6 +24,7 @@ MODES = {
     "text": "text tower and adapters only: forward, and backward if they are trained",
     "dataload": "batches of the training loader, from generated 480x640 images",
     "ddp": "training steps in --processes processes, compared with one process",
+    "count": "operations and memory of a training step on a GPU, counted without one",
     "start": "first result of a fresh process: import, build, load, encode classes, one image",
 }
 SWEEPS = {
@@ -225,7 +226,7 @@ def _check(options: Options) -> None:
         raise UserError("--sweep needs --output FILE.json to store its points")
     if options.points and not options.sweep:
         raise UserError("--points needs --sweep; add --sweep and the quantity to sweep")
-    if options.sweep and options.mode in ("ddp", "dataload", "start"):
+    if options.sweep and options.mode in ("ddp", "dataload", "start", "count"):
         raise UserError(f"--sweep cannot be combined with --mode {options.mode}")
     if options.sweep and options.mode == "text" and options.sweep != "classes":
         raise UserError("--mode text depends only on the classes; use --sweep classes")

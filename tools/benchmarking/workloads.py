@@ -34,7 +34,7 @@ class Workload:
         images_per_process(cfg, processes=1)  # rejects micro-batches that do not fill the batch
         torch.manual_seed(0)
         self.mode = options.mode
-        self._trains = options.mode in ("train", "ddp")
+        self._trains = options.mode in ("train", "ddp", "count")
         self.model: nn.Module = Trainer.build_model(cfg).train(
             self._trains or options.mode == "text"
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cat_seg.modeling.aggregator.guided import GuidedAttention
 from cat_seg.modeling.chunking import chunked, recomputed
+from cat_seg.modeling.norms import LayerNorm
 
 
 class WindowAttention(GuidedAttention):
@@ -76,9 +77,9 @@ class SwinBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute_mlp = recompute_mlp
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.attn = WindowAttention(channels, guidance_channels, heads)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
         self.mlp = Mlp(channels, 4 * channels)
         windows = cut_windows(grid, window, shift)
         self.windows = [(len(same), same.shape[1]) for same in windows]
@@ -137,7 +138,7 @@ class SpatialAggregation(nn.Module):
         self.recompute = recompute
         shift = window // 2 if min(grid) > window else 0
         window = min(window, *grid)
-        self.guidance_norm = nn.LayerNorm(guidance_channels)
+        self.guidance_norm = LayerNorm(guidance_channels)
         blocks = nn.ModuleList(
             SwinBlock(channels, guidance_channels, heads, grid, window, s, not recompute)
             for s in (0, shift)

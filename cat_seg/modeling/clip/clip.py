@@ -165,7 +165,7 @@ class CLIP(nn.Module):
         is_average, prompts = wording.synonyms == "average", self._prompts(wording)
         synonyms = [all_synonyms(name) if is_average else [name] for name in names]
         words = [word for group in synonyms for word in group]
-        features = self.text(prompts.tree(words), weights.text)
+        features = self.text(prompts.tree(words, self.text.device), weights.text)
         features = F.normalize(features.unflatten(0, (len(words), len(prompts))), dim=-1)
         if wording.prompts:
             features = F.normalize(features.mean(dim=1, keepdim=True), dim=-1)
@@ -175,5 +175,5 @@ class CLIP(nn.Module):
         return features
 
     def _embed(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
-        features = self.text(self.prompts.tree(names), weights.text)
+        features = self.text(self.prompts.tree(names, self.text.device), weights.text)
         return features.unflatten(0, (len(names), len(self.prompts)))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.transformer import AttentionWeights, Transformer
 from cat_seg.modeling.encoder import ImageFeatures
+from cat_seg.modeling.norms import LayerNorm
 
 
 class ImageTower(nn.Module):
@@ -39,9 +40,9 @@ class ImageTower(nn.Module):
         self.positional_embedding = nn.Parameter(
             torch.zeros(self.pretrained_grid**2 + 1, spec.width)
         )
-        self.ln_pre = nn.LayerNorm(spec.width)
+        self.ln_pre = LayerNorm(spec.width)
         self.transformer = Transformer(spec, architecture.quick_gelu)
-        self.ln_post = nn.LayerNorm(spec.width)
+        self.ln_post = LayerNorm(spec.width)
         self.proj = nn.Parameter(torch.zeros(spec.width, architecture.embed_dim))
 
     @property

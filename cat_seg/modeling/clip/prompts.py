@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import open_clip
+import torch
 from detectron2.utils import comm
 from open_clip.tokenizer import get_clean_fn
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
@@ -46,7 +47,7 @@ class Prompts:
         self.templates = tuple(text.format for text in own) or TEMPLATES[ensemble]
         self._tokenizer = _tokenizer(context_length)
         self.context_length = context_length
-        self._trees: dict[tuple[str, ...], PrefixTree] = {}
+        self._trees: dict[tuple[tuple[str, ...], torch.device | None], PrefixTree] = {}
         self._checked: set[tuple[str, ...]] = set()
         self._others: dict[tuple[str, ...], Prompts] = {}
 
@@ -93,14 +94,25 @@ class Prompts:
         if comm.is_main_process():
             report.warn()
 
-    def tree(self, names: Sequence[str]) -> PrefixTree:
-        """Return the cached prefix tree of the T * P prompts, ordered by class, then template."""
+    def tree(self, names: Sequence[str], device: torch.device | None = None) -> PrefixTree:
+        """Return the cached prefix tree of the T * P prompts, ordered by class, then template.
+
+        Args:
+            names: T class names.
+            device: where the tree is to be, and is kept; the CPU by default.
+        """
         names = tuple(names)
-        if names not in self._trees:
+        key = names, None if device is None or device.type == "cpu" else device
+        if key not in self._trees:
+            with torch.inference_mode(False):  # training may use the tree later
+                if key[1] is None:
+                    tree = prefix_tree(self.tokenize(names).flatten(0, 1))
+                else:
+                    tree = self.tree(names).to(key[1])
             if len(self._trees) >= MOST_LISTS:
                 self._trees.clear()
-            self._trees[names] = prefix_tree(self.tokenize(names).flatten(0, 1))
-        return self._trees[names]
+            self._trees[key] = tree
+        return self._trees[key]
 
 
 @cache

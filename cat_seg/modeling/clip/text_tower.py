@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.prefix_tree import PrefixTree, prefix_tree
 from cat_seg.modeling.clip.transformer import AttentionWeights, Transformer
+from cat_seg.modeling.norms import LayerNorm
 
 
 class TextTower(nn.Module):
@@ -22,8 +23,13 @@ class TextTower(nn.Module):
         self.token_embedding = nn.Embedding(architecture.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.zeros(self.context_length, width))
         self.transformer = Transformer(architecture.text, architecture.quick_gelu)
-        self.ln_final = nn.LayerNorm(width)
+        self.ln_final = LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, architecture.embed_dim))
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tower."""
+        return self.positional_embedding.device
 
     def forward(self, prompts: PrefixTree | Tensor, weights: Sequence[AttentionWeights]) -> Tensor:
         """Encode prompts.
@@ -37,7 +43,7 @@ class TextTower(nn.Module):
             Features (N, C) in the joint image-text space, not normalized.
         """
         tree = prompts if isinstance(prompts, PrefixTree) else prefix_tree(prompts)
-        tree = tree.to(self.positional_embedding.device)
+        tree = tree.to(self.device)
         x = self.token_embedding(tree.tokens) + self.positional_embedding[tree.positions]
         x = self.transformer.forward_tree(x, weights, tree)
         return self.ln_final(x) @ self.text_projection

@@ -6,11 +6,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cat_seg.modeling.clip.architecture import TowerSpec
 from cat_seg.modeling.clip.prefix_tree import PrefixTree
+from cat_seg.modeling.norms import LayerNorm
 
 
 class AttentionWeights(NamedTuple):
@@ -20,6 +22,9 @@ class AttentionWeights(NamedTuple):
     key: Tensor
     value: Tensor
     out: Tensor
+
+
+QUERY, VALUE, KEY_VALUE = slice(0, 1), slice(2, 3), slice(1, 3)  # of query, key and value
 
 
 class QuickGELU(nn.Module):
@@ -51,43 +56,47 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Attend within each sequence of x, (B, N, C) to (B, N, C)."""
-        q = F.linear(x, weights.query, self.q_proj.bias)
-        heads = (self._split(t) for t in (q, *self._keys_values(x, weights)))
-        mixed = F.scaled_dot_product_attention(*heads)  # type: ignore[arg-type]  # three tensors
+        mixed = F.scaled_dot_product_attention(*self._split(self._project(x, weights)))
         return self._out(mixed, weights)
 
     def forward_tree(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
         """Attend from every node of the tree to the nodes on its path, (nodes, C) to (nodes, C)."""
-        q = F.linear(x, weights.query, self.q_proj.bias)
-        # F.embedding gathers rows: first nodes into paths (N, L, C), finally one slot per node.
-        on_paths = (F.embedding(tree.paths, t) for t in (q, *self._keys_values(x, weights)))
-        qkv = map(self._split, on_paths)
-        mixed = F.scaled_dot_product_attention(*qkv, is_causal=True)  # type: ignore[arg-type, misc]
+        # F.embedding gathers rows: first nodes into paths (N, L, 3 C), finally one slot per node.
+        on_paths = F.embedding(tree.paths, self._project(x, weights))
+        mixed = F.scaled_dot_product_attention(*self._split(on_paths), is_causal=True)
         mixed = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
         return F.linear(F.embedding(tree.slots, mixed), weights.out, self.out_proj.bias)
 
     def forward_ends(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
         """Attend only from the end-of-text tokens of the N prompts, (nodes, C) to (N, C)."""
-        q = F.linear(F.embedding(tree.ends, x), weights.query, self.q_proj.bias)
-        k, v = (self._split(F.embedding(tree.paths, t)) for t in self._keys_values(x, weights))
+        q = self._project(F.embedding(tree.ends, x), weights, QUERY)
+        k, v = self._split(F.embedding(tree.paths, self._project(x, weights, KEY_VALUE)))
+        (q,) = self._split(q[:, None])
         mask = tree.reached[:, None, None]
-        mixed = F.scaled_dot_product_attention(self._split(q[:, None]), k, v, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self._out(mixed, weights)[:, 0]
 
     def value_path(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Return out_proj(v_proj(x)): attention in which every token sees only itself."""
-        values = F.linear(x, weights.value, self.v_proj.bias)
+        values = self._project(x, weights, VALUE)
         return F.linear(values, weights.out, self.out_proj.bias)
 
-    def _keys_values(self, x: Tensor, weights: AttentionWeights) -> tuple[Tensor, Tensor]:
-        k = F.linear(x, weights.key, self.k_proj.bias)
-        return k, F.linear(x, weights.value, self.v_proj.bias)
+    def _project(self, x: Tensor, weights: AttentionWeights, parts: slice = slice(3)) -> Tensor:
+        """Return queries, keys and values, or some of them, side by side, by one product.
+
+        The copy that it takes is all that stays of an adapter's weights for the backward pass: they
+        may be views of those of a whole tower.
+        """
+        biases = (self.q_proj.bias, self.k_proj.bias, self.v_proj.bias)[parts]
+        return F.linear(x, torch.cat(weights[:3][parts]), torch.cat(biases))
 
     def _out(self, mixed: Tensor, weights: AttentionWeights) -> Tensor:
         return F.linear(mixed.transpose(1, 2).flatten(2), weights.out, self.out_proj.bias)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Split projections x (B, N, n C) into n of (B, heads, N, C / heads)."""
+        parts = x.chunk(x.shape[-1] // self.q_proj.out_features, dim=-1)
+        return tuple(part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
 
 
 class TransformerBlock(nn.Module):
@@ -95,9 +104,9 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, spec: TowerSpec, quick_gelu: bool) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(spec.width)
+        self.ln_1 = LayerNorm(spec.width)
         self.attn = SelfAttention(spec.width, spec.heads)
-        self.ln_2 = nn.LayerNorm(spec.width)
+        self.ln_2 = LayerNorm(spec.width)
         self.mlp = nn.Sequential(
             OrderedDict(
                 c_fc=nn.Linear(spec.width, spec.mlp_width),
