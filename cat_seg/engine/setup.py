@@ -14,12 +14,14 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from cat_seg.checkpoint.checkpointer import TAG, last_checkpoint
+from cat_seg.checkpoint.checkpointer import TAG, agreed_checkpoint, last_checkpoint
+from cat_seg.checkpoint.reading import KEY, local_file
 from cat_seg.configuration.checks import check_values
 from cat_seg.data.build import images_per_process
 from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError
+from cat_seg.utils.agreement import raise_on_every_rank, require_same_file
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import resolve
 
@@ -103,11 +105,14 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
         `cat_seg.engine.resuming`. These keys are also in the saved config.yaml.
 
     Raises:
-        UserError: OUTPUT_DIR cannot be written, or its last checkpoint is missing.
+        UserError: OUTPUT_DIR cannot be written, or its last checkpoint is missing. On every rank,
+            if a rank has another file than rank 0 to resume from or as MODEL.WEIGHTS.
     """
     if args.config_file:
         args.config_file = str(resolve(args.config_file))
-    last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    last = agreed_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    if last is None:
+        _require_same_weights(cfg)
     saved = {} if last is None or args.eval_only else saved_config(last)
     resumed = resumed_config(cfg, saved)
     cfg = resumed.cfg
@@ -123,6 +128,12 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.WEIGHTS = str(last)
     cfg.freeze()
     return cfg
+
+
+def _require_same_weights(cfg: CfgNode) -> None:
+    if cfg.MODEL.WEIGHTS and comm.get_world_size() > 1:
+        file = raise_on_every_rank(lambda: local_file(cfg.MODEL.WEIGHTS))
+        require_same_file(KEY, file)
 
 
 @contextmanager
