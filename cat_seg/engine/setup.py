@@ -19,6 +19,7 @@ from cat_seg.checkpoint.reading import KEY, local_file
 from cat_seg.configuration.checks import check_values
 from cat_seg.data.build import images_per_process
 from cat_seg.engine.precision import set_float32_precision
+from cat_seg.engine.ranks import Place
 from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError
 from cat_seg.utils.agreement import raise_on_every_rank, require_same_file
@@ -35,23 +36,31 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
+def check_machine(cfg: CfgNode, args: argparse.Namespace, place: Place | None = None) -> None:
     """Refuse a run that this machine or this number of processes cannot do.
 
     Args:
         cfg: the complete config, whose values are checked first.
         args: the arguments parsed by `argument_parser`.
+        place: this process's place if torchrun or srun started it. `args` then says nothing of the
+            number of processes.
 
     Raises:
         UserError: the run is refused; the message names the key or argument.
     """
     if args.num_gpus < 1 or args.num_machines < 1:
         raise UserError("--num-gpus and --num-machines must be 1 or more")
-    if args.num_machines > 1 and args.dist_url == "auto":
+    if place is None and args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--num-machines needs --dist-url tcp://ADDRESS-OF-MACHINE-0:PORT")
     check_values(cfg)
-    check_device(cfg, args.num_gpus)
-    processes = args.num_gpus * args.num_machines
+    if place is None:
+        check_device(cfg, args.num_gpus)
+        processes = args.num_gpus * args.num_machines
+    else:
+        check_device(cfg)
+        if torch.device(cfg.MODEL.DEVICE).type == "cuda":
+            place.gpu()
+        processes = place.world_size
     if not args.eval_only:
         images_per_process(cfg, processes)
 

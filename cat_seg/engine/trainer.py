@@ -87,7 +87,7 @@ class Trainer(Builders):
             model = create_ddp_model(
                 model,
                 broadcast_buffers=False,
-                device_ids=[comm.get_local_rank()] if on_gpu else None,
+                device_ids=[torch.cuda.current_device()] if on_gpu else None,
             )
         self._trainer = StepTrainer(
             *(model, data_loader, optimizer),
