@@ -18,7 +18,7 @@ from cat_seg.checkpoint.checkpointer import TAG, agreed_checkpoint, last_checkpo
 from cat_seg.checkpoint.reading import KEY, local_file
 from cat_seg.configuration.checks import check_values
 from cat_seg.data.build import images_per_process
-from cat_seg.engine.precision import set_float32_precision
+from cat_seg.engine.precision import set_determinism, set_float32_precision
 from cat_seg.engine.ranks import Place
 from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError
@@ -133,6 +133,7 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     for line in filter(None, (resumed.kept, resumed.new)):
         logger.warning("%s", line)
     set_float32_precision(cfg)
+    set_determinism(cfg)  # after default_setup, which sets cuDNN's benchmark
     if last is not None:
         cfg.MODEL.WEIGHTS = str(last)
     cfg.freeze()

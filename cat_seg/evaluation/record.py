@@ -23,7 +23,7 @@ Json = dict[str, Any]
 # Config sections that determine the metrics -> their keys that do not, apart from rounding.
 DECISIVE = {
     # The weights are compared by hash instead of by path.
-    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING"},
+    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING", "DETERMINISTIC"},
     "INPUT": set(),
     "TEST": {
         *("IMS_PER_BATCH", "EVAL_PERIOD", "EXPECTED_RESULTS", "SAVE_PREDICTIONS"),
