@@ -42,6 +42,8 @@ def _add_model(cfg: CfgNode) -> None:
     # On a GPU, use TF32 for float32 matrix products and convolutions. False uses full float32, as
     # a CPU always does.
     cfg.MODEL.TF32 = True
+    # On a GPU, use deterministic algorithms only: a run repeats, and resumes, bit for bit.
+    cfg.MODEL.DETERMINISTIC = False
     cfg.MODEL.MASK_FORMER = CfgNode()
     # Whole images are padded to a multiple of this size before they are resized for CLIP.
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32

@@ -16,6 +16,7 @@ from detectron2.config import get_cfg
 from cat_seg.data import BENCHMARKS, datasets_named, datasets_root, is_on_disk
 from cat_seg.engine import argument_parser, check_weights, launch, load_config
 from cat_seg.engine.benchmarks import LABELS, run
+from cat_seg.engine.ranks import rank_0_reports_first
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.evaluation.protocol import protocol_overrides
 
@@ -65,6 +66,7 @@ def check_benchmarks() -> None:
 
 
 @one_line_errors
+@rank_0_reports_first()
 def main() -> None:
     """Parse the command line and start the processes."""
     args = parse_arguments()

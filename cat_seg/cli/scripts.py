@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from cat_seg.errors import UserError
 from cat_seg.utils.paths import WORK_ROOT, resolve
+from cat_seg.utils.processes import STOPPING
 
 VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
 FIRST_SIGNAL = 128  # exit statuses from here on mean that a command was interrupted
@@ -196,9 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(command: str, *arguments: str) -> int:
     """Run a subcommand of hps-seg in a child process and return its exit status.
 
-    SIGTERM and Ctrl-C are forwarded as SIGTERM, so that the command saves its work. The returned
-    status then is that of an interrupted command even if it had just finished, so that no further
-    step starts.
+    SIGTERM, SIGUSR1 and Ctrl-C are forwarded as SIGTERM, so that the command saves its work. The
+    returned status then is that of an interrupted command even if it had just finished, so that no
+    further step starts.
     """
     python = os.environ.get("PYTHON") or sys.executable
     child: subprocess.Popen[bytes] | None = None
@@ -210,7 +211,7 @@ def run(command: str, *arguments: str) -> int:
         if child is not None:
             child.terminate()
 
-    before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, forward) for s in STOPPING}
     try:
         # The terminal sends Ctrl-C to the child as well, which already gets a SIGTERM from us.
         child = subprocess.Popen(

@@ -21,12 +21,12 @@ from cat_seg.evaluation.record import finished_results, incompleteness, results_
 from cat_seg.evaluation.run import (
     ProcessOnly,
     build_evaluator,
-    raise_on_every_rank,
     run_on_dataset,
     skipped_images,
 )
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
 from cat_seg.modeling.segmentor import Segmentor
+from cat_seg.utils.agreement import raise_on_every_rank
 
 METRICS = ("mIoU", "mACC", "pACC")
 MARK = "*"  # marks a figure that does not cover the whole dataset
@@ -110,11 +110,11 @@ def evaluate_one(
 
     def process() -> SemSegEvaluator:
         evaluator = build_evaluator(cfg, dataset, weights)
-        loader = Trainer.build_test_loader(cfg, dataset)
         run_on_dataset(cfg, model, dataset, loader, ProcessOnly(evaluator))
         return evaluator
 
     try:
+        loader = Trainer.build_test_loader(cfg, dataset)
         evaluator = raise_on_every_rank(process)
         # `evaluate` synchronizes the ranks, but only the writing that follows on rank 0 can fail.
         raise_on_every_rank(evaluator.evaluate)

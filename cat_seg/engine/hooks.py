@@ -19,6 +19,7 @@ from torch import nn
 
 from cat_seg.checkpoint.checkpointer import Checkpointer
 from cat_seg.utils.metrics_file import read_metrics
+from cat_seg.utils.processes import STOPPING
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Evaluation(EvalHook):
 
 
 class StopOnSignal(HookBase):
-    """Hook that, on SIGTERM or Ctrl-C, finishes the iteration, saves, and exits with 128 + signal.
+    """Hook that, on a signal in STOPPING, finishes the iteration, saves, and exits with 128 + it.
 
     All ranks stop after the same iteration, which is the next one if a signal comes after its step.
     A second Ctrl-C kills at once.
@@ -115,7 +116,7 @@ class StopOnSignal(HookBase):
 
     def before_train(self) -> None:
         if threading.current_thread() is threading.main_thread():  # only it can set handlers
-            for signum in (signal.SIGTERM, signal.SIGINT):
+            for signum in STOPPING:
                 self._handlers[signum] = signal.signal(signum, self._receive)
 
     def before_step(self) -> None:

@@ -89,7 +89,7 @@ class Trainer(Builders):
                 model,
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
-                device_ids=[comm.get_local_rank()] if on_gpu else None,
+                device_ids=[torch.cuda.current_device()] if on_gpu else None,
             )
         self._trainer = StepTrainer(
             *(model, data_loader, optimizer),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from detectron2.config import CfgNode
 from cat_seg.checkpoint.reading import local_file
 from cat_seg.data import BENCHMARKS
 from cat_seg.evaluation.vocabulary import vocabulary_of
+from cat_seg.utils.files import sha256_of
 from cat_seg.utils.paths import REPO_ROOT
 
 Json = dict[str, Any]
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 # Config sections that determine the metrics -> their keys that do not, apart from rounding.
 DECISIVE = {
     # The weights are compared by hash instead of by path.
-    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING"},
+    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING", "DETERMINISTIC"},
     "INPUT": set(),
     "TEST": {
         *("IMS_PER_BATCH", "EVAL_PERIOD", "EXPECTED_RESULTS", "SAVE_PREDICTIONS"),
@@ -45,11 +45,7 @@ def weights_record(weights: str) -> dict[str, str] | None:
     """
     if not weights:
         return None
-    digest = hashlib.sha256()
-    with open(local_file(weights), "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return {"file": weights, "sha256": digest.hexdigest()}
+    return {"file": weights, "sha256": sha256_of(local_file(weights))}
 
 
 @cache

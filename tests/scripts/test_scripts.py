@@ -307,7 +307,7 @@ def start(python: Path, part: str, script: str, *arguments: str) -> subprocess.P
     return process
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_reach_python(python, tmp_path, signum):
     process = start(python, TRAIN, "train_enhanced.sh", "1", "OUTPUT_DIR", str(tmp_path / "out"))
     process.send_signal(signum)
