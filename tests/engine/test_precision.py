@@ -6,8 +6,8 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
+from cat_seg.configuration.precision import amp_dtype, set_float32_precision
 from cat_seg.engine import Trainer, argument_parser, setup
-from cat_seg.engine.precision import amp_dtype, set_float32_precision
 from cat_seg.engine.step import StepTrainer
 from cat_seg.errors import UserError
 from cat_seg.modeling.losses import sem_seg_loss
