@@ -194,6 +194,13 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     cfg.TEST.ALLOW_UNTRAINED = False
     # Write the predictions of an evaluation, run-length encoded, to sem_seg_predictions.json.
     cfg.TEST.SAVE_PREDICTIONS = False
+    # Mixed precision in evaluation and prediction: lossy. DTYPE as in SOLVER.AMP.
+    cfg.TEST.AMP = CfgNode()
+    cfg.TEST.AMP.ENABLED = False
+    cfg.TEST.AMP.DTYPE = "auto"
+    # Classes passed to the aggregator in evaluation and prediction, those most similar to the image
+    # (or window): lossy, faster the fewer they are. 0 passes up to PAD_LEN classes, as in training.
+    cfg.TEST.MOST_CLASSES = 0
     # Evaluate with 384-pixel sliding windows over a 640x640 image, plus the whole image.
     cfg.TEST.SLIDING_WINDOW = False
 

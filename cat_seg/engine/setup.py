@@ -17,8 +17,8 @@ from detectron2.utils.logger import setup_logger
 from cat_seg.checkpoint.checkpointer import TAG, agreed_checkpoint, last_checkpoint
 from cat_seg.checkpoint.reading import KEY, local_file
 from cat_seg.configuration.checks import check_values
+from cat_seg.configuration.precision import set_determinism, set_float32_precision
 from cat_seg.data.build import images_per_process
-from cat_seg.engine.precision import set_determinism, set_float32_precision
 from cat_seg.engine.ranks import Place
 from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError

@@ -17,9 +17,9 @@ from detectron2.utils.events import EventWriter
 from cat_seg.analysis.diagnostics_hook import diagnostics_loggers
 from cat_seg.analysis.radius_hook import radius_loggers
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.configuration.precision import amp_dtype
 from cat_seg.engine.builders import Builders
 from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
-from cat_seg.engine.precision import amp_dtype
 from cat_seg.engine.resuming import resumed_config, run_config
 from cat_seg.engine.step import BatchError, StepTrainer
 from cat_seg.errors import UserError, explain

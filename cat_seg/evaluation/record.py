@@ -13,6 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from cat_seg.checkpoint.reading import local_file
+from cat_seg.configuration.precision import precision
 from cat_seg.data import BENCHMARKS
 from cat_seg.evaluation.vocabulary import vocabulary_of
 from cat_seg.utils.files import sha256_of
@@ -144,4 +145,7 @@ def _decisive(record: Json) -> Json:
         name: {key: value for key, value in config[name].items() if key not in without}
         for name, without in DECISIVE.items()
     }
-    return parts | {"CUSTOM": config["DATASETS"]["CUSTOM"].get(record["dataset"])}
+    return parts | {
+        "CUSTOM": config["DATASETS"]["CUSTOM"].get(record["dataset"]),
+        "precision": precision(config),  # TEST.AMP.DTYPE "auto" depends on MODEL.DEVICE
+    }

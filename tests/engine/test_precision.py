@@ -8,13 +8,13 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cat_seg.engine import Trainer, argument_parser, setup
-from cat_seg.engine.precision import (
+from cat_seg.configuration.precision import (
     WORKSPACE,
     amp_dtype,
     set_determinism,
     set_float32_precision,
 )
+from cat_seg.engine import Trainer, argument_parser, setup
 from cat_seg.engine.step import StepTrainer
 from cat_seg.errors import UserError
 from cat_seg.modeling.losses import sem_seg_loss

@@ -131,12 +131,25 @@ def test_results_of_the_same_evaluation_are_kept(cfg, weights, tmp_path, done):
         ("TEST.SAVE_PREDICTIONS", True),
         ("MODEL.SEM_SEG_HEAD.POOLING_SIZES", [1, 1]),
         ("INPUT.MIN_SIZE_TEST", 5),
+        ("TEST.AMP.ENABLED", True),
+        ("TEST.MOST_CLASSES", 5),
     ],
     ids=str,
 )
 def test_another_config_is_another_evaluation(cfg, weights, done, change):
     cfg.merge_from_list(change)
     assert finished(cfg, weights) is None
+
+
+def test_the_automatic_precision_of_another_device_is_another_evaluation(cfg, weights, done):
+    file, content = done
+    content["config"]["TEST"]["AMP"] = {"ENABLED": True, "DTYPE": "auto"}
+    content["config"]["MODEL"]["DEVICE"] = "cuda"
+    file.write_text(json.dumps(content))
+    cfg.TEST.AMP.ENABLED = True
+    for device, kept in (("cuda:1", True), ("cpu", False)):
+        cfg.MODEL.DEVICE = device
+        assert (finished(cfg, weights) is not None) == kept
 
 
 def test_saved_predictions_do_no_harm(cfg, weights, done):

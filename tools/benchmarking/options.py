@@ -32,7 +32,7 @@ SWEEPS = {
     "batch": (1, 2, 4, 8),
     "size": (384, 512, 640, 768, 896, 1024),
 }
-AMP = {"off": None, "bf16": "bfloat16", "fp16": "float16"}  # SOLVER.AMP.DTYPE
+AMP = {"off": None, "bf16": "bfloat16", "fp16": "float16"}  # TEST.AMP.DTYPE or SOLVER.AMP.DTYPE
 IMAGE_SIZES = {"slide": (480, 640)}  # modes whose default image size is not CLIP's input size
 INFERENCE = ("eval", "slide", "start")
 _NOT_SHARED = {"stages", "output", "sweep", "points", "compare", "opts"}
@@ -250,7 +250,8 @@ def build_config(options: Options, folder: Path) -> CfgNode:
     check_device(cfg)
     cfg.SOLVER.IMS_PER_BATCH = options.batch
     if options.amp != "off":
-        cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = True, AMP[options.amp]
+        section = cfg.TEST if options.mode in INFERENCE else cfg.SOLVER
+        section.AMP.ENABLED, section.AMP.DTYPE = True, AMP[options.amp]
     if options.compile:
         cfg.MODEL.COMPILE = True
     if options.tf32 is not None:

@@ -11,6 +11,8 @@ from cat_seg.evaluation.results.table import group
 
 # Config sections in which the runs of one method must agree, and the keys in them that may differ.
 SECTIONS = ("MODEL.", "INPUT.", "SOLVER.", "DATASETS.TRAIN", "TEST.AUG.")
+# The protocol, and what an evaluation by it leaves off.
+PUBLISHED = PROTOCOL | {"TEST.AMP.ENABLED": False, "TEST.MOST_CLASSES": 0}
 FREE = ("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.COMPILE", "SOLVER.CHECKPOINT_PERIOD")
 
 
@@ -43,7 +45,7 @@ def _mixed(run: Run) -> Iterator[str]:
 def _off_protocol(run: Run) -> Iterator[str]:
     for label, result in run.results.items():
         config = dict(leaves(result.config or {}))
-        for key, value in PROTOCOL.items():
+        for key, value in PUBLISHED.items():
             if config.get(key, value) != value:
                 yield (
                     f"{run.folder} has {label} evaluated with {key} {config[key]}, but the "

@@ -3,46 +3,78 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 
 from cat_seg.errors import UserError
 
+FLOAT32 = "float32"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # CPUs are good at bfloat16. On GPUs, float16 is the published choice and all that older ones have.
-AUTO = {"cuda": torch.float16, "cpu": torch.bfloat16}
+AUTO = {"cuda": "float16", "mps": "float16", "cpu": "bfloat16"}
 
 # The memory that cuBLAS takes. With these values, it computes the same every time.
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")
 
 
-def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """Return the dtype that training autocasts to, or None for full precision.
+def precision(config: Mapping[str, Any], section: str = "TEST") -> str:
+    """Return "float32", "float16" or "bfloat16": what a section's AMP means on MODEL.DEVICE.
 
     Args:
-        cfg: reads SOLVER.AMP.ENABLED, SOLVER.AMP.DTYPE and MODEL.DEVICE.
+        config: a full config, also as read back from a file.
+        section: "TEST" or "SOLVER".
+    """
+    amp = config[section]["AMP"]
+    if not amp["ENABLED"]:
+        return FLOAT32
+    kind = config["MODEL"]["DEVICE"].partition(":")[0]
+    return AUTO[kind] if amp["DTYPE"] == "auto" else amp["DTYPE"]
+
+
+def amp_dtype(cfg: CfgNode, section: str = "SOLVER") -> torch.dtype | None:
+    """Return the dtype that training or inference autocasts to, or None for full precision.
+
+    Args:
+        cfg: reads AMP.ENABLED and AMP.DTYPE of the section, and MODEL.DEVICE.
+        section: "SOLVER" (training) or "TEST" (evaluation and prediction).
 
     Raises:
-        UserError: the dtype is unknown, or the GPU does not support it.
+        UserError: the dtype is unknown, or the device does not support it.
     """
-    name, device = cfg.SOLVER.AMP.DTYPE, torch.device(cfg.MODEL.DEVICE).type
+    name, device = cfg[section].AMP.DTYPE, torch.device(cfg.MODEL.DEVICE).type
+    key = f"{section}.AMP.DTYPE"
     if name != "auto" and name not in DTYPES:
-        raise UserError(f"SOLVER.AMP.DTYPE is {name!r}; set it to one of auto, {', '.join(DTYPES)}")
-    if not cfg.SOLVER.AMP.ENABLED:
+        raise UserError(f"{key} is {name!r}; set it to one of auto, {', '.join(DTYPES)}")
+    if not cfg[section].AMP.ENABLED:
         return None
-    dtype = AUTO[device] if name == "auto" else DTYPES[name]
+    dtype = DTYPES[precision(cfg, section)]
     if (
         device == "cuda"
         and dtype == torch.bfloat16
         and not torch.cuda.is_bf16_supported(including_emulation=False)
     ):
         raise UserError(
-            "SOLVER.AMP.DTYPE is 'bfloat16', which this GPU lacks or only emulates; set it to "
-            "float16"
+            f"{key} is 'bfloat16', which this GPU lacks or only emulates; set it to float16"
         )
+    if device == "cpu" and dtype == torch.float16 and not _cpu_computes(dtype):
+        raise UserError(f"{key} is 'float16', but PyTorch lacks it on a CPU; set it to bfloat16")
     return dtype
+
+
+def _cpu_computes(dtype: torch.dtype) -> bool:
+    """Return whether products and convolutions autocast to `dtype` on a CPU."""
+    maps = torch.ones(1, 1, 3, 3)
+    try:
+        with torch.autocast("cpu", dtype=dtype):
+            results = F.linear(maps, maps[0, 0]), F.conv2d(maps, maps)
+    except RuntimeError:
+        return False
+    return all(result.dtype == dtype for result in results)
 
 
 def set_float32_precision(cfg: CfgNode) -> None:
