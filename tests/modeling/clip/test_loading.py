@@ -44,7 +44,6 @@ def forbid_downloads(monkeypatch):
         raise AssertionError("downloaded, though MODEL.WEIGHTS holds CLIP")
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
-    monkeypatch.setattr(open_clip, "get_pretrained_cfg", fail)
 
 
 def build(config, weights):

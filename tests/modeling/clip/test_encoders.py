@@ -1,0 +1,45 @@
+"""Every supported name of open_clip: its features are open_clip's own, with random weights."""
+
+from __future__ import annotations
+
+import copy
+
+import open_clip
+import pytest
+
+from cat_seg.modeling.clip.architecture import Architecture
+from tests.modeling.clip.shallow import (
+    LAYERS,
+    TOKENS,
+    built,
+    largest_differences,
+    shallow_config,
+    shallow_timm,
+)
+
+
+def check(config, folder, layers):
+    model, architecture = built(config, folder)
+    assert architecture.image.layers == architecture.text.layers == layers
+    image, text = largest_differences(model, architecture)
+    assert image < 1e-5 and text < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", open_clip.list_models())
+def test_features_are_open_clips(name, tmp_path):
+    try:
+        patch_size = Architecture.from_name(name).patch_size
+    except ValueError:
+        pytest.skip("refused, see docs/encoders.md")
+    with shallow_timm(patch_size):
+        check(shallow_config(name), tmp_path, LAYERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-B-16-quickgelu", "EVA02-B-16", "ViT-B-16-SigLIP2"])
+def test_features_in_full_depth(name, tmp_path):
+    config = copy.deepcopy(open_clip.get_model_config(name))
+    if config["text_cfg"].get("hf_tokenizer_name"):
+        config["text_cfg"]["vocab_size"] = TOKENS  # of 256000, for the time it takes
+    check(config, tmp_path, 12)
