@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import open_clip
 import pytest
 
 from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.utils.paths import REPO_ROOT
+from tests.modeling.clip import encoder_table
 from tests.modeling.clip.shallow import (
     LAYERS,
     TOKENS,
@@ -43,3 +46,17 @@ def test_features_in_full_depth(name, tmp_path):
     if config["text_cfg"].get("hf_tokenizer_name"):
         config["text_cfg"]["vocab_size"] = TOKENS  # of 256000, for the time it takes
     check(config, tmp_path, 12)
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_documentation():
+    """`python -m tests.modeling.clip.encoder_table` prints them."""
+    text = (REPO_ROOT / "docs" / "encoders.md").read_text()
+    (version,) = re.findall(r"open_clip (\d+\.\d+\.\d+)", text)
+    if version == open_clip.__version__:
+        for table in (encoder_table.supported(), encoder_table.refused()):
+            assert "\n".join(table) in text
+    names = re.findall(r"^\| (\S+) \| (?:CLIP|EVA02-CLIP|SigLIP) \|", text, re.MULTILINE)
+    assert len(names) > 50
+    for name in set(names) & set(open_clip.list_models()):
+        Architecture.from_name(name)
