@@ -16,7 +16,7 @@ REASONS = {
     "multimodal_cfg": "CoCa, with a text decoder",
     "a ResNet": "a ResNet image tower",
     "text_cfg.hf_model_name": "a text tower of transformers",
-    "vision_cfg.timm_model_name": "an image tower of timm that is neither EVA02-CLIP's nor SigLIP's",
+    "vision_cfg.timm_model_name": "another image tower of timm",
     "vision_cfg.pool_type": "CLIPA, whose image tower pools by averaging",
     "text_cfg.pool_type": "MetaCLIP 2, whose text tower has another tokenizer and end token",
     "vision_cfg.ls_init_value": "layer scale in the blocks",
