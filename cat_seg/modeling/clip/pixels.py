@@ -13,7 +13,7 @@ from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.start_weights import pretrained_settings
 
 
-def check_pixels(architecture: Architecture, weights: str, model: CfgNode) -> None:
+def check_pixels(architecture: Architecture, weights: str | None, model: CfgNode) -> None:
     """Check MODEL.CLIP_PIXEL_MEAN and CLIP_PIXEL_STD where the right values are known.
 
     Known are those of open_clip's downloads. A file for EVA02-CLIP or SigLIP should have those of
@@ -21,7 +21,7 @@ def check_pixels(architecture: Architecture, weights: str, model: CfgNode) -> No
 
     Args:
         architecture: the CLIP.
-        weights: MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS.
+        weights: MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS; None if they come with a checkpoint.
         model: MODEL section of a config.
 
     Raises:

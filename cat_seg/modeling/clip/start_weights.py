@@ -53,8 +53,10 @@ def open_clip_model(config: dict[str, Any]) -> nn.Module:
     return open_clip.CLIP(**settings)
 
 
-def pretrained_settings(architecture: Architecture, weights: str) -> dict[str, Any]:
+def pretrained_settings(architecture: Architecture, weights: str | None) -> dict[str, Any]:
     """Return open_clip's settings of its weights with this tag, {} if there are none."""
+    if weights is None:
+        return {}
     return open_clip.get_pretrained_cfg(architecture.open_clip_name, weights) or {}
 
 
