@@ -36,7 +36,7 @@ class EVAImageTower(DenseImageTower):
     ) -> None:
         super().__init__(architecture, grid, cls=True, bias=True)
         spec = architecture.image
-        self.last_attends = dense == "csa"
+        self.correlative = dense == "csa"
         self.transformer = Transformer(spec)
         self.ln_post = nn.LayerNorm(spec.width, spec.norm_eps)
         self.proj = nn.Linear(spec.width, architecture.embed_dim)
@@ -46,13 +46,18 @@ class EVAImageTower(DenseImageTower):
         x = self.tokens(images)
         x, tapped = self.transformer(x, weights[:-1], self.taps, self.rope(x.device))
         last, own = self.transformer.resblocks[-1], weights[-1]
-        if self.last_attends:
+        if self.correlative:
             x = last.attn.correlative(last.ln_1(x), own)[:, 1:]
             dense = F.normalize(self.proj(self.ln_post(x)), dim=-1)
         else:
             x = last.forward_dense(x, own, cls_residual=False)
             dense = self.proj(self.ln_post(x))
         return ImageFeatures(dense, self.maps(tapped))
+
+    def unused(self) -> list[nn.Module]:
+        """Return the parts of the last block that do not affect the dense features."""
+        last = self.transformer.resblocks[-1]
+        return [last.ln_2, last.mlp] if self.correlative else super().unused()
 
     def rope(self, device: torch.device) -> Tensor:
         """Return the rotary embedding of the patches, (HW, 2 width / heads)."""

@@ -25,8 +25,6 @@ class DenseImageTower(nn.Module):
     """
 
     transformer: Transformer
-    # Whether the queries and keys of the last block affect the dense features.
-    last_attends = False
 
     def __init__(
         self, architecture: Architecture, grid: tuple[int, int], cls: bool, bias: bool
@@ -78,6 +76,11 @@ class DenseImageTower(nn.Module):
             Dense features (B, [1 +] HW, C), CLS first, and two middle maps (B, width, H, W).
         """
         raise NotImplementedError
+
+    def unused(self) -> list[nn.Module]:
+        """Return the parts of the last block that do not affect the dense features."""
+        attention = self.transformer.resblocks[-1].attn
+        return [attention.q_proj, attention.k_proj]
 
     def _positions(self) -> Tensor:
         side = self.pretrained_grid

@@ -28,8 +28,6 @@ class SigLIPImageTower(DenseImageTower):
         architecture, grid: as in `DenseImageTower`.
     """
 
-    last_attends = True
-
     def __init__(self, architecture: Architecture, grid: tuple[int, int]) -> None:
         super().__init__(architecture, grid, cls=False, bias=True)
         spec = architecture.image
@@ -51,6 +49,10 @@ class SigLIPImageTower(DenseImageTower):
         x = self.pool.proj(nn.functional.linear(self.ln_post(x), value, bias))
         dense = x + self.pool.mlp(self.pool.norm(x))  # type: ignore[misc]  # it has an MLP
         return ImageFeatures(dense, self.maps(tapped))
+
+    def unused(self) -> list[nn.Module]:
+        """Return nothing: the last block is as in the pretraining."""
+        return []
 
 
 class SigLIPTextTower(nn.Module):

@@ -110,6 +110,16 @@ def test_attention_trains_queries_and_values():
         assert all(n.endswith("_proj.weight") for n in trained)
 
 
+@pytest.mark.parametrize("dense", ["value", "csa"])
+def test_all_that_trains_has_a_gradient(file, dense):
+    """Distributed training waits for the gradient of every trainable parameter."""
+    clip = build(file, dense, fine_tuning="full").train()
+    features = clip.encode_image(torch.randn(1, 3, 64, 64))
+    (features.dense[..., ::3].sum() + sum(m.sum() for m in features.middle)).backward()
+    trained = {n: p for n, p in clip.image.named_parameters() if p.requires_grad}
+    assert trained and all(p.grad is not None for p in trained.values())
+
+
 def test_every_fine_tuning_is_built_or_names_its_key(file):
     """Adapters start at the identity; HyRo's rotations need 256 channels."""
     images = torch.randn(1, 3, 64, 64)

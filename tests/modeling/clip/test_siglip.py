@@ -14,6 +14,7 @@ from cat_seg.modeling.clip import build_clip
 from cat_seg.modeling.clip.adapters import FINE_TUNINGS
 from cat_seg.utils.paths import REPO_ROOT
 from tests.modeling.clip.shallow import built
+from tests.modeling.clip.test_hub_tokenizer import WORDS, write_tokenizer
 
 CONFIG = REPO_ROOT / "configs" / "quickstart_siglip.json"
 NAMES = ["cat", "green grass", "sky, heaven"]
@@ -118,6 +119,15 @@ def test_every_fine_tuning_is_built_or_names_its_key(file):
     assert not attention.k_proj.weight.requires_grad
 
 
+def test_all_that_trains_has_a_gradient(file):
+    clip = build(file, "full").train()
+    features = clip.encode_image(torch.randn(1, 3, 64, 64))
+    text = clip.encode_text(NAMES)
+    (features.dense[..., ::3].sum() + text[..., ::3].sum()).backward()
+    trained = [p for p in clip.parameters() if p.requires_grad]
+    assert trained and all(p.grad is not None for p in trained)
+
+
 TRANSFORMERS = {
     "token_embedding.weight": "embeddings.token_embedding.weight",
     "text.positional_embedding": "text.embeddings.position_embedding.weight",
@@ -183,3 +193,35 @@ def test_an_image_tower_alone_is_called_one(theirs, tmp_path):
     torch.save({n: t for n, t in state.items() if "text." not in n}, path)
     with pytest.raises(UserError, match="is an image tower of timm without a text tower"):
         build(str(path))
+
+
+@torch.no_grad()
+def test_a_tokenizer_of_its_own(tmp_path):
+    """As in the published models: another vocabulary, and an end token alone."""
+    config = json.loads(CONFIG.read_text())
+    config["text_cfg"] |= {
+        "vocab_size": len(WORDS),
+        "hf_tokenizer_name": "owner/none",
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+    }
+    write_tokenizer(tmp_path)
+    theirs, _ = built(config, tmp_path)
+    torch.save(theirs.state_dict(), tmp_path / "clip.pt")
+    clip = build_clip(
+        str(tmp_path / "model.json"),
+        str(tmp_path / "clip.pt"),
+        "frozen",
+        "imagenet_select",
+        (4, 4),
+        tokenizer=str(tmp_path),
+    )
+    tokens = clip.prompts.tokenize(NAMES)
+    assert tokens.shape == (3, 8, 16) and clip.prompts.room == 15
+    ids = [
+        WORDS.index(word) for word in ["a", "photo", "of", "a", "cat", "in", "the", "scene", "</s>"]
+    ]
+    assert tokens[0, 7].tolist() == ids + [WORDS.index("</s>")] * (16 - len(ids))
+    expected = theirs.encode_text(tokens.flatten(0, 1), normalize=True).unflatten(0, (3, 8))
+    torch.testing.assert_close(clip.encode_text(NAMES), expected, atol=1e-5, rtol=1e-5)
+    other = clip.prompts.replaced(("a {}",))
+    assert other.room == 15 and other.tokenize(["cat"])[0, 0, 2] == WORDS.index("</s>")

@@ -109,10 +109,8 @@ class FineTuning:
             for block in transformer.resblocks:
                 for name, parameter in block.named_parameters():
                     parameter.requires_grad_(name.startswith(prefixes))
-        if not image.last_attends:
-            last = image.transformer.resblocks[-1].attn
-            last.q_proj.requires_grad_(False)
-            last.k_proj.requires_grad_(False)
+        for module in image.unused():
+            module.requires_grad_(False)
 
 
 FINE_TUNINGS: dict[str, FineTuning] = {}
