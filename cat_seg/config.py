@@ -35,7 +35,8 @@ def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
     # Custom templates that replace the ensemble's, such as ["a photo of a {}"].
     cfg.MODEL.PROMPT_TEMPLATES = []
-    # Activation checkpointing in the aggregator: saves memory, recomputes in the backward pass.
+    # Activation checkpointing in the aggregator, and in SigLIP's text tower: saves memory,
+    # recomputes in the backward pass.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # Compile the aggregator with torch.compile. Takes minutes at startup; no gain on a CPU.
     cfg.MODEL.COMPILE = False
@@ -59,11 +60,17 @@ def _add_head(cfg: CfgNode) -> None:
     head.TEST_CLASS_JSON = ""
     # Vision-language model that encodes images and class names: its name in ENCODER_REGISTRY.
     head.ENCODER = "clip"
-    # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name,
-    # or the path of an open_clip model config (.json).
+    # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name such
+    # as "EVA02-B-16" or "ViT-B-16-SigLIP2", or the path of an open_clip model config (.json).
     head.CLIP_PRETRAINED = "ViT-B/16"
-    # Initial CLIP weights: "openai" (downloaded once), a local file, or "random".
+    # Initial CLIP weights: "openai" or another of open_clip's tags for the model, such as "webli"
+    # (downloaded once), a local file, or "random".
     head.CLIP_WEIGHTS = "openai"
+    # Folder with SigLIP's tokenizer.json and tokenizer_config.json; "" downloads them once.
+    head.CLIP_TOKENIZER = ""
+    # Dense features of EVA02-CLIP: "value" (the last block's value path) or "csa" (correlative
+    # self-attention, for DeCLIP's weights). Other models have "value" alone.
+    head.CLIP_DENSE = "value"
     # How CLIP is fine-tuned: "frozen", "attention", "full", "oft_both", "oft", "oft_qv",
     # "hyperbolic", "hyperbolic_plus", "hyro" or "lora"; see docs/adapters.md.
     head.CLIP_FINETUNE = "attention"

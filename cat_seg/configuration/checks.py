@@ -70,6 +70,7 @@ FROM_0_TO_1 = (
     "SOLVER.POLY_LR_CONSTANT_ENDING",
 )
 CHOICES = {
+    "MODEL.SEM_SEG_HEAD.CLIP_DENSE": ("value", "csa"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model", "value", "norm"),
     "SOLVER.LR_SCHEDULER_NAME": (
         "WarmupCosineLR",

@@ -149,9 +149,7 @@ def model_card(
 
 
 def _base_model(clip: str, weights: str) -> str | None:
-    """Return the repository of OpenAI's CLIP on the Hub, None for another CLIP."""
-    if weights != "openai":
-        return None
+    """Return the repository that the initial weights were downloaded from, None for a file."""
     config = open_clip.get_pretrained_cfg(Architecture.from_name(clip).open_clip_name, weights)
     return (config or {}).get("hf_hub", "").rstrip("/") or None
 

@@ -22,9 +22,14 @@ class TextTower(nn.Module):
         self.context_length = architecture.context_length
         self.token_embedding = nn.Embedding(architecture.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.zeros(self.context_length, width))
-        self.transformer = Transformer(architecture.text, architecture.quick_gelu)
+        self.transformer = Transformer(architecture.text)
         self.ln_final = LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, architecture.embed_dim))
+
+    @staticmethod
+    def arrange(tokens: Tensor) -> PrefixTree:
+        """Return the prefix tree of prompts, given their token ids (N, context length)."""
+        return prefix_tree(tokens)
 
     @property
     def device(self) -> torch.device:
@@ -42,7 +47,7 @@ class TextTower(nn.Module):
         Returns:
             Features (N, C) in the joint image-text space, not normalized.
         """
-        tree = prompts if isinstance(prompts, PrefixTree) else prefix_tree(prompts)
+        tree = prompts if isinstance(prompts, PrefixTree) else self.arrange(prompts)
         tree = tree.to(self.device)
         x = self.token_embedding(tree.tokens) + self.positional_embedding[tree.positions]
         x = self.transformer.forward_tree(x, weights, tree)
