@@ -56,14 +56,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, weights: AttentionWeights) -> Tensor:
         """Attend within each sequence of x, (B, N, C) to (B, N, C)."""
-        mixed = F.scaled_dot_product_attention(*self._split(self._project(x, weights)))
-        return self._out(mixed, weights)
+        q, k, v = self._split(self._project(x, weights))
+        return self._out(F.scaled_dot_product_attention(q, k, v), weights)
 
     def forward_tree(self, x: Tensor, weights: AttentionWeights, tree: PrefixTree) -> Tensor:
         """Attend from every node of the tree to the nodes on its path, (nodes, C) to (nodes, C)."""
         # F.embedding gathers rows: first nodes into paths (N, L, 3 C), finally one slot per node.
-        on_paths = F.embedding(tree.paths, self._project(x, weights))
-        mixed = F.scaled_dot_product_attention(*self._split(on_paths), is_causal=True)
+        q, k, v = self._split(F.embedding(tree.paths, self._project(x, weights)))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed = mixed.transpose(1, 2).flatten(2).flatten(0, 1)
         return F.linear(F.embedding(tree.slots, mixed), weights.out, self.out_proj.bias)
 
@@ -87,8 +87,9 @@ class SelfAttention(nn.Module):
         The copy that it takes is all that stays of an adapter's weights for the backward pass: they
         may be views of those of a whole tower.
         """
-        biases = (self.q_proj.bias, self.k_proj.bias, self.v_proj.bias)[parts]
-        return F.linear(x, torch.cat(weights[:3][parts]), torch.cat(biases))
+        matrices = [weights.query, weights.key, weights.value]
+        biases: list[Tensor] = [self.q_proj.bias, self.k_proj.bias, self.v_proj.bias]
+        return F.linear(x, torch.cat(matrices[parts]), torch.cat(biases[parts]))
 
     def _out(self, mixed: Tensor, weights: AttentionWeights) -> Tensor:
         return F.linear(mixed.transpose(1, 2).flatten(2), weights.out, self.out_proj.bias)
