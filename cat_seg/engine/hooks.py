@@ -109,9 +109,9 @@ class StopOnSignal(HookBase):
             agreed: returns the largest `received` of all ranks; None if there is one rank.
         """
         self._checkpointer = checkpointer
+        self.received = 0  # the signal, or 0
         self._agreed = agreed or (lambda: self.received)
         self._iteration: int | None = None  # the last one that ran
-        self.received = 0  # the signal, or 0
         self._handlers: dict[int, Any] = {}
 
     def before_train(self) -> None:

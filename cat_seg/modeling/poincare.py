@@ -127,11 +127,11 @@ class _Transform(torch.autograd.Function):
         blocks, rotation, result, factors, *v = ctx.saved_tensors
         grad_blocks = torch.empty_like(blocks)
         grad_rotation = None if rotation is None else torch.empty_like(rotation)
-        grad_v: list[Tensor] = []
+        grad_v: list[Tensor | None] = []
         for part in _parts(result):
             g, w, rows = gradient[part], result[part], torch.stack(v[part])
             factor, shortened, *limited = factors[:, part]
-            if rotation is not None:
+            if rotation is not None and grad_rotation is not None:
                 back = rotation[part].mT
                 w = block_diagonal(back, w)
                 grad_rotation[part] = _diagonal_of_product(g, w, back)
@@ -141,7 +141,7 @@ class _Transform(torch.autograd.Function):
             if limited:
                 g = block_diagonal(blocks[part].mT, g)
                 grad_v += _without_radial(g, rows, *limited).unbind()
-        return None, grad_blocks, grad_rotation, *(grad_v or [None] * len(v))
+        return None, grad_blocks, grad_rotation, *(grad_v or (None for _ in v))
 
 
 def _transform_rows(

@@ -127,7 +127,7 @@ class SelfAttention(nn.Module):
         may be views of those of a whole tower.
         """
         matrices = [weights.query, weights.key, weights.value]
-        biases = [self.q_proj.bias, self._key_bias(), self.v_proj.bias]
+        biases: list[Tensor] = [self.q_proj.bias, self._key_bias(), self.v_proj.bias]
         return F.linear(x, torch.cat(matrices[parts]), torch.cat(biases[parts]))
 
     def _key_bias(self) -> Tensor:

@@ -64,7 +64,7 @@ def _multiply(frozen: list[AttentionWeights], slots: Tensor) -> list[AttentionWe
     """Multiply q, k, v on the input side, out on the output side, by (layers, 4, slots, n, n)."""
     qkv = _times_block_diagonal([w for weights in frozen for w in weights[:3]], slots[:, :3])
     out = _times_block_diagonal([weights.out.T for weights in frozen], slots[:, 3:].mT)
-    return [AttentionWeights(*qkv[3 * i : 3 * i + 3], own.T) for i, own in enumerate(out)]
+    return [AttentionWeights(*(*qkv[3 * i : 3 * i + 3], own.T)) for i, own in enumerate(out)]
 
 
 def _times_block_diagonal(weights: list[Tensor], blocks: Tensor) -> tuple[Tensor, ...]:
