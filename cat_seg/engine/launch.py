@@ -204,9 +204,12 @@ def _join_others(place: Place, cfg: CfgNode) -> None:
     on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(place.gpu())
+    meeting = dist.rendezvous(place.url, place.rank, place.world_size, timeout=DEFAULT_TIMEOUT)
+    store, _, _ = next(meeting)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
-        init_method=place.url,
+        # torchrun keeps the store when it restarts the processes, with the addresses of the old.
+        store=dist.PrefixStore(place.attempt, store),
         world_size=place.world_size,
         rank=place.rank,
         timeout=DEFAULT_TIMEOUT,

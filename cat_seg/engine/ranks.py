@@ -37,6 +37,7 @@ class Place:
         local_size: the number of processes on its machine.
         url: where the processes meet; an init_method of PyTorch's `init_process_group`.
         starter: what started the processes: "torchrun", "srun", or "" for this program.
+        attempt: how often torchrun has restarted them, where that is known.
     """
 
     rank: int
@@ -45,6 +46,7 @@ class Place:
     local_size: int
     url: str
     starter: str = ""
+    attempt: str = "0"
 
     def gpu(self) -> int:
         """Return the index of the GPU of this process.
@@ -97,7 +99,9 @@ def _from_torchrun(environment: Mapping[str, str]) -> Place:
     local_size = _number(environment, "LOCAL_WORLD_SIZE")
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         _text(environment, name)
-    return Place(rank, world_size, local_rank, local_size, "env://", "torchrun")
+    # Each machine counts its own restarts.
+    counted = environment.get("TORCHELASTIC_RESTART_COUNT") if local_size == world_size else None
+    return Place(rank, world_size, local_rank, local_size, "env://", "torchrun", counted or "0")
 
 
 def _from_srun(environment: Mapping[str, str], dist_url: str) -> Place:

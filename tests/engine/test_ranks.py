@@ -52,6 +52,15 @@ def test_torchrun_gives_the_place(given):
     assert place_of(SRUN | TORCHRUN, *given) == expected  # srun starts torchrun on every machine
 
 
+def test_restarts_are_told_apart_on_one_machine():
+    """On several, the machines may count differently."""
+    restarted = TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": "2"}
+    assert place_of(restarted).attempt == "0"
+    alone = {"RANK": "1", "WORLD_SIZE": "4"}
+    assert place_of(restarted | alone).attempt == "2"
+    assert place_of(TORCHRUN | alone).attempt == "0"
+
+
 @pytest.mark.parametrize("given", [(), ("--num-gpus", "4")])
 def test_srun_gives_the_place(given):
     place = place_of(SRUN, *given)
