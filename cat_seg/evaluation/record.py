@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 
 from cat_seg.checkpoint.reading import local_file
 from cat_seg.configuration.precision import precision
-from cat_seg.data import BENCHMARKS
+from cat_seg.data import LABELS
 from cat_seg.evaluation.vocabulary import vocabulary_of
 from cat_seg.utils.files import sha256_of
 from cat_seg.utils.paths import REPO_ROOT
@@ -80,9 +80,8 @@ def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | Non
     Raises:
         UserError: TEST_CLASS_JSON does not match the dataset.
     """
-    headings = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
     return {
-        "benchmark": headings.get(dataset_name),
+        "benchmark": LABELS.get(dataset_name),
         "dataset": dataset_name,
         "vocabulary": vocabulary_of(cfg, dataset_name),
         "backbone": cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED,

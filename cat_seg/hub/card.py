@@ -11,7 +11,7 @@ import open_clip
 from detectron2.config import CfgNode
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from cat_seg.data import BENCHMARKS
+from cat_seg.data import LABELS
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import incompleteness
 from cat_seg.hub.portable import CLIP_CONFIG
@@ -178,4 +178,4 @@ def _table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _label(dataset: str) -> str:
-    return {b.dataset: b.label for b in BENCHMARKS}.get(dataset, dataset)
+    return LABELS.get(dataset, dataset)

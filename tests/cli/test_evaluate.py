@@ -412,7 +412,7 @@ def test_no_weights_are_an_error(place, given):
     [
         (["A-151"], "--benchmarks: unknown dataset 'A-151'; choose from ade20k_150_test_sem_seg, "),
         ([], "no benchmark dataset found in "),
-        (["PAS-20"], "no benchmark dataset found in "),
+        (["PAS-20"], "dataset voc_2012_test_sem_seg not found in "),
     ],
 )
 def test_nothing_to_evaluate_is_an_error(place, monkeypatch, tmp_path, names, problem):

@@ -164,6 +164,9 @@ def test_eval_enhanced(run, tmp_path):
     assert calls == [evaluate_call(3, config, weights, more=" MODEL.DEVICE cpu")]
     _, calls = run("eval_enhanced.sh", config, weights, *cpu, "OUTPUT_DIR", "elsewhere")
     assert calls == [evaluate_call(1, config, weights, "elsewhere", " MODEL.DEVICE cpu")]
+    _, calls = run("eval_enhanced.sh", config, weights, "BENCHMARKS", "A-150,MESS", *cpu)
+    more = " --benchmarks A-150 MESS MODEL.DEVICE cpu"
+    assert calls == [evaluate_call(1, config, weights, more=more)]
 
 
 @pytest.mark.parametrize(
