@@ -16,6 +16,7 @@ SLOW = (
     *("parity", "fuzz", "scripts", "tools", "test_end_to_end.py", "test_wheel.py"),
     *("test_fine_tuning.py", "test_distributed.py", "test_public_names.py", "engine/test_model.py"),
     *("test_activation_checkpointing.py", "test_enhanced_cat_seg_model.py", "test_extending.py"),
+    *("cli/test_analyse.py", "engine/test_diagnostics_hook.py", "analysis/test_text_distance.py"),
     *("cli/test_evaluate.py", "cli/test_main.py", "cli/test_segment.py", "cli/test_radius.py"),
     *("cli/test_segment_devices.py", "inference/test_notebook.py"),
     *("engine/test_endings.py", "engine/test_launch.py", "engine/test_trainer.py"),
