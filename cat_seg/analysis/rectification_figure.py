@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cat_seg.analysis.hyperspherical import feature_changes
 from cat_seg.enhanced_cat_seg_model import EnhancedCATSeg
 from cat_seg.visualization.palette import LINE_COLORS
 
@@ -27,6 +28,7 @@ class Rectification(NamedTuple):
         image: (H, W, 3) uint8 RGB.
         spatial: spatial gate (h, w) on CLIP's grid, 0..1.
         change: |rectified - x| / |x| on the grid, (h, w).
+        turn: mean angle in degrees that AFR turns a feature by.
         channel: channel gate (C,), 0..1.
         uncertainty, mix: 0..1; AFR has one of each for a whole image.
     """
@@ -35,6 +37,7 @@ class Rectification(NamedTuple):
     image: np.ndarray
     spatial: np.ndarray
     change: np.ndarray
+    turn: float
     channel: np.ndarray
     uncertainty: float
     mix: float
@@ -53,14 +56,13 @@ def rectify(model: EnhancedCATSeg, name: str, image: Tensor) -> Rectification:
     pixels = (image.to(model.device) - model.pixel_mean) / model.pixel_std
     features = model.guidance(pixels[None]).res3
     gates = model.afr.gates(features)
-    rectified, _ = model.afr(features)
-    length = torch.linalg.vector_norm
-    change = length(rectified - features, dim=1) / length(features, dim=1)
+    change, turn = feature_changes(features, model.afr(features)[0])
     return Rectification(
         name,
         image.permute(1, 2, 0).byte().cpu().numpy(),
         gates.spatial[0, 0].float().cpu().numpy(),
-        change[0].float().cpu().numpy(),
+        change[0].cpu().numpy(),
+        turn.mean().item(),
         gates.channel[0].float().cpu().numpy(),
         gates.uncertainty.item(),
         gates.mix.item(),
@@ -71,7 +73,7 @@ def draw_rectifications(rows: Sequence[Rectification], title: str = "") -> Figur
     """Draw a row for each image: the image, spatial gate, change of the features, channel gate.
 
     Each column of maps has one color scale, from the smallest to the largest value in it. The
-    uncertainty and the mix are written below each image.
+    uncertainty, the mix and the turn are written below each image.
 
     Args:
         rows: at least one.
@@ -86,7 +88,8 @@ def draw_rectifications(rows: Sequence[Rectification], title: str = "") -> Figur
     for axes, row in zip(grid[:, 0], rows, strict=True):
         axes.imshow(row.image)
         axes.set_title(row.name, loc="left", fontsize="small", parse_math=False)
-        axes.set_xlabel(f"uncertainty {row.uncertainty:.3f}, mix {row.mix:.3f}", fontsize="small")
+        text = f"uncertainty {row.uncertainty:.3f}, mix {row.mix:.3f}, turn {row.turn:.3g}°"
+        axes.set_xlabel(text, fontsize="small")
         axes.set(xticks=[], yticks=[])
     for column, label in ((1, "spatial"), (2, "change")):
         maps = [getattr(row, label) for row in rows]

@@ -50,7 +50,11 @@ def test_a_row_for_each_image(model):
     assert len(figure.axes) == 10  # with two color bars
     for row, axes in zip(rows, grid, strict=True):
         assert axes[0].get_title(loc="left") == row.name
-        assert axes[0].get_xlabel() == f"uncertainty {row.uncertainty:.3f}, mix {row.mix:.3f}"
+        assert (
+            axes[0]
+            .get_xlabel()
+            .startswith(f"uncertainty {row.uncertainty:.3f}, mix {row.mix:.3f}, turn ")
+        )
         assert np.array_equal(axes[0].images[0].get_array(), row.image)
         assert np.array_equal(axes[1].images[0].get_array(), row.spatial)
         assert np.array_equal(axes[2].images[0].get_array(), row.change)

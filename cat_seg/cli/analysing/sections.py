@@ -127,6 +127,7 @@ def rectification(run: Run) -> Section:
                 row.name: {
                     "uncertainty": row.uncertainty,
                     "mix": row.mix,
+                    "turn": row.turn,
                     "channel_gate": float(row.channel.mean()),
                     "spatial_gate": np.round(row.spatial, 5).tolist(),
                     "change": np.round(row.change, 5).tolist(),
