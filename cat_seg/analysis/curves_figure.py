@@ -10,9 +10,15 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from cat_seg.analysis.gradients import ADAPTED, ALL, OTHER, PARTS, REFERENCE
 from cat_seg.visualization.palette import LINE_COLORS
 
+MOST_LABELED = len(LINE_COLORS) - 1  # lines in a panel; more have no legend
+# From the first panel to the last, and from the first line to the last.
+PART_ORDER = (ALL, *PARTS, *ADAPTED.values(), OTHER)
+GATE_ORDER = ("channel", "spatial", "uncertainty", "mix", "change", "turn")
 PANEL = (4.2, 2.5)  # inches
 COLUMNS = 3
 
@@ -57,22 +63,17 @@ def cosine_panels(curves: Curves) -> list[Panel]:
 
 def update_panels(curves: Curves) -> list[Panel]:
     """Return one panel: the relative length of the optimizer steps of all parts."""
-    lines = {
-        name.removeprefix("update/"): curve
-        for name, curve in curves.items()
-        if name.startswith("update/")
-    }
+    lines = {part: curves[f"update/{part}"] for part in PART_ORDER if f"update/{part}" in curves}
     return [Panel("relative update", lines, log=True)] if lines else []
 
 
 def rectification_panels(curves: Curves) -> list[Panel]:
     """Return a panel for each of AFR's gates, uncertainty, mix and change."""
     panels = []
-    for name, curve in curves.items():
-        if name.startswith("afr/") and name.endswith("/mean"):
-            gate = name.removeprefix("afr/").removesuffix("/mean")
-            spread = curves.get(f"afr/{gate}/std")
-            panels.append(Panel(gate, {gate: curve}, {gate: spread} if spread else {}))
+    for gate in GATE_ORDER:
+        mean, spread = (curves.get(f"afr/{gate}/{what}") for what in ("mean", "std"))
+        if mean:
+            panels.append(Panel(gate, {gate: mean}, {gate: spread} if spread else {}))
     return panels
 
 
@@ -108,13 +109,15 @@ def prototype_panels(curves: Curves) -> list[Panel]:
     return [panel for panel in panels if panel.lines]
 
 
-def draw_curves(panels: list[Panel], title: str = "") -> Figure:
+def draw_curves(panels: list[Panel], title: str = "", first: Iterable[str] = ()) -> Figure:
     """Draw panels in rows of three, over the training iteration.
 
     Args:
-        panels: at least one. Lines with the same label share a color. More lines than there are
-            colors are drawn thin and without a legend.
+        panels: at least one. Lines with the same label share a color. If panels share labels, the
+            figure has one legend. More lines than there are colors are drawn thin and without one.
         title: title of the figure.
+        first: labels that take the first colors even if no panel has them, so that two figures
+            agree.
     """
     columns = min(COLUMNS, len(panels))
     rows = ceil(len(panels) / columns)
@@ -123,13 +126,19 @@ def draw_curves(panels: list[Panel], title: str = "") -> Figure:
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title)
-    labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
-    colors = dict(zip(labels, cycle(LINE_COLORS[1:]), strict=False))
+    labels = dict.fromkeys(label for panel in panels for label in panel.lines)
+    colors = dict(zip(dict.fromkeys([*first, *labels]), cycle(LINE_COLORS[1:]), strict=False))
+    shared = len(labels) < sum(len(panel.lines) for panel in panels)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, panel in zip(grid, panels, strict=False):
         _draw(axes, panel, colors)
+        if 1 < len(panel.lines) <= MOST_LABELED and not shared:
+            axes.legend(frameon=False, fontsize="small")
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
+    if shared:
+        handles = [Line2D([], [], color=colors[label], label=label) for label in labels]
+        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
     return figure
 
 
@@ -139,11 +148,19 @@ def _by_part(curves: Curves, prefix: str, suffix: str, *, log: bool) -> list[Pan
         if name.startswith(prefix) and name.endswith(suffix):
             loss, part = name.removeprefix(prefix).removesuffix(suffix).rsplit("/", 1)
             parts.setdefault(part, {})[loss] = curve
-    return [Panel(part, lines, log=log) for part, lines in parts.items()]
+    return [
+        Panel(part, dict(sorted(parts[part].items(), key=_segmentation_first)), log=log)
+        for part in PART_ORDER
+        if part in parts
+    ]
+
+
+def _segmentation_first(line: tuple[str, Any]) -> tuple[bool, str]:
+    return f"loss_{line[0]}" != REFERENCE, line[0]
 
 
 def _draw(axes: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
-    many = len(panel.lines) > len(LINE_COLORS) - 1
+    many = len(panel.lines) > MOST_LABELED
     for label, curve in panel.lines.items():
         marker = "o" if len(curve) == 1 else None  # a line through one point would be invisible
         style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6} if many else {"linewidth": 1.8}
@@ -162,5 +179,3 @@ def _draw(axes: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
     axes.set_xlabel("training iteration")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(panel.lines) > 1 and not many:
-        axes.legend(frameon=False, fontsize="small")

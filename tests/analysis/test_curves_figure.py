@@ -57,7 +57,11 @@ def test_selected_by_prefix(curves):
 
 def test_gradients_have_a_panel_for_each_part_and_a_line_for_each_loss(curves):
     panels = figures.gradient_panels(curves)
-    adapter, aggregator = figures.draw_curves(panels, "norms").axes
+    figure = figures.draw_curves(panels, "norms")
+    adapter, aggregator = figure.axes
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sem_seg", "hpa"]
+    assert adapter.get_legend() is None
     assert adapter.get_title(loc="left") == "adapter" and adapter.get_yscale() == "log"
     assert lines(adapter) == {"sem_seg": [[0, 2], [10, 1]], "hpa": [[0, 0.5], [10, 0.25]]}
     assert aggregator.lines[0].get_marker() == "o"  # a single measurement is seen
@@ -65,11 +69,15 @@ def test_gradients_have_a_panel_for_each_part_and_a_line_for_each_loss(curves):
     assert colors == [LINE_COLORS[1]] * 2  # that of the loss
     (cosine,) = figures.draw_curves(figures.cosine_panels(curves)).axes
     assert lines(cosine) == {"hpa": [[0, -0.25]]} and cosine.get_yscale() == "linear"
+    panels = figures.cosine_panels(curves)
+    (cosine,) = figures.draw_curves(panels, first=["sem_seg", "hpa"]).axes
+    assert to_hex(cosine.lines[0].get_color()) == LINE_COLORS[2]
 
 
 def test_updates_have_one_panel(curves):
     (axes,) = figures.draw_curves(figures.update_panels(curves)).axes
     assert lines(axes) == {"adapter": [[0, 0.01]], "all": [[0, 0.02]]}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["all", "adapter"]
     assert figures.update_panels({}) == []
 
 

@@ -68,6 +68,7 @@ def gradients(run: Run) -> Section:
     if not found:
         raise UserError(f"{METRICS} has no gradients; train with {KEY}")
     section = Section(found)
+    losses = [label for panel in curves.gradient_panels(found) for label in panel.lines]
     for name, panels, title in (
         ("gradient_norms", curves.gradient_panels(found), "gradient norms by part"),
         (
@@ -78,7 +79,7 @@ def gradients(run: Run) -> Section:
         ("updates", curves.update_panels(found), ""),
     ):
         if panels:
-            section.pictures[name] = curves.draw_curves(panels, title)
+            section.pictures[name] = curves.draw_curves(panels, title, losses)
     return section
 
 
