@@ -1,7 +1,7 @@
 # Each target runs the setup that it needs, which is quick if it is already done.
 # PYTHON=... selects the interpreter (3.10 to 3.14) for a new .venv,
 # ADAPTER=hyperbolic fine-tunes the quickstart's CLIP in hyperbolic space,
-# SEEDS=3 compares the methods of the ablation over three seeds.
+# SEEDS=3 compares the methods of the ablation over three seeds, HARD=1 on harder data.
 
 ADAPTER := oft
 SEEDS := 5
@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 .PHONY: help setup quickstart ablation demo test test-demo test-fast lint fuzz clean
 
 help: ## list these targets
-	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic] [SEEDS=5]"
+	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic] [SEEDS=5] [HARD=1]"
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## create .venv with everything that training, evaluation and the demo need
@@ -33,7 +33,7 @@ quickstart: $(READY) ## train, evaluate and draw a small model on generated data
 	$(RUN) -m tools.quickstart --output output/quickstart --adapter $(ADAPTER)
 
 ablation: $(READY) ## compare H-CLIP, HPA, AFR, HPS-Seg and others on generated data (hours)
-	$(RUN) -m tools.ablation --output output/ablation_quickstart --seeds $(SEEDS)
+	$(RUN) -m tools.ablation --seeds $(SEEDS) $(if $(HARD),--hard)
 
 demo: $(READY_DEMO) ## open the page on http://127.0.0.1:7860, with the quickstart's model
 	$(DEMO_RUN) -m cat_seg.cli.main demo

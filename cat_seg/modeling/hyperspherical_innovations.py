@@ -50,12 +50,14 @@ class AdaptiveFeatureRectification(nn.Module):
     Args:
         channels: channels C of the features.
         reduction: r; the hidden layers have C / r channels.
+        bias_init: initial value of all biases. The published 2.0 makes features uncertain (0.9),
+            so that AFR hardly changes them.
 
     Raises:
         ValueError: the reduction is not from 1 to C.
     """
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(self, channels: int, reduction: int, bias_init: float = 2.0) -> None:
         super().__init__()
         if not 1 <= reduction <= channels:
             raise ValueError(f"reduction must be from 1 to C = {channels}; it is {reduction}")
@@ -78,7 +80,7 @@ class AdaptiveFeatureRectification(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, nn.Linear | nn.Conv2d):
                 assert module.bias is not None
-                nn.init.constant_(module.bias, 2.0)
+                nn.init.constant_(module.bias, bias_init)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Rectify features (B, C, H, W).

@@ -12,20 +12,27 @@ from matplotlib.figure import Figure
 from tools.ablation.pipeline import Scores
 
 SPREAD = 0.24  # half of the width that the seeds of a method take
-PANELS = (("seen", "classes trained on"), ("unseen", "classes not trained on"))
+TITLES = {
+    "seen": "classes trained on",
+    "unseen": "classes not trained on",
+    "other domain": "all classes, in another style",
+}
 
 
 def draw_ablation(scores: Sequence[Scores], seeds: Sequence[int]) -> Figure:
-    """Draw one panel for the seen and one for the unseen classes.
+    """Draw one panel for each measure.
 
     Each seed has its color and its place in all methods; a bar marks the mean of a method, and a
     dashed line that of the baseline, which is the first.
     """
-    figure = Figure(figsize=(5.2 + 0.75 * len(scores), 4.6), dpi=130, layout="constrained")
+    measures = list(scores[0].values)
+    width = len(measures) * (2.6 + 0.4 * len(scores))
+    figure = Figure(figsize=(width, 4.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (split, title) in zip(figure.subplots(1, 2), PANELS, strict=True):
-        _draw_panel(axes, [(each.title, getattr(each, split)) for each in scores], seeds)
-        axes.set_title(title, loc="left", fontsize="medium")
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, measure in zip(panels, measures, strict=True):
+        _draw_panel(axes, [(each.title, each.values[measure]) for each in scores], seeds)
+        axes.set_title(TITLES[measure], loc="left", fontsize="medium")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.axes[0].set_ylabel("mIoU (%)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from cat_seg.utils.parallel import cores
 from cat_seg.utils.paths import REPO_ROOT
 from cat_seg.utils.progress import bar, move
 from tools.quickstart.classes import load_classes
+from tools.quickstart.dataset import OTHER, DatasetSettings
 from tools.quickstart.pipeline import DRAWING, HERE, Settings, system_stage
 from tools.quickstart.prepare import command
-from tools.quickstart.report import read_row
+from tools.quickstart.report import SPLIT_SEEN, SPLIT_UNSEEN, mean_iou
 from tools.quickstart.scripts import Scripts
 from tools.quickstart.stages import Stage, StageRunner
 from tools.quickstart.training import (
@@ -26,20 +27,26 @@ from tools.quickstart.training import (
     train_and_evaluate,
 )
 
+HARD = Settings(
+    dataset=DatasetSettings(shapes=(4, 7), radius=(0.08, 0.24), apart=0.45, other_domain=True),
+    config=CONFIG.with_name("quickstart_hard.yaml"),
+    vocabulary="quickstart_hard",
+)
+
 
 @dataclass(frozen=True)
 class Scores:
-    """mIoU (0 to 1) of one method, one value per seed.
+    """mIoU (0 to 1) of one method.
 
     Attributes:
         title: title of the method.
-        seen: over the classes trained on, on scenes without others.
-        unseen: over the classes not trained on, on scenes that have them.
+        values: measure -> one value per seed. "seen": over the classes trained on, on scenes with
+            them alone; "unseen": over the classes not trained on, on scenes that have them; "other
+            domain": over all classes, on scenes in another style.
     """
 
     title: str
-    seen: tuple[float, ...]
-    unseen: tuple[float, ...]
+    values: Mapping[str, tuple[float, ...]]
 
 
 def run_ablation(
@@ -62,8 +69,8 @@ def run_ablation(
     """
     folder = folder.resolve()
     scripts = Scripts(threads=max(1, cores() // jobs))
-    places = [Workplace(folder / f"seed_{seed}", seed, settings.options, scripts) for seed in seeds]
-    cfg = load_config(str(CONFIG), settings.options)
+    places = [settings.place(folder / f"seed_{seed}", seed, scripts) for seed in seeds]
+    cfg = load_config(str(settings.config), settings.options)
     clip_config = REPO_ROOT / cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED
     steps = cfg.SOLVER.MAX_ITER
     with Progress(places, methods, steps) as progress:
@@ -77,14 +84,29 @@ def run_ablation(
                 name = f"{start.name}_{method.name}"
                 stages.append(system_stage(place, method, work, name, (start.name,)))
         StageRunner(folder / "stages").run_all(stages, jobs, scripts.stop)
-    classes = load_classes()
-    scores = []
-    for method in methods:
-        rows = [read_row(place, method, classes) for place in places]
-        scores.append(
-            Scores(method.title, tuple(row.seen for row in rows), tuple(row.unseen for row in rows))
+    measures = _measures(settings)
+    return [
+        Scores(
+            method.title,
+            {
+                measure: tuple(mean_iou(place.results(method, dataset), names) for place in places)
+                for measure, (dataset, names) in measures.items()
+            },
         )
-    return scores
+        for method in methods
+    ]
+
+
+def _measures(settings: Settings) -> dict[str, tuple[str, Sequence[str]]]:
+    """Return the dataset of each measure, and the classes it is the mean of."""
+    classes = load_classes(settings.vocabulary)
+    found: dict[str, tuple[str, Sequence[str]]] = {
+        "seen": (SPLIT_SEEN, classes.seen),
+        "unseen": (SPLIT_UNSEEN, classes.unseen),
+    }
+    if settings.dataset.other_domain:
+        found["other domain"] = (f"quickstart_{OTHER}", classes.names)
+    return found
 
 
 class Progress:
@@ -119,7 +141,8 @@ class Progress:
 
 def _start_stage(place: Workplace, clip_config: Path, settings: Settings) -> Stage:
     """Return the stage that draws the data and pre-trains CLIP."""
-    arguments = command(place, clip_config, settings.dataset, settings.pretrain)
+    data, clip = settings.dataset, settings.pretrain
+    arguments = command(place, clip_config, settings.vocabulary, data, clip)
     look: Callable[[], None] = lambda: None  # noqa: E731
     return Stage(
         f"seed_{place.seed}",
@@ -127,8 +150,9 @@ def _start_stage(place: Workplace, clip_config: Path, settings: Settings) -> Sta
         outputs=(place.dataset, place.clip_weights, place.folder / "clip.json"),
         settings={
             "seed": place.seed,
-            "dataset": asdict(settings.dataset),
-            "pretrain": asdict(settings.pretrain),
+            "vocabulary": settings.vocabulary,
+            "dataset": asdict(data),
+            "pretrain": asdict(clip),
         },
         sources=(*DRAWING, HERE / "dataset.py", HERE / "pretrain.py", clip_config),
     )

@@ -15,8 +15,6 @@ from cat_seg.utils.files import atomic_write
 from tools.ablation.pipeline import Scores
 from tools.ablation.statistics import compare
 
-SPLITS = ("seen", "unseen")
-
 
 def write_report(path: Path, scores: Sequence[Scores], seeds: Sequence[int]) -> str:
     """Write a Markdown file, and the numbers beside it as JSON; return the text.
@@ -28,7 +26,7 @@ def write_report(path: Path, scores: Sequence[Scores], seeds: Sequence[int]) -> 
     """
     count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     text = (
-        "\n\n".join(_table(scores, split) for split in SPLITS)
+        "\n\n".join(_table(scores, measure) for measure in scores[0].values)
         + f"\n\nmIoU in percent over {count}: mean and standard deviation; mean difference from "
         f"{scores[0].title} with the same data and CLIP, in points, and its 95 % confidence "
         "interval (Student's t); number of seeds in which the method is better or worse, and the "
@@ -43,18 +41,19 @@ def write_report(path: Path, scores: Sequence[Scores], seeds: Sequence[int]) -> 
 
 
 def _entry(scores: Scores, baseline: Scores) -> dict[str, Any]:
-    entry = asdict(scores)
+    entry: dict[str, Any] = {"title": scores.title, "mIoU": dict(scores.values)}
     if scores is not baseline:
-        for split in SPLITS:
-            paired = compare(getattr(scores, split), getattr(baseline, split))
-            entry[f"{split}_difference"] = asdict(paired)
+        entry["difference"] = {
+            measure: asdict(compare(values, baseline.values[measure]))
+            for measure, values in scores.values.items()
+        }
     return entry
 
 
-def _table(scores: Sequence[Scores], split: str) -> str:
-    baseline: tuple[float, ...] = getattr(scores[0], split)
-    rows = [_row(each.title, getattr(each, split), baseline) for each in scores]
-    headers = [split, "mIoU", "difference", "95 % interval", "better / worse", "p"]
+def _table(scores: Sequence[Scores], measure: str) -> str:
+    baseline = scores[0].values[measure]
+    rows = [_row(each.title, each.values[measure], baseline) for each in scores]
+    headers = [measure, "mIoU", "difference", "95 % interval", "better / worse", "p"]
     align = ["left", *["right"] * (len(headers) - 1)]
     return tabulate(rows, headers, "github", disable_numparse=True, colalign=align)
 

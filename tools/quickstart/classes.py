@@ -1,4 +1,4 @@
-"""The quickstart's classes, read from datasets/quickstart*.json."""
+"""The classes of a miniature, read from its lists in datasets/."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Classes:
         return tuple(self.names[i] for i in self.unseen_shapes)
 
 
-def load_classes() -> Classes:
-    """Read the shipped class lists, in which the seen classes come first."""
-    names = load_vocabulary(shipped_path("quickstart"))
-    seen = len(load_vocabulary(shipped_path("quickstart_seen")))
+def load_classes(vocabulary: str = "quickstart") -> Classes:
+    """Read a shipped list of all classes, with the seen classes first, and its list of these."""
+    names = load_vocabulary(shipped_path(vocabulary))
+    seen = len(load_vocabulary(shipped_path(f"{vocabulary}_seen")))
     shapes = [i for i, name in enumerate(names) if name not in GROUNDS]
     return Classes(
         names=tuple(names),

@@ -19,6 +19,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "blue": (30, 60, 205),
     "purple": (140, 50, 170),
     "black": (30, 30, 30),
+    "orange": (235, 120, 25),
+    "cyan": (40, 190, 200),
 }
 PALE = np.array([245.0, 242.0, 235.0])  # second color of every texture
 TEXTURE_PERIOD = (8.0, 12.0)  # pixels
@@ -56,6 +58,13 @@ def _dotted(rng: Generator, height: int, width: int) -> np.ndarray:
     return wave_u + wave_v > 0.8
 
 
+def _ringed(rng: Generator, height: int, width: int) -> np.ndarray:
+    frequency = 2 * np.pi / rng.uniform(*TEXTURE_PERIOD)
+    x, y = _grid(height, width, 0.0)
+    middle = rng.uniform(0.3, 0.7, 2) * (width, height)
+    return np.sin(frequency * np.hypot(x - middle[0], y - middle[1])) > 0
+
+
 def _noise(rng: Generator, height: int, width: int, blur: tuple[float, float]) -> np.ndarray:
     """Return unit-variance noise (height, width), blurred with sigma (x, y) in pixels."""
     noise = rng.standard_normal((height, width), dtype=np.float32)
@@ -91,6 +100,17 @@ def _brick(rng: Generator, height: int, width: int) -> np.ndarray:
     return bricks + shade
 
 
+def _snow(rng: Generator, height: int, width: int) -> np.ndarray:
+    drifts = _noise(rng, height, width, (9.0, 5.0))[..., None]
+    return np.array([222.0, 228.0, 238.0]) + drifts * np.array([9.0, 8.0, 5.0])
+
+
+def _wood(rng: Generator, height: int, width: int) -> np.ndarray:
+    u, _ = _grid(height, width, rng.uniform(-0.2, 0.2))
+    grain = np.sin(2 * np.pi * u / rng.uniform(5, 8) + _noise(rng, height, width, (2.0, 14.0)))
+    return np.array([120.0, 84.0, 50.0]) + grain[..., None] * np.array([18.0, 13.0, 8.0])
+
+
 class Shape(NamedTuple):
     """A shape to draw: class index, and center and mean radius in pixels."""
 
@@ -106,8 +126,16 @@ TEXTURES: dict[str, Draw] = {
     "striped": _striped,
     "checked": _checked,
     "dotted": _dotted,
+    "ringed": _ringed,
 }
-GROUNDS: dict[str, Draw] = {"grass": _grass, "sand": _sand, "water": _water, "brick": _brick}
+GROUNDS: dict[str, Draw] = {
+    "grass": _grass,
+    "sand": _sand,
+    "water": _water,
+    "brick": _brick,
+    "snow": _snow,
+    "wood": _wood,
+}
 
 
 def draw_class(rng: Generator, name: str, height: int, width: int) -> np.ndarray:
@@ -168,3 +196,12 @@ def draw_scene(
     light = cv2.resize(rng.normal(1, 0.1, (3, 3)), (size, size), interpolation=cv2.INTER_CUBIC)
     image = image * light[..., None] + rng.normal(0, 4, image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), label
+
+
+def restyle(rng: Generator, image: np.ndarray) -> np.ndarray:
+    """Make an RGB image uint8 (H, W, 3) look like a photo at dusk: dim, bluish, soft and grainy."""
+    dim = rng.uniform(0.45, 0.65) * np.array([0.85, 0.95, 1.25])
+    soft = cv2.GaussianBlur(image, (0, 0), sigmaX=rng.uniform(0.6, 1.1)).astype(np.float32)
+    gray = soft.mean(axis=2, keepdims=True)
+    faded = 0.75 * soft + 0.25 * gray
+    return np.clip(faded * dim + rng.normal(0, 9, image.shape), 0, 255).astype(np.uint8)

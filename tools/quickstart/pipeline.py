@@ -37,10 +37,14 @@ HERE = Path(__file__).parent
 DRAWING = (
     HERE / "drawing.py",
     HERE / "classes.py",
-    REPO_ROOT / "datasets" / "quickstart.json",
-    REPO_ROOT / "datasets" / "quickstart_seen.json",
+    *sorted((REPO_ROOT / "datasets").glob("quickstart*.json")),
 )
-MODEL = (REPO_ROOT / "cat_seg", REPO_ROOT / "train_net.py", CONFIG.with_name("config.yaml"), CONFIG)
+MODEL = (
+    REPO_ROOT / "cat_seg",
+    REPO_ROOT / "train_net.py",
+    CONFIG.with_name("config.yaml"),
+    *sorted(CONFIG.parent.glob("quickstart*.yaml")),
+)
 DRAWN = 3  # validation images per split that are shown
 
 
@@ -51,12 +55,20 @@ class Settings:
     Attributes:
         dataset: settings of the drawn dataset.
         pretrain: settings of CLIP's pretraining.
-        options: KEY VALUE pairs that override configs/quickstart.yaml, for all systems.
+        options: KEY VALUE pairs that override the config, for all systems.
+        config: the config file.
+        vocabulary: name of the class lists; see `load_classes`.
     """
 
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     options: tuple[str, ...] = ()
+    config: Path = CONFIG
+    vocabulary: str = "quickstart"
+
+    def place(self, folder: Path, seed: int, scripts: Scripts) -> Workplace:
+        """Return what all processes of a seed share."""
+        return Workplace(folder, seed, self.options, self.config, self.dataset.splits, scripts)
 
 
 def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "oft") -> str:
@@ -80,9 +92,9 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
     trained = [system for system in systems if system.trained]
     jobs = min(cores(), len(trained))
     # Small layers gain little from a second thread, so the systems share the cores.
-    place = Workplace(folder, seed, settings.options, Scripts(threads=max(1, cores() // jobs)))
-    cfg = load_config(str(CONFIG), settings.options)
-    classes = load_classes()
+    place = settings.place(folder, seed, Scripts(threads=max(1, cores() // jobs)))
+    cfg = load_config(str(settings.config), settings.options)
+    classes = load_classes(settings.vocabulary)
     clip_config = REPO_ROOT / cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED
     clip_report = folder / "clip.json"
     runner = StageRunner(folder / "stages")

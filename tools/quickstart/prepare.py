@@ -16,22 +16,26 @@ from tools.quickstart.training import Workplace
 
 
 def command(
-    place: Workplace, clip_config: Path, dataset: DatasetSettings, clip: PretrainSettings
+    place: Workplace,
+    clip_config: Path,
+    vocabulary: str,
+    dataset: DatasetSettings,
+    clip: PretrainSettings,
 ) -> list[str]:
     """Return the command that `Scripts.run` takes."""
     settings = json.dumps([asdict(dataset), asdict(clip)])
     return [
         *("-m", "tools.quickstart.prepare"),
-        *(str(place.folder), str(place.seed), str(clip_config), settings),
+        *(str(place.folder), str(place.seed), str(clip_config), vocabulary, settings),
     ]
 
 
 def main(argv: Sequence[str]) -> None:
     """Write the scenes, clip.pt and clip.json, which has the accuracy of CLIP."""
-    folder, seed, clip_config, settings = argv
+    folder, seed, clip_config, vocabulary, settings = argv
     dataset, clip = json.loads(settings)
     place = Workplace(Path(folder), int(seed))
-    classes = load_classes()
+    classes = load_classes(vocabulary)
     write_dataset(place.dataset, classes, DatasetSettings(**dataset), place.seed)
     measured = pretrain(
         Path(clip_config), place.clip_weights, classes, PretrainSettings(**clip), place.seed

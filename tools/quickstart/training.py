@@ -62,13 +62,17 @@ class Workplace:
     Attributes:
         folder: the output folder.
         seed: seed of data, CLIP and training.
-        options: KEY VALUE pairs that override configs/quickstart.yaml.
+        options: KEY VALUE pairs that override the config.
+        config: the config file; it has a dataset quickstart_SPLIT for every split.
+        splits: names of the dataset's splits.
         scripts: runs the processes.
     """
 
     folder: Path
     seed: int
     options: tuple[str, ...] = ()
+    config: Path = CONFIG
+    splits: tuple[str, ...] = SPLITS
     scripts: Scripts = field(default_factory=Scripts, compare=False)
 
     @property
@@ -81,7 +85,7 @@ class Workplace:
         """KEY VALUE pairs that point the config's datasets at the drawn scenes."""
         return tuple(
             part
-            for split in SPLITS
+            for split in self.splits
             for key, kind in (("IMAGES", "images"), ("LABELS", "annotations"))
             for part in (
                 f"DATASETS.CUSTOM.quickstart_{split}.{key}",
@@ -120,7 +124,7 @@ def train_and_evaluate(
     output = place.folder / system.name
     command = [
         str(REPO_ROOT / "train_net.py"),
-        *("--config-file", str(CONFIG)),
+        *("--config-file", str(place.config)),
         "--resume" if system.trained else "--eval-only",
         *("OUTPUT_DIR", str(output), "SEED", str(place.seed)),
         *("TEST.ALLOW_UNTRAINED", str(not system.trained)),
@@ -140,7 +144,7 @@ def draw_demo(place: Workplace, system: System, images: Sequence[Path], output: 
     """Segment images with demo/demo.py, which writes overlays and label maps to `output`."""
     command = [
         str(REPO_ROOT / "demo" / "demo.py"),
-        *("--config-file", str(CONFIG), "--vocabulary", "quickstart", "--save-masks"),
+        *("--config-file", str(place.config), "--vocabulary", "quickstart", "--save-masks"),
         *("--input", *map(str, images), "--output", str(output)),
         *("--opts", "MODEL.WEIGHTS", str(place.checkpoint(system))),
         *place.options,

@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.engine import load_config
 from tools.ablation import __main__ as command
 from tools.ablation import pipeline
 from tools.ablation.figure import draw_ablation
 from tools.ablation.methods import BASE, METHODS, SWEEP
-from tools.ablation.pipeline import Scores
+from tools.ablation.pipeline import HARD, Scores
 from tools.quickstart.classes import load_classes
+from tools.quickstart.pipeline import Settings
 from tools.quickstart.scripts import Scripts
 from tools.quickstart.training import CONFIG, System, Workplace
 
-CLASSES = load_classes()
+CLASSES = {3: load_classes(), 4: load_classes("quickstart_hard")}  # by number of splits
 LOCK = threading.Lock()
 
 
@@ -43,10 +45,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         with LOCK:
             done.append(f"{place.seed} {system.name}")
         gain = {"h_clip": 0.0, "hpa": -2.0, "weight_1": 3.0}.get(system.name, 1.0 + place.seed)
-        for dataset, iou in (("quickstart_val_seen", 80.0), ("quickstart_val_unseen", 60.0)):
+        for split, iou in zip(place.splits[1:], (80.0, 60.0, 40.0), strict=False):
+            dataset = f"quickstart_{split}"
             file = place.results(system, dataset)
             file.parent.mkdir(parents=True)
-            values = {f"IoU-{name}": iou + gain for name in CLASSES.names}
+            names = CLASSES[len(place.splits)].names
+            values = {f"IoU-{name}": iou + gain for name in names}
             file.write_text(json.dumps({"sem_seg": values}))
         follow(steps)
 
@@ -76,8 +80,8 @@ def test_each_method_is_compared_with_h_clip_seed_by_seed(
     content = json.loads((tmp_path / "ablation.json").read_text())
     assert content["seeds"] == [0, 1]
     afr = content["methods"][2]
-    assert afr["unseen"] == [0.61, 0.62]
-    assert afr["unseen_difference"]["better"] == 2
+    assert afr["mIoU"]["unseen"] == [0.61, 0.62]
+    assert afr["difference"]["unseen"]["better"] == 2
     with Image.open(tmp_path / "ablation.png") as picture:
         assert picture.width > 900
 
@@ -96,6 +100,28 @@ def test_the_sweep_has_files_of_its_own(ran: list[str], tmp_path: Path) -> None:
     assert cells(written, "HPS-Seg, loss weight 1") == ["83.0", "+3.0", "", "1 / 0", "1.00"]
     assert f"0 {SWEEP[0].name}" in ran and "0 hyper_clip" not in ran
     assert not (tmp_path / "ablation.md").exists()
+
+
+def test_harder_data_has_another_domain(ran: list[str], tmp_path: Path) -> None:
+    command.main(["--output", str(tmp_path), "--seeds", "1", "--methods", "hpa", "--hard"])
+    content = json.loads((tmp_path / "ablation.json").read_text())
+    assert content["methods"][1]["mIoU"] == {
+        "seen": [0.78],
+        "unseen": [0.58],
+        "other domain": [0.38],
+    }
+
+
+@pytest.mark.parametrize("settings", [Settings(), HARD])
+def test_the_datasets_of_the_config_are_the_drawn_ones(settings: Settings, tmp_path: Path) -> None:
+    place = settings.place(tmp_path, 0, Scripts())
+    cfg = load_config(str(place.config), place.dataset_options)
+    names = {f"quickstart_{split}" for split in place.splits}
+    assert names == set(cfg.DATASETS.CUSTOM) == {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    assert all(Path(one.IMAGES).is_relative_to(tmp_path) for one in cfg.DATASETS.CUSTOM.values())
+    classes = load_classes(settings.vocabulary)
+    assert len(classes.names) <= cfg.MODEL.SEM_SEG_HEAD.PAD_LEN
+    assert tuple(load_vocabulary(cfg.MODEL.SEM_SEG_HEAD.TRAIN_CLASS_JSON)) == classes.seen
 
 
 @pytest.mark.parametrize("method", [*METHODS, *SWEEP])
@@ -118,7 +144,10 @@ def test_bad_arguments_give_one_line(
 
 
 def test_the_figure_has_every_seed_and_the_means() -> None:
-    scores = [Scores("H-CLIP", (0.8, 0.9), (0.5, 0.7)), Scores("HPA", (0.7, 0.9), (0.6, 0.6))]
+    scores = [
+        Scores("H-CLIP", {"seen": (0.8, 0.9), "unseen": (0.5, 0.7)}),
+        Scores("HPA", {"seen": (0.7, 0.9), "unseen": (0.6, 0.6)}),
+    ]
     seen, unseen = draw_ablation(scores, [0, 3]).axes
     first, second = (line for line in seen.get_lines() if line.get_marker() == "o")
     assert first.get_label() == "seed 0" and second.get_label() == "seed 3"

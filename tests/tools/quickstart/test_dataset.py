@@ -13,10 +13,17 @@ from cat_seg.engine import load_config
 from cat_seg.errors import UserError
 from cat_seg.utils.paths import REPO_ROOT
 from tools.quickstart.classes import load_classes
-from tools.quickstart.dataset import SPLITS, DatasetSettings, random_scene, write_dataset
+from tools.quickstart.dataset import (
+    SPLITS,
+    DatasetSettings,
+    _place,
+    random_scene,
+    write_dataset,
+)
 from tools.quickstart.training import CONFIG, Workplace
 
 CLASSES = load_classes()
+SMALL = DatasetSettings(size=64)
 SETTINGS = DatasetSettings(train_scenes=6, val_scenes=3, size=48)
 
 
@@ -84,7 +91,7 @@ def test_files_depend_on_the_seed_alone(place: Workplace, tmp_path: Path) -> Non
 @pytest.mark.parametrize("split", SPLITS)
 def test_unseen_classes_are_in_their_split_alone(split: str) -> None:
     labels = [
-        random_scene(np.random.default_rng([9, i]), CLASSES, split, 64)[1] for i in range(150)
+        random_scene(np.random.default_rng([9, i]), CLASSES, split, SMALL)[1] for i in range(150)
     ]
     present = set(np.unique(labels).tolist())
     unseen = set(CLASSES.unseen_shapes)
@@ -100,7 +107,32 @@ def test_unseen_classes_are_in_their_split_alone(split: str) -> None:
 
 def test_a_scene_has_two_to_four_shapes_on_one_ground() -> None:
     for i in range(30):
-        _, label = random_scene(np.random.default_rng(i), CLASSES, "train", 64)
+        _, label = random_scene(np.random.default_rng(i), CLASSES, "train", SMALL)
         present = set(np.unique(label).tolist())
         assert len(present & set(CLASSES.grounds)) == 1
         assert 1 <= len(present - set(CLASSES.grounds)) <= 4
+
+
+def test_shapes_occlude_each_other_where_they_may() -> None:
+    def least_distance(apart: float) -> float:
+        settings = DatasetSettings(size=64, radius=(0.2, 0.2), apart=apart)
+        pairs = [_place(np.random.default_rng(i), [0, 1], settings) for i in range(40)]
+        return min(np.hypot(a.x - b.x, a.y - b.y) for a, b in pairs)
+
+    limit = 0.85 * 2 * 0.2 * 64
+    assert least_distance(0.85) > limit > 2 * least_distance(0.1)
+
+
+def test_the_other_domain_is_drawn_in_another_style(tmp_path: Path) -> None:
+    settings = DatasetSettings(train_scenes=1, val_scenes=12, size=48, other_domain=True)
+    write_dataset(tmp_path, CLASSES, settings, seed=0)
+
+    def read(kind: str, split: str) -> np.ndarray:
+        files = sorted((tmp_path / kind / split).iterdir())
+        return np.stack([np.asarray(Image.open(file)) for file in files])
+
+    plain, other = read("images", "val_unseen"), read("images", "val_other")
+    assert other.mean() < 0.75 * plain.mean()
+    blue = [pixels[..., 2].mean() / pixels[..., 0].mean() for pixels in (plain, other)]
+    assert blue[1] > 1.2 * blue[0]
+    assert set(np.unique(read("annotations", "val_other"))) & set(CLASSES.unseen_shapes)

@@ -73,22 +73,34 @@ def test_grounds_are_told_apart_by_their_color(ground: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texture", "pale"), [("plain", 0), ("striped", 0.5), ("checked", 0.5), ("dotted", 0.2)]
+    ("texture", "pale"),
+    [("plain", 0), ("striped", 0.5), ("checked", 0.5), ("dotted", 0.2), ("ringed", 0.5)],
 )
 def test_textures_mix_the_color_with_a_pale_one(texture: str, pale: float) -> None:
     canvas = draw_class(np.random.default_rng(3), f"{texture} black shape", 96, 96)
     assert (canvas.mean(axis=2) > 128).mean() == pytest.approx(pale, abs=0.1)
 
 
-def test_every_color_and_texture_is_seen_and_every_pair_has_a_name() -> None:
+@pytest.mark.parametrize(
+    ("vocabulary", "colors", "textures", "grounds", "unseen"),
+    [("quickstart", 6, 4, 4, 6), ("quickstart_hard", 8, 5, 6, 8)],
+)
+def test_every_color_and_texture_is_seen_and_every_pair_has_a_name(
+    vocabulary: str, colors: int, textures: int, grounds: int, unseen: int
+) -> None:
+    classes = load_classes(vocabulary)
     pairs = set()
-    for name in CLASSES.names:
-        words = name.split()
+    for name in classes.names:
+        words = set(name.split())
         if name not in GROUNDS:
-            pairs.add((*(set(words) & set(COLORS)), *(set(words) & set(TEXTURES))))
-    assert len(pairs) == len(COLORS) * len(TEXTURES) == 24
+            pairs.add((*(words & set(COLORS)), *(words & set(TEXTURES))))
+    assert len(pairs) == colors * textures == len(classes.names) - grounds
 
-    seen = " ".join(CLASSES.seen).split()
-    assert set(COLORS) | set(TEXTURES) | set(GROUNDS) <= set(seen)
-    assert len(CLASSES.unseen) == 6
-    assert CLASSES.seen + CLASSES.unseen == CLASSES.names
+    seen = set(" ".join(classes.seen).split())
+    assert [len(seen & set(each)) for each in (COLORS, TEXTURES, GROUNDS)] == [
+        colors,
+        textures,
+        grounds,
+    ]
+    assert len(classes.unseen) == unseen
+    assert classes.seen + classes.unseen == classes.names
