@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from cat_seg.cli.analyse import main
+from cat_seg.cli.analysing.run import read_run
 from cat_seg.engine import Trainer, load_config
 from cat_seg.evaluation.confusion_file import confusion_file, read_confusion
 from cat_seg.utils.metrics_file import read_metrics
@@ -20,7 +21,7 @@ from tests.tiny import CLASSES, image, labels, share_tokenizers, tiny_cfg
 
 ALL = ("gradients", "prototypes", "rectification", "confusion", "text_distance", "radius")
 TEST = "analyse_val"
-TEST_CLASSES = ["sky", "cat", "red tree", "dog, hound", "<b>grass</b>"]
+TEST_CLASSES = ["sky", "cat", "red tree", "dog, puppy", "<b>grass</b>"]
 
 
 def write_dataset(root: Path) -> None:
@@ -145,7 +146,7 @@ def check_numbers(sections, run):
     distance = sections["text_distance"]
     assert "without its adapter" in distance["text_features"]
     found = {one["name"]: one for one in distance[TEST]["classes"]}
-    assert {name for name, one in found.items() if one["seen"]} == {"sky", "cat", "dog, hound"}
+    assert {name for name, one in found.items() if one["seen"]} == {"sky", "cat", "dog, puppy"}
     assert all(one["iou"] == results[f"IoU-{name}"] for name, one in found.items())
 
     radii = sections["radius"]["checkpoints"]
@@ -252,3 +253,8 @@ def test_help_has_examples(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "SOLVER.DIAGNOSTICS_PERIOD" in capsys.readouterr().out
+
+
+def test_a_class_is_seen_if_its_first_synonym_was_trained_on(run):
+    names = ["dog", "tree", "sky, clouds", "hound"]
+    assert read_run(str(run), device="cpu").seen(names) == {"dog", "sky, clouds"}

@@ -68,18 +68,16 @@ def gradients(run: Run) -> Section:
     if not found:
         raise UserError(f"{METRICS} has no gradients; train with {KEY}")
     section = Section(found)
-    losses = [label for panel in curves.gradient_panels(found) for label in panel.lines]
-    for name, panels, title in (
-        ("gradient_norms", curves.gradient_panels(found), "gradient norms by part"),
-        (
-            "gradient_cosines",
-            curves.cosine_panels(found),
-            "cosine to the gradient of the segmentation loss, by part",
-        ),
-        ("updates", curves.update_panels(found), ""),
+    norms = curves.gradient_panels(found)
+    losses = [label for panel in norms for label in panel.lines]
+    cosines = "cosine to the gradient of the segmentation loss, by part"
+    for name, panels, title, first in (
+        ("gradient_norms", norms, "gradient norms by part", losses),
+        ("gradient_cosines", curves.cosine_panels(found), cosines, losses),
+        ("updates", curves.update_panels(found), "", ()),
     ):
         if panels:
-            section.pictures[name] = curves.draw_curves(panels, title, losses)
+            section.pictures[name] = curves.draw_curves(panels, title, first)
     return section
 
 
