@@ -23,6 +23,7 @@ from cat_seg.data.soundness import LEAST_LABELED
 from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
+from cat_seg.evaluation.confusion_file import write_confusion
 from cat_seg.evaluation.predictions import encode_prediction
 from cat_seg.evaluation.record import incompleteness
 from cat_seg.utils.files import atomic_write
@@ -169,6 +170,7 @@ class SemSegEvaluator(DatasetEvaluator):
             try:
                 if self._save_predictions:
                     self._write_predictions(list(itertools.chain(*predictions)))
+                write_confusion(self._results_file, confusion, self._class_names)
                 self._write(metrics, confusion, sum(images))
             except OSError as error:
                 raise UserError(f"cannot write {self._results_file}: {error.strerror}") from error
