@@ -16,11 +16,11 @@ from torch import Tensor
 
 from cat_seg.cat_seg_model import CATSeg
 from cat_seg.checkpoint import Checkpointer
+from cat_seg.configuration.precision import set_float32_precision
 from cat_seg.data import load_vocabulary, read_image
 from cat_seg.data.class_names import first_synonym
 from cat_seg.engine import load_config
 from cat_seg.engine.model import build_model
-from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.engine.trainer import FINAL, METRICS
 from cat_seg.errors import UserError
