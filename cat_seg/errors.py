@@ -106,16 +106,17 @@ def worker_death(error: BaseException, exit_codes: Sequence[int] = ()) -> str | 
     Args:
         error: any error of a DataLoader.
         exit_codes: those of the workers that have ended. PyTorch names the signal only if it sees
-            the worker's end in its handler of SIGCHLD, not if the worker's pipe breaks first.
+            the worker's end in its handler of SIGCHLD, not if a pipe of the worker breaks first.
     """
+    killed = next((-code for code in exit_codes if code < 0), None)
     texts = [str(link) for link in _chain(error) if isinstance(link, RuntimeError)]
     found = [match for match in map(_WORKER.search, texts) if match]
-    if not found:
+    if not found and not (killed and isinstance(error, ConnectionError | EOFError)):
         return None
     # Only one error in the chain names the signal; PyTorch may raise a second one because of it.
     name = next((match[1] for match in found if match[1]), None)
     numbers = {(signal.strsignal(s) or "").split(":")[0]: s for s in signal.valid_signals()}
-    number = numbers.get(name) if name else next((-code for code in exit_codes if code < 0), None)
+    number = numbers.get(name) if name else killed
     cause = f"was killed (signal {int(number)})" if number else "ended unexpectedly"
     if number == signal.SIGTERM:
         return f"a data worker {cause}; run the command again"

@@ -8,7 +8,15 @@ import signal
 
 import pytest
 
-from cat_seg.errors import UserError, explain, fail, one_line_errors, printable, user_errors
+from cat_seg.errors import (
+    UserError,
+    explain,
+    fail,
+    one_line_errors,
+    printable,
+    user_errors,
+    worker_death,
+)
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT, resolve
 from cat_seg.utils.processes import STOPPING
@@ -119,6 +127,23 @@ def test_what_is_no_bug_is_explained_in_one_line(error, line):
     if line is not None:
         assert line in found
         assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("error", "codes", "line"),
+    [
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), [0, -9], "signal 9"),
+        (ConnectionResetError(104, "Connection reset by peer"), [-15], "signal 15"),
+        (EOFError(), [1, -9], "signal 9"),
+        (EOFError(), [1], None),
+        (ConnectionResetError(), [], None),
+        (RuntimeError("a defect"), [-9], None),
+    ],
+)
+def test_a_worker_that_broke_off_is_known_by_its_exit_code(error, codes, line):
+    found = worker_death(error, codes)
+    assert (found is None) == (line is None)
+    assert line is None or f"was killed ({line})" in found
 
 
 def test_running_out_of_memory_ends_in_one_line(capsys):

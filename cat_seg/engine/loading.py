@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing import connection
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -28,6 +29,8 @@ else:
 
 # Seconds for workers to exit PyTorch's way, which releases the locks they share.
 GRACE = 5.0
+# Seconds until a process whose pipe broke has ended.
+SETTLING = 1.0
 
 
 class SignalProofLoader:
@@ -63,7 +66,7 @@ class SignalProofLoader:
             # Not `yield from`, which would close the loader before the workers are told to end.
             for batch in self._loader:  # noqa: UP028
                 yield batch
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             message = worker_death(error, workers.exit_codes())
             if message is None:
                 raise
@@ -106,8 +109,14 @@ class _HeldContext(WorkerContext):
         return process
 
     def exit_codes(self) -> list[int]:
-        """Return the exit codes of the processes that have ended; -N if signal N killed one."""
-        return [p.exitcode for p in self._started if p.pid and p.exitcode is not None]
+        """Return the exit codes of the processes that have ended; -N if signal N killed one.
+
+        If none has, wait a moment: a pipe breaks just before its process ends.
+        """
+        started = [process for process in self._started if process.pid]
+        if started:
+            connection.wait([process.sentinel for process in started], SETTLING)
+        return [process.exitcode for process in started if process.exitcode is not None]
 
 
 class _HeldProcess(WorkerProcess):
