@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.modeling import build_model
 from timm.layers import RotaryEmbeddingCat
 
 from cat_seg.errors import UserError
@@ -14,6 +15,7 @@ from cat_seg.modeling.clip import build_clip
 from cat_seg.modeling.clip.adapters import FINE_TUNINGS
 from cat_seg.utils.paths import REPO_ROOT
 from tests.modeling.clip.shallow import built
+from tests.tiny import tiny_cfg
 
 CONFIG = REPO_ROOT / "configs" / "quickstart_eva02.json"
 HEADS, WIDTH = 4, 128
@@ -190,3 +192,9 @@ def test_csa_is_for_eva02_alone():
         build_clip("ViT-B/16", None, "frozen", "single", (4, 4), dense="csa")
     with pytest.raises(ValueError, match=r"^dense must be one of value, csa; it is 'x'"):
         build(None, "x")
+
+
+def test_the_config_key_is_named(tmp_path):
+    cfg = tiny_cfg(tmp_path, "MODEL.SEM_SEG_HEAD.CLIP_DENSE", "csa")
+    with pytest.raises(UserError, match=r"^MODEL\.SEM_SEG_HEAD\.CLIP_DENSE: dense must be 'value'"):
+        build_model(cfg)
