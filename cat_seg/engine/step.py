@@ -103,8 +103,8 @@ class StepTrainer(SimpleTrainer):
 
         Raises:
             BatchError: a batch could not be loaded; raised in all processes.
-            UserError: a loss or a gradient is not finite, in all processes. The weights may be
-                unusable then.
+            UserError: a loss or a gradient is not finite, in all processes. On a CPU, the weights
+                are unchanged; on a GPU, they may be unusable.
         """
         start = time.perf_counter()
         batch = self._next_batch()
@@ -114,9 +114,13 @@ class StepTrainer(SimpleTrainer):
         losses = self._back_propagate(batch)
         self.after_backward()
         norm = self._largest_gradient()
+        on_gpu = norm.device.type != "cpu"  # reading the losses waits for it, so it gets all work
+        if not on_gpu:
+            self._exchange(losses, norm, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
-        self._exchange(losses, norm, data_time)
+        if on_gpu:
+            self._exchange(losses, norm, data_time)
 
     def _next_batch(self) -> Batch:
         try:

@@ -381,6 +381,7 @@ def test_every_bad_value_of_every_key_is_one_line_or_right():
             )
     assert below_zero == {
         "INPUT.SIZE_DIVISIBILITY",  # nothing is padded
+        "MODEL.HYPERSPHERICAL.AFR_BIAS_INIT",
         "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",  # compared with the dataset's
         "SEED",  # one is drawn
         *HEAD_SIZES,

@@ -120,3 +120,13 @@ def test_there_is_no_window_before_training():
     hook = MetricHistory()
     hook.trainer = SimpleNamespace()
     assert hook.state_dict() == {}
+
+
+def test_a_signal_of_another_rank_stops_this_one():
+    hook = StopOnSignal(Saved(), lambda: signal.SIGTERM)
+    hook.trainer = SimpleNamespace(iter=4)
+    hook.before_step()
+    with pytest.raises(SystemExit) as stopped:
+        hook.after_step()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert hook._checkpointer.names == ["model_0000004"]

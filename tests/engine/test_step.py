@@ -52,3 +52,23 @@ def test_amp_can_be_switched_on_in_the_middle(step):
     trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.load_state_dict(state)
     assert trainer.grad_scaler.get_scale() == 8.0
+
+
+def test_processes_agree_on_the_largest_flag_with_the_metrics(step, monkeypatch):
+    trainer = step(False)
+    sent = []
+
+    def all_gather(values):
+        sent.append(values)
+        own, wait, _ = values
+        return [values, ([3 * loss for loss in own], wait + 1, 15)]
+
+    monkeypatch.setattr("cat_seg.engine.step.comm.all_gather", all_gather)
+    monkeypatch.setattr(trainer, "_next_batch", lambda: next(trainer._data_loader_iter))
+    with EventStorage() as storage:
+        trainer.run_step()
+    [(losses, wait, flag)] = sent  # one message
+    assert (flag, trainer.agreed) == (0, 15)
+    written = {name: value for name, (value, _) in storage.latest().items()}
+    assert written["total_loss"] == pytest.approx(2 * sum(losses))
+    assert written["data_time"] == wait + 1
