@@ -190,7 +190,7 @@ reader = "cat_seg.evaluation.results.published"
 print([name for name in ("mess", "pandas", "rasterio", "gdown", reader) if name in sys.modules])
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO_ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO_ROOT, timeout=300)
     assert done.stdout == "[]\n[]\n", done.stderr
 
 
