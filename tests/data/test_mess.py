@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from cat_seg.data import LABELS, datasets_named, is_on_disk, read_image, read_label
+from cat_seg.data import LABELS, check, datasets_named, is_on_disk, read_image, read_label
 from cat_seg.data.catalog import BENCHMARKS, is_group, is_mess
 from cat_seg.data.mess import DOMAINS, MESS_DATASETS
 from cat_seg.data.registration import spec_of
@@ -164,6 +164,18 @@ def test_the_six_benchmarks_are_not_of_mess():
     assert len(set(LABELS.values())) == len(LABELS) == len(BENCHMARKS) + len(PLACES)
 
 
+def test_check_data_names_what_there_is_of_mess_and_all_of_it_on_request(root, tmp_path, capsys):
+    write(root, "suim_sem_seg_test")
+    options = ["--output", str(tmp_path / "out"), "--jobs", "1", "--samples", "0"]
+    assert check.main(options) == 1  # the miniature is not the whole dataset
+    printed = capsys.readouterr().out
+    assert "| suim_sem_seg_test " in printed and "cwfid" not in printed
+    assert check.main([*options, "--datasets", "MESS"]) == 1
+    printed = capsys.readouterr().out
+    assert all(f"| {name} " in printed for name in PLACES)
+    assert printed.count("mess.prepare_datasets.prepare_") == len(PLACES) - 1
+
+
 @pytest.mark.slow
 def test_starting_reads_no_file_of_mess_and_imports_nothing_for_it():
     code = """
@@ -178,7 +190,7 @@ reader = "cat_seg.evaluation.results.published"
 print([name for name in ("mess", "pandas", "rasterio", "gdown", reader) if name in sys.modules])
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO_ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO_ROOT, timeout=300)
     assert done.stdout == "[]\n[]\n", done.stderr
 
 
