@@ -18,6 +18,10 @@ from torch.utils.checkpoint import checkpoint
 # cache, a GPU when a part is large enough to occupy it fully.
 PART_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 
+# Where a GPU keeps the activations of all parts for the backward pass, smaller parts save little
+# memory. Larger ones need fewer kernels.
+KEPT_PARTS = 4
+
 
 def chunked(
     step: Callable[[Tensor], Tensor], x: Tensor, dim: int, recompute: bool = False
@@ -30,7 +34,8 @@ def chunked(
         dim: dimension to split.
         recompute: save only the input for the backward pass.
     """
-    sizes = part_sizes(x.shape[dim], x.numel(), x.device)
+    kept = torch.is_grad_enabled() and not recompute
+    sizes = part_sizes(x.shape[dim], x.numel(), x.device, kept)
     run = partial(recomputed, step) if recompute else step
     if len(sizes) == 1:
         return run(x)
@@ -46,14 +51,23 @@ def chunked(
     return whole
 
 
-def part_sizes(count: int, elements: int, device: torch.device) -> list[int]:
+def part_sizes(count: int, elements: int, device: torch.device, kept: bool = False) -> list[int]:
     """Return how many of `count` items with `elements` elements in total to process at a time.
 
     Parts differ by at most one item.
+
+    Args:
+        count: number of items.
+        elements: their elements in total.
+        device: where they are.
+        kept: whether the activations of all parts are kept.
     """
     # torch.compile unrolls the loop over parts, so fewer and larger parts compile faster.
     in_cache = device.type == "cpu" and not torch.compiler.is_compiling()
-    largest = max(1, PART_ELEMENTS["cpu" if in_cache else "cuda"] * count // elements)
+    limit = (
+        PART_ELEMENTS["cpu"] if in_cache else PART_ELEMENTS["cuda"] * (KEPT_PARTS if kept else 1)
+    )
+    largest = max(1, limit * count // elements)
     parts = -(-count // largest)
     return [count // parts + (index < count % parts) for index in range(parts)]
 

@@ -51,5 +51,6 @@ class OutputConv2d(nn.Conv2d):
         # A tap at (i, j) reads the pixel that `fold` moves it away from: hence the flip.
         taps = self.weight[0].flip(1, 2).flatten(1).T[:, :, None, None]
         values = F.conv2d(x, taps).flatten(2)
-        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        if values.device.type == "cpu":  # CUDA's `fold` sums in float32 by itself
+            values = values.to(torch.promote_types(values.dtype, torch.float32))
         return F.fold(values, x.shape[-2:], side, padding=side // 2).squeeze(1) + self.bias

@@ -37,16 +37,19 @@ class WindowAttention(GuidedAttention):
         sizes = [count * tokens for count, tokens in windows]
         parts = self.project(x, guide).split(sizes, dim=2)
         mixed = [self._mix(part, *shape) for part, shape in zip(parts, windows, strict=True)]
-        return self.proj(torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0])
+        return torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0]
 
     def _mix(self, projections: Tensor, windows: int, tokens: int) -> Tensor:
-        """Attend within windows of one size, (B, T, windows * tokens, 3 C) to (..., C)."""
+        """Attend within windows of one size, (B, T, windows * tokens, 3 C) to (..., C).
+
+        The output projection is here because it keeps its input for the backward pass.
+        """
         q, k, v = (
             x.unflatten(2, (windows, tokens)).unflatten(-1, (self.heads, -1)).flatten(0, 2)
             for x in projections.chunk(3, dim=-1)
         )
         mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
-        return mixed.transpose(1, 2).reshape(*projections.shape[:3], -1)
+        return self.proj(mixed.transpose(1, 2).reshape(*projections.shape[:3], -1))
 
 
 class SwinBlock(nn.Module):
