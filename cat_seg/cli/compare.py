@@ -147,13 +147,9 @@ def _counts(file: Path, content: Content) -> ImageCounts:
         for values in (counts.right, counts.labeled, counts.predicted)
     ]
     right, labeled, predicted = (each[sums[1] > 0] for each in sums)
-    recounted = 100 * float(np.mean(right / (labeled + predicted - right))) if len(right) else None
+    recounted = 100 * np.mean(right / (labeled + predicted - right)) if len(right) else math.nan
     recorded = content["sem_seg"].get("mIoU")
-    if None in (recorded, recounted):
-        same = recorded is recounted
-    else:
-        same = math.isclose(recorded, recounted, abs_tol=CLOSE)
-    if not same:
+    if not np.isclose(math.nan if recorded is None else recorded, recounted, 0, CLOSE, True):
         raise UserError(f"{image_counts_file(file)} does not belong to {file}; evaluate again")
     return counts
 

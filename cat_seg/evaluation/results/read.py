@@ -136,7 +136,7 @@ def read_content(file: Path) -> dict[str, Any]:
 
 def label_of(content: Mapping[str, Any]) -> str | None:
     """Return the heading of the benchmark of a results file, or None for other datasets."""
-    return content.get("benchmark") or LABELS.get(content.get("dataset"))
+    return content.get("benchmark") or LABELS.get(content.get("dataset", ""))
 
 
 def _read_result(file: Path) -> tuple[str | None, Result]:
