@@ -1,10 +1,13 @@
 # Each target runs the setup that it needs, which is quick if it is already done.
 # PYTHON=... selects the interpreter (3.10 to 3.14) for a new .venv,
 # ADAPTER=hyperbolic fine-tunes the quickstart's CLIP in hyperbolic space,
+# ENCODER=eva02 or siglip gives it a CLIP of another kind,
 # SEEDS=3 compares the methods of the ablation over three seeds, HARD=1 on harder data,
 # FIGURES=all or FIGURES="parity quickstart" chooses the figures to print again.
 
 ADAPTER := oft
+ENCODER := clip
+QUICKSTART = output/quickstart$(if $(filter-out clip,$(ENCODER)),_$(ENCODER))
 SEEDS := 5
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -25,13 +28,13 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 .PHONY: help setup quickstart ablation figures demo test test-demo test-fast lint fuzz clean
 
 help: ## list these targets
-	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic] [SEEDS=5] [HARD=1]"
+	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic] [ENCODER=clip|eva02|siglip] [SEEDS=5] [HARD=1]"
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## create .venv with everything that training, evaluation and the demo need
 
 quickstart: $(READY) ## train, evaluate and draw a small model on generated data
-	$(RUN) -m tools.quickstart --output output/quickstart --adapter $(ADAPTER)
+	$(RUN) -m tools.quickstart --output $(QUICKSTART) --adapter $(ADAPTER) --encoder $(ENCODER)
 
 ablation: $(READY) ## compare H-CLIP, HPA, AFR, HPS-Seg and others on generated data (hours)
 	$(RUN) -m tools.ablation --seeds $(SEEDS) $(if $(HARD),--hard)

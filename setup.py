@@ -13,6 +13,8 @@ SHIPPED = (
     "configs/*.json",
     "datasets/*.json",
     "datasets/*.txt",
+    "datasets/mess/*.json",
+    "datasets/mess/classes/*.json",
     "datasets/raw_ids/*.json",
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
 from torch import Tensor, nn
 
+from cat_seg.configuration.precision import amp_dtype
 from cat_seg.data.vocabularies import load_vocabulary
 from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.aggregator import Guidance
@@ -37,6 +38,8 @@ class CATSeg(nn.Module):
             in sliding-window inference.
         sliding: evaluate with sliding windows instead of the whole image.
         ignore_value: label value of unlabeled pixels.
+        inference_dtype: dtype that segmentation autocasts to; None for that of the context.
+            Probabilities and sums of them are float32.
     """
 
     pixel_mean: Tensor
@@ -54,12 +57,14 @@ class CATSeg(nn.Module):
         size_divisibility: int,
         sliding: bool,
         ignore_value: int,
+        inference_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.sem_seg_head = sem_seg_head
         self.size_divisibility = size_divisibility
         self.sliding = sliding
         self.ignore_value = ignore_value
+        self.inference_dtype = inference_dtype
         self._train_classes = tuple(train_classes)
         self.set_vocabulary(test_classes)
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
@@ -84,6 +89,7 @@ class CATSeg(nn.Module):
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
             "sliding": cfg.TEST.SLIDING_WINDOW,
             "ignore_value": head.IGNORE_VALUE,
+            "inference_dtype": amp_dtype(cfg, "TEST"),
         }
 
     @property
@@ -214,6 +220,12 @@ class CATSeg(nn.Module):
         guidance, losses = self.rectify_guidance(self.sem_seg_head.guidance(features))
         return self.sem_seg_head(features.dense_map(), text, guidance), guidance, losses
 
+    def _inference_logits(self, images: Tensor) -> Tensor:
+        """Return float32 logits (B, T, h, w) of normalized images, computed in mixed precision."""
+        dtype = self.inference_dtype
+        with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+            return self._logits(images)[0].float()
+
     def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         images, targets = self.training_inputs(batched_inputs)
         logits, guidance, losses = self._logits(images)
@@ -221,11 +233,12 @@ class CATSeg(nn.Module):
         return losses | self.auxiliary_losses(guidance, targets)
 
     def _mark_unlabeled(self, labels: Tensor) -> Tensor:
-        labels = labels.to(self.device).long()
+        labels = labels.to(self.device, non_blocking=True).long()
         return labels.masked_fill(labels == self.ignore_value, UNLABELED)
 
     def _normalize(self, image: Tensor) -> Tensor:
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+        image = image.to(self.device, non_blocking=True)
+        return (image - self.pixel_mean) / self.pixel_std
 
     def _segment_whole(
         self, images: list[Tensor], outputs: list[tuple[int, int]], reducer: Reducer
@@ -236,7 +249,7 @@ class CATSeg(nn.Module):
         inputs = [
             resize(pad(i, size)[None], size_in) for i, size in zip(images, padded, strict=True)
         ]
-        logits = self._logits(torch.cat(inputs))[0]
+        logits = self._inference_logits(torch.cat(inputs))
         return [
             restore(*each, reducer=reducer)
             for each in zip(logits, padded, sizes, outputs, strict=True)
@@ -246,6 +259,6 @@ class CATSeg(nn.Module):
         self, images: list[Tensor], outputs: list[tuple[int, int]], reducer: Reducer
     ) -> list[Any]:
         return [
-            sliding_window(image, lambda windows: self._logits(windows)[0], output, reducer)
+            sliding_window(image, self._inference_logits, output, reducer)
             for image, output in zip(images, outputs, strict=True)
         ]

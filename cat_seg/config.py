@@ -35,13 +35,16 @@ def _add_model(cfg: CfgNode) -> None:
     cfg.MODEL.PROMPT_ENSEMBLE_TYPE = "single"
     # Custom templates that replace the ensemble's, such as ["a photo of a {}"].
     cfg.MODEL.PROMPT_TEMPLATES = []
-    # Activation checkpointing in the aggregator: saves memory, recomputes in the backward pass.
+    # Activation checkpointing in the aggregator, and in SigLIP's text tower: saves memory,
+    # recomputes in the backward pass.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # Compile the aggregator with torch.compile. Takes minutes at startup; no gain on a CPU.
     cfg.MODEL.COMPILE = False
     # On a GPU, use TF32 for float32 matrix products and convolutions. False uses full float32, as
     # a CPU always does.
     cfg.MODEL.TF32 = True
+    # On a GPU, use deterministic algorithms only: a run repeats, and resumes, bit for bit.
+    cfg.MODEL.DETERMINISTIC = False
     cfg.MODEL.MASK_FORMER = CfgNode()
     # Whole images are padded to a multiple of this size before they are resized for CLIP.
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 32
@@ -57,11 +60,17 @@ def _add_head(cfg: CfgNode) -> None:
     head.TEST_CLASS_JSON = ""
     # Vision-language model that encodes images and class names: its name in ENCODER_REGISTRY.
     head.ENCODER = "clip"
-    # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name,
-    # or the path of an open_clip model config (.json).
+    # CLIP architecture: OpenAI's name ("ViT-B/16", "ViT-L/14@336px"), an open_clip model name such
+    # as "EVA02-B-16" or "ViT-B-16-SigLIP2", or the path of an open_clip model config (.json).
     head.CLIP_PRETRAINED = "ViT-B/16"
-    # Initial CLIP weights: "openai" (downloaded once), a local file, or "random".
+    # Initial CLIP weights: "openai" or another of open_clip's tags for the model, such as "webli"
+    # (downloaded once), a local file, or "random".
     head.CLIP_WEIGHTS = "openai"
+    # Folder with SigLIP's tokenizer.json and tokenizer_config.json; "" downloads them once.
+    head.CLIP_TOKENIZER = ""
+    # Dense features of EVA02-CLIP: "value" (the last block's value path) or "csa" (correlative
+    # self-attention, for DeCLIP's weights). Other models have "value" alone.
+    head.CLIP_DENSE = "value"
     # How CLIP is fine-tuned: "frozen", "attention", "full", "oft_both", "oft", "oft_qv",
     # "hyperbolic", "hyperbolic_plus", "hyro" or "lora"; see docs/adapters.md.
     head.CLIP_FINETUNE = "attention"
@@ -106,6 +115,9 @@ def _add_hyperspherical(cfg: CfgNode) -> None:
     node.USE_AFR = True
     # Channel reduction ratio inside the gates.
     node.AFR_REDUCTION = 16
+    # Initial value of all biases of the gates. At the published 2.0, AFR changes the features by
+    # about 2 %; see docs/ablation.md.
+    node.AFR_BIAS_INIT = 2.0
     # Weight of both auxiliary losses in the total loss.
     node.LOSS_WEIGHT = 0.1
     # Compute the cost volume from geodesic similarity (1 - angle / pi) instead of cosine.
@@ -189,6 +201,13 @@ def _add_input_and_solver(cfg: CfgNode) -> None:
     cfg.TEST.ALLOW_UNTRAINED = False
     # Write the predictions of an evaluation, run-length encoded, to sem_seg_predictions.json.
     cfg.TEST.SAVE_PREDICTIONS = False
+    # Mixed precision in evaluation and prediction: lossy. DTYPE as in SOLVER.AMP.
+    cfg.TEST.AMP = CfgNode()
+    cfg.TEST.AMP.ENABLED = False
+    cfg.TEST.AMP.DTYPE = "auto"
+    # Classes passed to the aggregator in evaluation and prediction, those most similar to the image
+    # (or window): lossy, faster the fewer they are. 0 passes up to PAD_LEN classes, as in training.
+    cfg.TEST.MOST_CLASSES = 0
     # Evaluate with 384-pixel sliding windows over a 640x640 image, plus the whole image.
     cfg.TEST.SLIDING_WINDOW = False
 

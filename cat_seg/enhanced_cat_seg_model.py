@@ -71,7 +71,7 @@ class EnhancedCATSeg(CATSeg):
                     node.HPA_SEPARATION_WEIGHT,
                 )
             if node.USE_AFR:
-                afr = AdaptiveFeatureRectification(channels, node.AFR_REDUCTION)
+                afr = AdaptiveFeatureRectification(channels, node.AFR_REDUCTION, node.AFR_BIAS_INIT)
         return arguments | {"hpa": hpa, "afr": afr, "loss_weight": node.LOSS_WEIGHT}
 
     @contextmanager

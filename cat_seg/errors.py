@@ -147,7 +147,7 @@ def one_line_errors(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate an entry point so that it reports errors in one line instead of a traceback.
 
     Errors that `explain` recognizes exit with status 2, signals with status 128 + signal, a closed
-    output with that of SIGPIPE. Bugs keep their traceback. SIGTERM and SIGHUP raise
+    output with that of SIGPIPE. Bugs keep their traceback. SIGTERM, SIGUSR1 and SIGHUP raise
     KeyboardInterrupt, as Ctrl-C does.
     """
 

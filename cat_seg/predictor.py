@@ -15,10 +15,10 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from cat_seg.checkpoint import Checkpointer
+from cat_seg.configuration.precision import set_float32_precision
 from cat_seg.data import read_image, vocabulary_from
 from cat_seg.data.mapper import InferenceMapper
 from cat_seg.engine.model import build_model
-from cat_seg.engine.precision import set_float32_precision
 from cat_seg.engine.setup import check_device
 from cat_seg.errors import UserError
 from cat_seg.modeling.reduction import Argmax, Groups, PixelScores, Probabilities, Reducer, Scores

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cat_seg.data import BENCHMARKS
+from cat_seg.data import LABELS
 from cat_seg.engine import load_config
 from cat_seg.evaluation.protocol import protocol_overrides
 
-DATASETS = dict(BENCHMARKS)
+DATASETS = {label: dataset for dataset, label in LABELS.items()}
 
 
 def write_run(
@@ -52,7 +53,7 @@ def write_result(
         "benchmark": label,
         "dataset": DATASETS[label],
         "sem_seg": {"mIoU": value, "pACC": 50.0, "IoU-cat": None},
-        "config": yaml.safe_load(load_config(config, [*protocol_overrides(), *overrides]).dump()),
+        "config": _evaluated(config, overrides),
         "weights": {"file": "model_final.pth", "sha256": str(place)},
         "commit": "0123abc",
     }
@@ -60,3 +61,8 @@ def write_result(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content | more))
     return file
+
+
+@cache
+def _evaluated(config: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    return yaml.safe_load(load_config(config, [*protocol_overrides(), *overrides]).dump())

@@ -51,6 +51,7 @@ def test_hyperspherical_defaults():
         "HPA_SEPARATION_WEIGHT": 0.0,
         "USE_AFR": True,
         "AFR_REDUCTION": 16,
+        "AFR_BIAS_INIT": 2.0,
         "LOSS_WEIGHT": 0.1,
         "GEODESIC_CORRELATION": False,
     }

@@ -33,11 +33,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def run(
+    root: Path, *command: str, starter: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a script of the repository from another folder."""
     script, *arguments = command
     return subprocess.run(
-        [sys.executable, str(REPO_ROOT / script), *arguments],
+        [sys.executable, *starter, str(REPO_ROOT / script), *arguments],
         cwd=root,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -103,6 +105,32 @@ def test_evaluation_alone_gives_the_metrics_of_the_run(
             json.loads((folder / file).read_text())["sem_seg"] for folder in (tmp_path, trained)
         )
         assert alone == of_the_run
+
+
+def test_torchrun_trains_and_evaluates_as_one_process_does(
+    root: Path, trained: Path, tmp_path: Path
+) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    on_cpu = ("MODEL.DEVICE", "cpu")
+    given = [*options(tmp_path), *on_cpu]
+    result = run(root, "train_net.py", *CONFIG, *given, "DATASETS.TEST", "()", starter=torchrun)
+    assert result.returncode == 0, result.stderr
+    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert len(final["rng"]) == 2
+    together, alone = (
+        read_metrics(folder / "metrics.json")[STEPS - 1] for folder in (tmp_path, trained)
+    )
+    for name in ("loss_sem_seg", "loss_hpa", "loss_afr"):
+        assert together[name] == pytest.approx(alone[name], rel=1e-3), name
+    given += ["MODEL.WEIGHTS", str(trained / "model_final.pth")]
+    result = run(root, "train_net.py", *CONFIG, "--eval-only", *given, starter=torchrun)
+    assert result.returncode == 0, result.stderr
+    for split in ("val_seen", "val_unseen"):
+        file = Path("inference", f"quickstart_{split}", "results.json")
+        together, alone = (
+            json.loads((folder / file).read_text())["sem_seg"] for folder in (tmp_path, trained)
+        )
+        assert together == alone
 
 
 def test_the_demo_draws_the_classes_asked_for(root: Path, trained: Path, tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def second_losses(*overrides):
         ("HPA_SEPARATION_WEIGHT", 0.5),
         ("LOSS_WEIGHT", 0.2),
         ("AFR_REDUCTION", 8),
+        ("AFR_BIAS_INIT", 0.0),
         ("GEODESIC_CORRELATION", True),
         ("USE_HPA", False),
         ("USE_AFR", False),

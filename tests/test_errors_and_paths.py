@@ -11,6 +11,7 @@ import pytest
 from cat_seg.errors import UserError, explain, fail, one_line_errors, printable, user_errors
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import REPO_ROOT, resolve
+from cat_seg.utils.processes import STOPPING
 
 
 def test_fail_prints_one_line_and_exits_with_2(capsys):
@@ -133,7 +134,12 @@ def test_running_out_of_memory_ends_in_one_line(capsys):
 
 @pytest.mark.parametrize(
     ("signum", "line"),
-    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
+    [
+        (signal.SIGINT, "Ctrl-C"),
+        (signal.SIGTERM, "SIGTERM"),
+        (signal.SIGUSR1, "SIGUSR1"),
+        (signal.SIGHUP, "SIGHUP"),
+    ],
 )
 def test_a_signal_ends_an_entry_point_in_one_line_and_files_are_cleaned_up(
     tmp_path, capsys, signum, line
@@ -143,13 +149,13 @@ def test_a_signal_ends_an_entry_point_in_one_line_and_files_are_cleaned_up(
         with atomic_write(tmp_path / "file", "w"):
             os.kill(os.getpid(), signum)
 
-    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    before = [signal.getsignal(s) for s in (*STOPPING, signal.SIGHUP)]
     with pytest.raises(SystemExit) as exit_info:
         main()
     assert exit_info.value.code == 128 + signum
     assert capsys.readouterr().err == f"stopped by {line}\n"
     assert not list(tmp_path.iterdir())
-    assert before == [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert before == [signal.getsignal(s) for s in (*STOPPING, signal.SIGHUP)]
 
 
 def test_what_is_ignored_stays_ignored():

@@ -64,7 +64,9 @@ def test_shipped_files_are_found_outside_the_repository(site, tmp_path):
 
 
 def test_every_config_and_class_list_is_in_the_wheel(site):
-    for pattern in ("configs/*", "datasets/*.json", "datasets/raw_ids/*.json"):
+    folders = ("raw_ids", "mess", "mess/classes")
+    lists = [f"datasets/{folder}/*.json" for folder in folders]
+    for pattern in ("configs/*", "datasets/*.json", *lists):
         for file in REPO_ROOT.glob(pattern):
             shipped = site / "cat_seg" / "shipped" / file.relative_to(REPO_ROOT)
             assert shipped.read_bytes() == file.read_bytes()

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cat_seg.errors import one_line_errors
 from tools.benchmarking import report
+from tools.benchmarking.counting import run_count
 from tools.benchmarking.dataload import run_loader
 from tools.benchmarking.ddp import run_ddp
 from tools.benchmarking.experiment import run_model
@@ -19,7 +20,7 @@ from tools.benchmarking.start import run_start
 from tools.benchmarking.sweep import run_sweep
 
 # All other modes use run_model.
-EXPERIMENTS = {"ddp": run_ddp, "dataload": run_loader, "start": run_start}
+EXPERIMENTS = {"count": run_count, "ddp": run_ddp, "dataload": run_loader, "start": run_start}
 INTERRUPTED = 130
 
 

@@ -1,1 +1,1 @@
-"""Hyperbolic radius of CLIP's embeddings: measurement, logging and plots."""
+"""Looking into a model and its training: measurement, logging and plots."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cat_seg.modeling.hyperspherical_innovations import (
@@ -22,7 +23,7 @@ def measure_rectification(
 
     Returns:
         GATE/mean and GATE/std for the fields of `Gates`, over all images, channels and positions.
-        change/mean: mean over all positions of |rectified - x| / |x|.
+        change/mean, turn/mean: `feature_changes`, over all positions.
     """
     gates = [afr.gates(batch) for batch in features]
     measured = {}
@@ -30,8 +31,11 @@ def measure_rectification(
         values = torch.cat([getattr(batch, name).float().flatten() for batch in gates])
         measured[f"{name}/mean"] = values.mean().item()
         measured[f"{name}/std"] = values.std(correction=0).item()
-    changes = [_relative_change(afr, batch).flatten() for batch in features]
-    return measured | {"change/mean": torch.cat(changes).mean().item()}
+    changes = [feature_changes(batch, afr(batch)[0]) for batch in features]
+    for name, maps in zip(("change", "turn"), zip(*changes, strict=True), strict=True):
+        values = torch.cat([one.flatten() for one in maps])
+        measured[f"{name}/mean"] = values.mean().item()
+    return measured
 
 
 @torch.no_grad()
@@ -54,11 +58,12 @@ def measure_alignment(
     """
     aligned, targets = (
         torch.cat(parts)
-        for parts in zip(*(hpa.labeled(f.float(), labels) for f, labels in batches), strict=True)
+        for parts in zip(*(hpa.aligned(f.float(), labels) for f, labels in batches), strict=True)
     )
     known = hpa.prototype_initialized
     cosine = (aligned @ hpa.prototypes.T).masked_fill(~known, -torch.inf)
-    cosine, targets = cosine[known[targets]], targets[known[targets]]
+    chosen = (targets >= 0) & known[targets]
+    cosine, targets = cosine[chosen], targets[chosen]
     if not len(targets):
         return {}
     own = cosine.gather(1, targets[:, None])[:, 0]
@@ -102,7 +107,16 @@ def measure_geometry(hpa: HypersphericalPrototypeAlignment) -> dict[str, float]:
     }
 
 
-def _relative_change(afr: AdaptiveFeatureRectification, features: Tensor) -> Tensor:
-    rectified, _ = afr(features)
-    lengths = torch.linalg.vector_norm(features, dim=1)
-    return torch.linalg.vector_norm(rectified - features, dim=1) / lengths
+def feature_changes(features: Tensor, rectified: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what AFR does to features (B, C, H, W) at each position, both (B, H, W).
+
+    Returns:
+        |rectified - x| / |x|, and the angle between the two in degrees. A gate that is the same for
+        all channels changes the length of a feature, but does not turn it.
+    """
+    features, rectified = features.float(), rectified.float()
+    length = torch.linalg.vector_norm
+    relative = length(rectified - features, dim=1) / length(features, dim=1)
+    chord = length(F.normalize(rectified, dim=1) - F.normalize(features, dim=1), dim=1)
+    # Exact for small angles too, unlike arccos.
+    return relative, 2 * (chord / 2).clamp(max=1).arcsin().rad2deg()

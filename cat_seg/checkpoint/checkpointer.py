@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cat_seg.checkpoint.fitting import is_segmentation_model, load_into, start_f
 from cat_seg.checkpoint.reading import KEY, local_file, read_file, read_weights
 from cat_seg.checkpoint.without_clip import with_clip
 from cat_seg.errors import UserError
+from cat_seg.utils.agreement import raise_on_every_rank, require_same_file
 from cat_seg.utils.files import PARTIAL, atomic_write
 from cat_seg.utils.rng import rng_state
 
@@ -40,6 +42,27 @@ def last_checkpoint(folder: str) -> Path | None:
             f"{tag} points to {name!r}, which does not exist; restore it, or remove {tag} to start "
             "over"
         )
+    return file
+
+
+def agreed_checkpoint(folder: str) -> Path | None:
+    """Return `last_checkpoint` as rank 0 finds it, in this process's `folder`.
+
+    Every rank must call this. Machines may have no disk in common.
+
+    Raises:
+        UserError: on every rank: the file is missing, or some rank has another one.
+    """
+
+    def find() -> str | None:
+        last = last_checkpoint(folder) if comm.is_main_process() else None
+        return None if last is None else os.path.relpath(last, folder)
+
+    name = comm.all_gather(raise_on_every_rank(find))[0]
+    if name is None:
+        return None
+    file = Path(folder, name)
+    require_same_file("OUTPUT_DIR", file)
     return file
 
 
@@ -168,9 +191,10 @@ class Checkpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resume from the last checkpoint, or start from `path` if there is none or not `resume`.
 
-        Returns and raises like `load`. When resuming, every entry of the checkpoint must fit.
+        Every rank must call this; see `agreed_checkpoint`. Returns and raises like `load`. When
+        resuming, every entry of the checkpoint must fit.
         """
-        last = last_checkpoint(self.save_dir) if resume else None
+        last = agreed_checkpoint(self.save_dir) if resume else None
         if last is None:
             self.start_from(path)
             return {}

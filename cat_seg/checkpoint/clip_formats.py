@@ -1,14 +1,15 @@
-"""CLIP entry names in open_clip, OpenAI, transformers and the published systems."""
+"""CLIP and SigLIP entry names in open_clip, OpenAI, transformers and the published systems."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
 
 from cat_seg.checkpoint.adapter_formats import PublishedAdapters
+from cat_seg.checkpoint.timm_formats import image_name, is_gated, is_timm, without_batch
 from cat_seg.errors import UserError
 
 _QKV = ("q_proj", "k_proj", "v_proj")
@@ -25,6 +26,13 @@ _TRANSFORMERS = [
     (r"vision_model\.pre_layrnorm\.", r"image.ln_pre."),  # transformers' own typo
     (r"vision_model\.post_layernorm\.", r"image.ln_post."),
     (r"visual_projection\.weight$", r"image.proj"),
+    # SigLIP
+    (r"text_model\.head\.", r"text.text_projection."),
+    (r"vision_model\.head\.probe$", r"image.pool.latent"),
+    (r"vision_model\.head\.attention\.in_proj_", r"image.pool.in_proj_"),
+    (r"vision_model\.head\.attention\.out_proj\.", r"image.pool.proj."),
+    (r"vision_model\.head\.layernorm\.", r"image.pool.norm."),
+    (r"vision_model\.head\.mlp\.", r"image.pool.mlp."),
 ]
 _TRANSFORMERS_TOWER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)")
 _TRANSFORMERS_BLOCK = {
@@ -51,9 +59,10 @@ class Converted(NamedTuple):
 
 
 def is_clip(names: Iterable[str]) -> bool:
-    """Return whether these are the entries of a plain ViT CLIP, in any format."""
+    """Return whether these are the entries of a CLIP, EVA02-CLIP or SigLIP, in any format."""
+    names = list(names)
     signs = ("visual.class_embedding", "vision_model.embeddings.class_embedding")
-    return any(name in signs for name in names)
+    return is_timm(names) or any(name in (*signs, "vision_model.head.probe") for name in names)
 
 
 def convert_clip(state: Mapping[str, Tensor], prefix: str = "") -> Converted:
@@ -75,14 +84,25 @@ def convert_clip(state: Mapping[str, Tensor], prefix: str = "") -> Converted:
 def _from_transformers(state: Mapping[str, Tensor]) -> Converted:
     out = Converted({}, {}, [])
     for name, tensor in state.items():
-        if name == "logit_scale" or name.endswith(".position_ids"):
+        if name in ("logit_scale", "logit_bias") or name.endswith(".position_ids"):
             out.unused.append(name)
             continue
         ours = _rename_transformers(name)
         if ours in _TRANSPOSED and tensor.ndim == 2:
             tensor = tensor.T
-        out.tensors[ours], out.sources[ours] = tensor, name
+        for split_name, part in _split_pool(ours, tensor):
+            out.tensors[split_name], out.sources[split_name] = part, name
     return out
+
+
+def _split_pool(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Split the projection of SigLIP's attention pooling into query, and key and value."""
+    stem, is_pool, kind = name.partition("pool.in_proj_")
+    if not is_pool or not tensor.ndim:
+        return [(name, tensor)]
+    width = len(tensor) // 3
+    parts = zip(("q", "kv"), tensor.tensor_split([width]), strict=True)
+    return [(f"{stem}pool.{part}.{kind}", value) for part, value in parts]
 
 
 def _rename_transformers(name: str) -> str:
@@ -101,30 +121,47 @@ def _rename_transformers(name: str) -> str:
 def _from_open_clip(state: dict[str, Tensor], prefix: str) -> Converted:
     out = Converted({}, {}, [])
     adapters = PublishedAdapters(state)
+    rename = _timm_name(state) if is_timm(state) else _open_clip_name
     for name, tensor in state.items():
         if adapters.take(name):
             continue
-        if not _is_weight(name):
+        ours = rename(name) if _is_weight(name) else None
+        if ours is None:
             out.unused.append(name)
         else:
-            if "in_proj_" in name and (tensor.ndim == 0 or len(tensor) % 3):
+            if "in_proj_" in ours and (tensor.ndim == 0 or len(tensor) % 3):
                 shape = tuple(tensor.shape)
                 raise UserError(
                     f"{prefix}{name} has shape {shape}, which cannot be split into query, key and "
                     "value; use another checkpoint"
                 )
-            visual = name.startswith("visual.")
-            ours = f"image.{name.removeprefix('visual.')}" if visual else f"text.{name}"
-            for split_name, part in _split_projections(ours, tensor):
+            for split_name, part in _split_projections(ours, without_batch(ours, tensor)):
                 out.tensors[split_name], out.sources[split_name] = part, name
     for ours, (tensor, source) in adapters.converted().items():
         out.tensors[ours], out.sources[ours] = tensor, source
     return out
 
 
+def _open_clip_name(name: str) -> str:
+    """Return our name of an entry of open_clip's, with or without a module for the text tower."""
+    if name.startswith("visual."):
+        return f"image.{name.removeprefix('visual.')}"
+    return f"text.{name.removeprefix('text.')}"
+
+
+def _timm_name(names: Iterable[str]) -> Callable[[str], str | None]:
+    """Return the function that gives our names of a file's entries, None for those not used."""
+    gated = is_gated(names)
+    return lambda name: (
+        image_name(name, gated) if name.startswith("visual.") else _open_clip_name(name)
+    )
+
+
 def _is_weight(name: str) -> bool:
     unread = ("logit_scale", "attn_mask", "input_resolution", "context_length", "vocab_size")
-    return name not in unread and not name.endswith(("cross_attention_dim", "hidden_size"))
+    short = name.removeprefix("text.")
+    sizes = ("cross_attention_dim", "hidden_size")
+    return short not in (*unread, "logit_bias") and not name.endswith(sizes)
 
 
 def _split_projections(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:

@@ -28,11 +28,13 @@ COMMANDS = {
     "check-data": Command("cat_seg.data.check", "check prepared datasets and draw samples"),
     "results": Command("cat_seg.cli.results", "print the results table of runs"),
     "compare": Command("cat_seg.cli.compare", "compare two results: settings, and mIoU by chance"),
+    "analyse": Command("cat_seg.cli.analyse", "draw what a finished training has learned, and how"),
     "radius": Command("cat_seg.cli.radius", "draw the hyperbolic radius of CLIP's embeddings"),
     "models": Command("cat_seg.cli.models", "list the models that can be given by name"),
     "export-hub": Command("cat_seg.cli.export_hub", "make a folder to share of a training"),
     "configs": Command("cat_seg.cli.configs", "list the shipped configs, or copy one to edit"),
 }
+ALIASES = {"analyze": "analyse"}
 EXAMPLE = """\
 examples:
   hps-seg configs
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(usage(), end="")
         return 0
+    name = ALIASES.get(name, name)
     if name not in COMMANDS:
         problem = f"unknown command {name!r}" if name else "no command given"
         print(f"error: {problem}; choose from {', '.join(COMMANDS)}", file=sys.stderr)

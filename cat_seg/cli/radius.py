@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -148,6 +148,31 @@ def numbers(radii: Tensor, names: Iterable[str] | None) -> dict[str, Any]:
     return found
 
 
+def content(
+    radii: Mapping[str, Mapping[str, Tensor]],
+    runs: Mapping[str, Mapping[str, Trajectory]],
+    vocabularies: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Return the numbers behind the picture, as JSON values.
+
+    Args:
+        radii: from `measure`, by title of the model.
+        runs: trajectories, by title of the run.
+        vocabularies: class names by vocabulary name.
+    """
+    listed = {f"{TEXT}{name}": names for name, names in vocabularies.items()}
+    return {
+        "checkpoints": {
+            title: {key: numbers(values, listed.get(key)) for key, values in measured.items()}
+            for title, measured in radii.items()
+        },
+        "runs": {
+            title: {key: asdict(trajectory) for key, trajectory in run.items()}
+            for title, run in runs.items()
+        },
+    }
+
+
 def run(args: argparse.Namespace) -> None:
     """Measure the radii, draw them, and write the picture and its numbers."""
     check(args)
@@ -160,23 +185,12 @@ def run(args: argparse.Namespace) -> None:
         title: measure(load_model(config, weights, args.opts), vocabularies, images)
         for title, config, weights in args.checkpoint
     }
-    listed = {f"{TEXT}{name}": names for name, names in vocabularies.items()}
-    content = {
-        "checkpoints": {
-            title: {key: numbers(values, listed.get(key)) for key, values in measured.items()}
-            for title, measured in radii.items()
-        },
-        "runs": {
-            title: {key: asdict(trajectory) for key, trajectory in run.items()}
-            for title, run in runs.items()
-        },
-    }
     figure = draw_radii(radii, runs, args.title)
     table = args.output.with_suffix(".json")
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(table, "w") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
+            json.dump(content(radii, runs, vocabularies), file, indent=1, ensure_ascii=False)
         with atomic_write(args.output) as file:
             figure.savefig(file, format="png")
     except OSError as error:

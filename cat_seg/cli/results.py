@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 
 from cat_seg.errors import UserError, one_line_errors
 from cat_seg.evaluation.results.chart import draw_chart
-from cat_seg.evaluation.results.checks import doubts
+from cat_seg.evaluation.results.checks import doubts, gaps
+from cat_seg.evaluation.results.columns import VIEWS
 from cat_seg.evaluation.results.formats import FORMATS
+from cat_seg.evaluation.results.published import published_rows
 from cat_seg.evaluation.results.read import read_runs
 from cat_seg.evaluation.results.table import summarize
 from cat_seg.utils.files import atomic_write
@@ -44,7 +46,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="method to compare with, as named in the table (default: H-CLIP, or the first "
         "method of each backbone if there is no H-CLIP)",
     )
-    parser.add_argument("--metric", default="mIoU", help="mIoU, fwIoU, mACC, pACC or IoU-CLASS")
+    parser.add_argument(
+        "--table",
+        choices=VIEWS,
+        default="benchmarks",
+        help="columns: the six benchmarks (default), the domains of MESS with the mean over its 22 "
+        "datasets, or each of these datasets",
+    )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="with a table of MESS, also list the published figures (not in the chart)",
+    )
+    parser.add_argument(
+        "--metric",
+        help="mIoU, mIoU_present_or_predicted, fwIoU, mACC, pACC or IoU-CLASS (default: mIoU; for "
+        "MESS mIoU_present_or_predicted, as in its published figures)",
+    )
     args = parser.parse_args(argv)
     if args.chart is not None and args.chart.suffix.lower() != ".png":
         raise UserError(f"--chart {args.chart}: give a file name ending in .png")
@@ -83,13 +101,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = read_runs(args.runs)
     for doubt in doubts(runs):
         warn(doubt)
-    rows = summarize(runs, args.metric, args.baseline)
-    table = FORMATS[args.format](rows, args.metric)
+    view = VIEWS[args.table]
+    metric = args.metric or view.metric
+    for gap in gaps(runs, view):
+        warn(gap)
+    rows = summarize(runs, metric, args.baseline, view.columns)
+    published = published_rows(args.table, metric) if args.published else []
+    table = FORMATS[args.format]([*rows, *published], metric, view.headings)
     print(table, end="")
     if args.output is not None:
         write(args.output, table)
     if args.chart is not None:
-        figure = draw_chart(rows, args.metric)
+        figure = draw_chart(rows, metric, view.headings)
         if figure is None:
             warn(f"no results to plot; {args.chart} was not written")
         else:

@@ -19,11 +19,12 @@ from typing import NoReturn
 
 from cat_seg.errors import UserError
 from cat_seg.utils.paths import WORK_ROOT, resolve
+from cat_seg.utils.processes import STOPPING
 
 VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
 FIRST_SIGNAL = 128  # exit statuses from here on mean that a command was interrupted
 TERMINATED = FIRST_SIGNAL + signal.SIGTERM
-KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR")
+KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|BENCHMARKS")
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,18 @@ def run_train_test(script: Script, argv: Sequence[str]) -> int:
 
 
 def eval_enhanced(script: Script, argv: Sequence[str]) -> int:
-    """Evaluate one set of weights on every benchmark that is on disk."""
+    """Evaluate one set of weights on every benchmark that is on disk, or on those of BENCHMARKS."""
     arguments = script.parse(argv, 3)
     if len(arguments.positional) < 2:
         script.fail("CONFIG and WEIGHTS are required")
     config, weights, *rest = arguments.positional
     config, file = script.config(config), script.weights(weights)
     gpus = script.gpus(rest[0] if rest else "1")
-    return _evaluate(gpus, config, file, arguments.overrides, arguments.output)
+    pairs = dict(zip(arguments.overrides[::2], arguments.overrides[1::2], strict=True))
+    names = pairs.pop("BENCHMARKS", "")
+    chosen = ["--benchmarks", *names.split(",")] if names else []
+    overrides = [*chosen, *(text for pair in pairs.items() for text in pair)]
+    return _evaluate(gpus, config, file, overrides, arguments.output)
 
 
 def train_ablation(script: Script, argv: Sequence[str]) -> int:
@@ -176,7 +181,8 @@ SCRIPTS = {
         run_train_test,
     ),
     "eval_enhanced": Script(
-        "eval_enhanced.sh CONFIG WEIGHTS [NUM_GPUS=1] [OUTPUT_DIR FOLDER] [KEY VALUE ...]",
+        "eval_enhanced.sh CONFIG WEIGHTS [NUM_GPUS=1] [OUTPUT_DIR FOLDER] [BENCHMARKS NAME,...] "
+        "[KEY VALUE ...]",
         eval_enhanced,
     ),
     "train_ablation": Script(
@@ -196,9 +202,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(command: str, *arguments: str) -> int:
     """Run a subcommand of hps-seg in a child process and return its exit status.
 
-    SIGTERM and Ctrl-C are forwarded as SIGTERM, so that the command saves its work. The returned
-    status then is that of an interrupted command even if it had just finished, so that no further
-    step starts.
+    SIGTERM, SIGUSR1 and Ctrl-C are forwarded as SIGTERM, so that the command saves its work. The
+    returned status then is that of an interrupted command even if it had just finished, so that no
+    further step starts.
     """
     python = os.environ.get("PYTHON") or sys.executable
     child: subprocess.Popen[bytes] | None = None
@@ -210,7 +216,7 @@ def run(command: str, *arguments: str) -> int:
         if child is not None:
             child.terminate()
 
-    before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, forward) for s in STOPPING}
     try:
         # The terminal sends Ctrl-C to the child as well, which already gets a SIGTERM from us.
         child = subprocess.Popen(
@@ -272,8 +278,7 @@ def _evaluate(
 ) -> int:
     """Evaluate weights into `output`, by default `_evaluation_folder`; returns the exit status.
 
-    MODEL.WEIGHTS comes last, because in the overrides it names the weights that training started
-    from.
+    MODEL.WEIGHTS comes last: in the overrides it names the weights that training started from.
     """
     where = output or str(_evaluation_folder(Path(weights)))
     given = ("--num-gpus", gpus, "--config-file", config, *overrides)

@@ -15,6 +15,7 @@ from cat_seg.engine import (
     load_config,
     setup,
 )
+from cat_seg.engine.ranks import rank_0_reports_first
 from cat_seg.errors import one_line_errors
 
 EXAMPLE = """
@@ -45,6 +46,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 @one_line_errors
+@rank_0_reports_first()
 def main() -> None:
     """Parse the command line and start the processes."""
     args = argument_parser(EXAMPLE).parse_args()

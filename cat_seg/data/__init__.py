@@ -1,7 +1,7 @@
 """Datasets, vocabularies and loaders; importing this package registers the datasets."""
 
 from cat_seg.data.build import build_test_loader, build_train_loader, training_samples
-from cat_seg.data.catalog import BENCHMARKS, DATASETS, Benchmark, datasets_named
+from cat_seg.data.catalog import BENCHMARKS, DATASETS, LABELS, Benchmark, datasets_named
 from cat_seg.data.folders import IMAGE_SUFFIXES
 from cat_seg.data.reading import check_label_values, read_image, read_label
 from cat_seg.data.registration import is_on_disk, register
@@ -12,6 +12,7 @@ __all__ = [
     "BENCHMARKS",
     "DATASETS",
     "IMAGE_SUFFIXES",
+    "LABELS",
     "Benchmark",
     "DatasetSpec",
     "Layout",

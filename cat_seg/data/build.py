@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
-from cat_seg.data.records import Record, check_test_dataset, check_train_dataset, load_records
+from cat_seg.data.records import Record, agreed_records, check_test_dataset, check_train_dataset
 from cat_seg.errors import UserError
 from cat_seg.utils.processes import WorkerContext
 
@@ -87,7 +87,7 @@ def _training_stream(cfg: CfgNode, seed: int) -> _MappedRecords:
         raise UserError("DATASETS.TRAIN is empty; name the datasets to train on")
     for name in cfg.DATASETS.TRAIN:
         check_train_dataset(cfg, name)
-    records = load_records(cfg.DATASETS.TRAIN)
+    records = agreed_records(cfg.DATASETS.TRAIN)
     mapper = TRAIN_MAPPERS[cfg.INPUT.DATASET_MAPPER_NAME](cfg)
     return _MappedRecords(records, EndlessShuffle(len(records), seed), mapper, seed)
 
@@ -132,7 +132,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     if cfg.TEST.IMS_PER_BATCH < 1:
         raise UserError(f"TEST.IMS_PER_BATCH is {cfg.TEST.IMS_PER_BATCH}; set it to 1 or more")
     check_test_dataset(dataset_name)
-    records = load_records([dataset_name])
+    records = agreed_records([dataset_name])
     return _build_loader(
         cfg,
         _MappedRecords(records, range(len(records)), InferenceMapper(cfg), seed=0),

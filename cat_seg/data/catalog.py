@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from cat_seg.data.mess import MESS, MESS_DATASETS
 from cat_seg.data.registration import register, spec_of
 from cat_seg.data.specs import DatasetSpec, Layout
 from cat_seg.data.vocabularies import shipped_path
@@ -146,21 +148,60 @@ DATASETS = (
     ),
 )
 
-for _spec in DATASETS:
+_MESS_SPECS = {label: spec for dataset in MESS_DATASETS for label, spec in dataset.parts.items()}
+
+# The headings of all benchmarks, MESS included, by dataset.
+LABELS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS} | {
+    spec.name: label for label, spec in _MESS_SPECS.items()
+}
+
+# What else may be given for datasets: MESS, and a dataset of it that has several parts.
+GROUPS = {MESS: tuple(spec.name for spec in _MESS_SPECS.values())} | {
+    dataset.label: tuple(spec.name for spec in dataset.parts.values())
+    for dataset in MESS_DATASETS
+    if len(dataset.parts) > 1
+}
+
+for _spec in (*DATASETS, *_MESS_SPECS.values()):
     register(_spec)
 
 
+def _plain(name: str) -> str:
+    return re.sub("[ _-]", "", name.lower())
+
+
+_BY_PLAIN_NAME = {_plain(label): (dataset,) for dataset, label in LABELS.items()} | {
+    _plain(label): datasets for label, datasets in GROUPS.items()
+}
+
+
+def is_group(name: str) -> bool:
+    """Return whether a name on the command line is MESS, the group of its 22 datasets."""
+    return _plain(name) == _plain(MESS)
+
+
+def is_mess(dataset: str) -> bool:
+    """Return whether a registered dataset is one of MESS's."""
+    return dataset in GROUPS[MESS]
+
+
 def datasets_named(names: Iterable[str]) -> list[str]:
-    """Resolve dataset names or benchmark labels ("A-150") to dataset names, without duplicates.
+    """Resolve names on the command line to dataset names, without duplicates.
+
+    Args:
+        names: dataset names, benchmark labels such as "A-150" or "Dark Zurich", or groups
+            ("MESS", "PAXRay-4"). Case, blanks, "-" and "_" make no difference in labels and groups.
 
     Raises:
-        UserError: a name is neither.
+        UserError: a name is none of these.
     """
-    by_benchmark = dict(BENCHMARKS)
-    chosen = dict.fromkeys(by_benchmark.get(name, name) for name in names)
+    chosen = dict.fromkeys(
+        dataset for name in names for dataset in _BY_PLAIN_NAME.get(_plain(name), (name,))
+    )
     for name in chosen:
         try:
             spec_of(name)
         except UserError as error:
-            raise UserError(f"{error}, or the benchmarks {', '.join(by_benchmark)}") from error
+            labels = ", ".join(benchmark.label for benchmark in BENCHMARKS)
+            raise UserError(f"{error}, or the benchmarks {labels}, or {MESS}") from error
     return list(chosen)

@@ -21,7 +21,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from cat_seg.configuration import load_config
-from cat_seg.data.catalog import BENCHMARKS, DATASETS, datasets_named
+from cat_seg.data.catalog import DATASETS, GROUPS, LABELS, MESS, datasets_named
 from cat_seg.data.custom import CustomSpec
 from cat_seg.data.reading import read_image, read_label
 from cat_seg.data.registration import is_on_disk, spec_of
@@ -39,8 +39,6 @@ PROBLEMS_SHOWN = 10
 IGNORED = -1  # ignored pixels in pictures; the dataset's own ignore label may be a class index
 PANEL, SHEET_COLUMNS, LABEL_OPACITY = 400, 2, 0.75  # of the picture of samples; PANEL in pixels
 HEADINGS = ("Dataset", "Benchmark", "Images", "Expected", "Classes", "Result")
-
-COLUMNS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
 
 
 class Sample(NamedTuple):
@@ -73,7 +71,7 @@ def write_sheet(
         f"{count}{whole} labeled images  ·  {report.seen} of {len(report.names)} classes occur"
         f"  ·  ignore label {spec.ignore_label}"
     )
-    title = "  ·  ".join(filter(None, (COLUMNS.get(spec.name), spec.name)))
+    title = "  ·  ".join(filter(None, (LABELS.get(spec.name), spec.name)))
     sheet = contact_sheet(
         [sample.image for sample in read],
         [[sample.label] for sample in read],
@@ -142,7 +140,7 @@ def row(report: DatasetReport) -> tuple[str | int | None, ...]:
     result = ", ".join(found if report.problems else ["ok", *found])
     return (
         spec.name,
-        COLUMNS.get(spec.name),
+        LABELS.get(spec.name),
         None if report.missing else len(report.records),
         spec.expected and f"{'at most ' * spec.drops_unlabeled}{spec.expected}",
         f"{report.seen} of {len(report.names)}" if report.records else None,
@@ -165,7 +163,8 @@ def _list_problems(report: DatasetReport, path: Path) -> None:
 def _specs(names: Sequence[str] | None, cfg: CfgNode | None) -> list[DatasetSpec]:
     if names is not None:
         return [spec_of(name) for name in datasets_named(names)]
-    return [*DATASETS, *(spec_of(name) for name in (cfg.DATASETS.CUSTOM if cfg else ()))]
+    mess = filter(is_on_disk, GROUPS[MESS])
+    return [*DATASETS, *map(spec_of, (*mess, *(cfg.DATASETS.CUSTOM if cfg else ())))]
 
 
 def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -186,8 +185,8 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--datasets",
         nargs="+",
         metavar="NAME",
-        help="dataset names, or benchmark names such as A-150 (default: all benchmarks and "
-        "training sets, and the custom datasets of --config-file)",
+        help="dataset names, benchmark names such as A-150, or MESS (default: the six benchmarks "
+        "and the training sets, what there is of MESS, and the custom datasets of --config-file)",
     )
     parser.add_argument(
         "--config-file",

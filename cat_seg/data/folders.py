@@ -21,12 +21,12 @@ def holds(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> 
 
 
 def file_names(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> Iterator[str]:
-    """Yield the names of the files in a folder that end in one of `suffixes` (lower case).
+    """Yield the names of the files in a folder that end in one of `suffixes`, in any case.
 
     Hidden files are skipped: macOS puts a "._name.png" next to every file on foreign disks.
     With `subfolders`, names are paths relative to the folder, and symlink cycles are not followed.
     """
-    endings, seen = tuple(suffixes), {os.path.realpath(folder)}
+    endings, seen = _lower(suffixes), {os.path.realpath(folder)}
     folders = [""]
     while folders:
         below = folders.pop()
@@ -39,6 +39,10 @@ def file_names(folder: Path, suffixes: Collection[str], subfolders: bool = False
                     folders.append(name)
             elif entry.name.lower().endswith(endings):
                 yield name
+
+
+def _lower(suffixes: Collection[str]) -> tuple[str, ...]:
+    return tuple(suffix.lower() for suffix in suffixes)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -59,7 +63,7 @@ def files_by_stem(
 
     Args:
         folder: an existing folder.
-        suffixes: filename suffixes, in lower case.
+        suffixes: filename suffixes, in any case.
         subfolders: see `file_names`.
         without: paths to skip.
 
@@ -67,11 +71,12 @@ def files_by_stem(
         UserError: two files differ only in their suffix.
     """
     files: dict[str, str] = {}
+    endings = _lower(suffixes)
     for name in sorted(file_names(folder, suffixes, subfolders)):
         path = os.path.join(folder, name)
         if path in without:
             continue
-        ending = max(filter(name.lower().endswith, suffixes), key=len)
+        ending = max(filter(name.lower().endswith, endings), key=len)
         stem = name[: -len(ending)]
         if files.setdefault(stem, path) != path:
             raise UserError(f"{files[stem]} and {path} differ only in the suffix; remove one")

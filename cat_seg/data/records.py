@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.utils import comm
 
 from cat_seg.data.specs import datasets_root
 from cat_seg.data.vocabularies import check_class_list
 from cat_seg.errors import UserError
+from cat_seg.utils.agreement import raise_on_every_rank, require_same
 
 Record = dict[str, Any]
 
@@ -25,6 +30,38 @@ def load_records(names: Iterable[str]) -> list[Record]:
         UserError: a dataset is missing on disk, cannot be loaded, or has no label maps.
     """
     return [record for name in names for record in _load_one(name)]
+
+
+def agreed_records(names: Iterable[str]) -> list[Record]:
+    """Return `load_records(names)`, of which every process must find the same.
+
+    Every process must call this. Machines may keep the files in different folders.
+
+    Raises:
+        UserError: in all processes: as in `load_records`, or the entries of a rank differ from
+            those of rank 0 in number or in file names.
+    """
+    found: list[Record] = []
+    for name in names:
+        records = raise_on_every_rank(partial(load_records, [name]))
+        if comm.get_world_size() > 1:
+            require_same(
+                f"dataset {name}",
+                f"{len(records)} images (list {_digest(records)})",
+                "make the files of all machines the same",
+            )
+        found += records
+    return found
+
+
+def _digest(records: Sequence[Record]) -> str:
+    """Return a hash of the file names, without the folders in which machines may differ."""
+    digest = hashlib.sha256()
+    for key in ("file_name", "sem_seg_file_name"):
+        files = [record[key] for record in records]
+        start = len(os.path.commonpath(files))
+        digest.update("\0".join(file[start:] for file in files).encode(errors="surrogateescape"))
+    return digest.hexdigest()[:8]
 
 
 def _load_one(name: str) -> list[Record]:

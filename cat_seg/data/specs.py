@@ -54,7 +54,7 @@ class DatasetSpec:
     # Without a table, category ids are class indices.
     raw_ids: str | None = None
     raw_id_offset: int = 0
-    # Filename suffixes of the images, in lower case.
+    # Filename suffixes of the images. Case makes no difference, as in `label_suffix`.
     image_suffixes: frozenset[str] = IMAGE_SUFFIXES
     # Also search subfolders, which must have the same names under both folders.
     subfolders: bool = False

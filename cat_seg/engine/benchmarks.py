@@ -14,23 +14,25 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from cat_seg.data import BENCHMARKS, is_on_disk
+from cat_seg.data import LABELS, is_on_disk
 from cat_seg.engine import Trainer, check_weights, load_model, setup, shared_weights_record
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import finished_results, incompleteness, results_file, run_record
+from cat_seg.evaluation.results.columns import VIEWS
 from cat_seg.evaluation.run import (
     ProcessOnly,
     build_evaluator,
-    raise_on_every_rank,
     run_on_dataset,
     skipped_images,
 )
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
 from cat_seg.modeling.segmentor import Segmentor
+from cat_seg.utils.agreement import raise_on_every_rank
 
 METRICS = ("mIoU", "mACC", "pACC")
 MARK = "*"  # marks a figure that does not cover the whole dataset
-LABELS = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
+MESS = VIEWS["mess"]
+DOMAIN_METRICS = (MESS.metric, "mIoU")
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,38 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
         tablefmt="github",
         disable_numparse=True,
         colalign=("left", *["right"] * (len(METRICS) + 2)),
+    )
+
+
+def domain_table(outcomes: Mapping[str, Outcome]) -> str | None:
+    """Format the means over the domains of MESS and over its 22 datasets, in percent.
+
+    A mean needs all of its datasets.
+
+    Returns:
+        The table, or None if no dataset of MESS has results.
+    """
+    found = {LABELS.get(dataset, dataset): outcome.results for dataset, outcome in outcomes.items()}
+    results = {label: content for label, content in found.items() if content is not None}
+    if not any(label in results for column in MESS.columns for label in column.labels):
+        return None
+    rows = []
+    for column in MESS.columns:
+        used = [results[label] for label in column.labels if label in results]
+        mark = MARK if any(map(incompleteness, used)) else ""
+        cells = []
+        for metric in DOMAIN_METRICS:
+            values = {label: content["sem_seg"][metric] for label, content in results.items()}
+            mean = column.value({k: value for k, value in values.items() if value is not None})
+            cells.append("-" if mean is None else f"{mean:.2f}{mark}")
+        complete = sum(all(label in results for label in labels) for labels in column.sources)
+        rows.append([column.heading, *cells, f"{complete} of {len(column.sources)}"])
+    return tabulate(
+        rows,
+        ["MESS", *DOMAIN_METRICS, "datasets"],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", "right", "right", "right"),
     )
 
 
@@ -110,11 +144,11 @@ def evaluate_one(
 
     def process() -> SemSegEvaluator:
         evaluator = build_evaluator(cfg, dataset, weights)
-        loader = Trainer.build_test_loader(cfg, dataset)
         run_on_dataset(cfg, model, dataset, loader, ProcessOnly(evaluator))
         return evaluator
 
     try:
+        loader = Trainer.build_test_loader(cfg, dataset)
         evaluator = raise_on_every_rank(process)
         # `evaluate` synchronizes the ranks, but only the writing that follows on rank 0 can fail.
         raise_on_every_rank(evaluator.evaluate)
@@ -148,11 +182,13 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     unmet = {
         dataset: outcome
         for dataset, outcome in outcomes.items()
-        if outcome.reason and (outcome.word != "missing" or args.benchmarks)
+        if outcome.reason and (outcome.word != "missing" or dataset in args.required)
     }
     if not comm.is_main_process():
         return
     print(table(outcomes))
+    if (domains := domain_table(outcomes)) is not None:
+        print(f"\n{domains}")
     for line in footnotes(outcomes):
         print(line)
     for line in reasons({d: o for d, o in outcomes.items() if d not in unmet}):

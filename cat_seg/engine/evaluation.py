@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.checkpoint.checkpointer import Checkpointer, agreed_checkpoint
 from cat_seg.engine.trainer import Trainer
 from cat_seg.errors import UserError
 from cat_seg.evaluation import build_evaluator, check_test_datasets, skipped_images, weights_record
@@ -32,7 +32,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name the datasets to evaluate on")
     check_test_datasets(cfg)
-    last = last_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    last = agreed_checkpoint(cfg.OUTPUT_DIR) if resume else None
     weights = cfg.MODEL.WEIGHTS if last is None else str(last)
     check_weights(cfg, weights, resume)
     model = load_model(cfg, weights)

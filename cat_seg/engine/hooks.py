@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from torch import nn
 
 from cat_seg.checkpoint.checkpointer import Checkpointer
 from cat_seg.utils.metrics_file import read_metrics
+from cat_seg.utils.processes import STOPPING
 
 logger = logging.getLogger(__name__)
 
@@ -94,28 +95,35 @@ class Evaluation(EvalHook):
 
 
 class StopOnSignal(HookBase):
-    """Hook that, on SIGTERM or Ctrl-C, finishes the iteration, saves, and exits with 128 + signal.
+    """Hook that, on a signal in STOPPING, finishes the iteration, saves, and exits with 128 + it.
 
-    All ranks stop after the same iteration. A second Ctrl-C kills at once.
+    All ranks stop after the same iteration, which is the next one if a signal comes after its step.
+    A second Ctrl-C kills at once.
     """
 
-    def __init__(self, checkpointer: Checkpointer) -> None:
-        """Save with `checkpointer`, unless it has already saved this iteration."""
+    def __init__(self, checkpointer: Checkpointer, agreed: Callable[[], int] | None = None) -> None:
+        """Save with `checkpointer`, unless it has already saved this iteration.
+
+        Args:
+            checkpointer: saves on every rank.
+            agreed: returns the largest `received` of all ranks; None if there is one rank.
+        """
         self._checkpointer = checkpointer
+        self.received = 0  # the signal, or 0
+        self._agreed = agreed or (lambda: self.received)
         self._iteration: int | None = None  # the last one that ran
-        self._received = 0
         self._handlers: dict[int, Any] = {}
 
     def before_train(self) -> None:
         if threading.current_thread() is threading.main_thread():  # only it can set handlers
-            for signum in (signal.SIGTERM, signal.SIGINT):
+            for signum in STOPPING:
                 self._handlers[signum] = signal.signal(signum, self._receive)
 
     def before_step(self) -> None:
         self._iteration = self.trainer.iter
 
     def after_step(self) -> None:
-        signum = max(comm.all_gather(self._received))
+        signum = self._agreed()
         if signum:
             self.save()
             comm.synchronize()
@@ -150,13 +158,13 @@ class StopOnSignal(HookBase):
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         # Do not raise here: a callback could swallow the exception, or an iteration be cut short.
-        self._received = self._received or signum
+        self.received = self.received or signum
         if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def _exit_if_signalled(self) -> None:
-        if self._received:
-            self._exit(self._received)
+        if self.received:
+            self._exit(self.received)
 
     def _exit(self, signum: int) -> None:
         logger.info(

@@ -1,4 +1,7 @@
-"""Running a function in one or several processes, on GPUs (NCCL) or the CPU (gloo)."""
+"""Running a function in one or several processes, on GPUs (NCCL) or the CPU (gloo).
+
+The processes are started here, or by torchrun or srun.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,25 +29,27 @@ from detectron2.utils import comm
 from cat_seg.checkpoint.checkpointer import last_checkpoint
 from cat_seg.checkpoint.reading import local_file
 from cat_seg.data.custom import register_custom
+from cat_seg.engine.ranks import Place, check_spread, given_place, let_others_report
 from cat_seg.engine.setup import check_machine
 from cat_seg.errors import explain, fail, lost_process
 from cat_seg.utils.parallel import cores
 from cat_seg.utils.processes import (
+    STOPPING,
     begin_child,
+    begin_rank,
     end_children,
     signals_held_back,
     status_of,
     stop_with_parent,
+    stop_with_starter,
 )
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
 # CUDA does not work in a forked process if its parent has used CUDA.
 START_METHOD: Literal["spawn"] = "spawn"
-# Seconds that other ranks wait for rank 0 to report an error that occurs on every rank.
-FIRST_WORD = 5.0
-# Seconds for ranks to exit on their own after one has failed. Less than FIRST_WORD, so that only
-# one line is printed.
+# Seconds for ranks to exit on their own after one has failed. Less than ranks.FIRST_WORD, so that
+# only one line is printed.
 SETTLING = 2.0
 # Seconds for a rank to exit after SIGTERM before it is killed.
 GRACE = 10.0
@@ -54,9 +58,12 @@ GRACE = 10.0
 def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     """Run main(cfg, args) in each of --num-gpus x --num-machines processes, on MODEL.DEVICE.
 
-    With MODEL.DEVICE cpu, --num-gpus is the number of processes, and GPUs are not used. SIGTERM
-    and Ctrl-C are passed on to all processes. When one of them fails or dies, the others are
-    ended too.
+    If torchrun or srun has started several processes, this one is one of them, and starts no
+    others; see `cat_seg.engine.ranks`.
+
+    With MODEL.DEVICE cpu, --num-gpus is the number of processes, and GPUs are not used. SIGTERM,
+    SIGUSR1 and Ctrl-C are passed on to all processes. When one of them fails or dies, the others
+    are ended too.
 
     Args:
         main: a module-level function, so that other processes can import it.
@@ -64,14 +71,20 @@ def launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
         args: the arguments parsed by `argument_parser`.
 
     Raises:
-        UserError: `check_machine` refuses the run, or, with one process, `main` raises it.
+        UserError: `check_machine` or `given_place` refuses the run, or, with one process, `main`
+            raises it.
         SystemExit: with several processes, the status of the first that failed, or 128 + signal if
             a signal killed it or was received by this process.
     """
-    check_machine(cfg, args)
+    place = given_place(args)
+    check_machine(cfg, args, place)
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
         # Hide the GPUs: with NCCL, every process would take one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if place is not None:
+        begin_rank(partial(stop_with_starter, GRACE))
+        _run_in_place(place, main, cfg, args)
+        return
     if args.num_gpus * args.num_machines > 1:
         _launch_ranks(main, cfg, args)
         return
@@ -94,8 +107,7 @@ def _naming_output(cfg: CfgNode) -> Iterator[None]:
 
 
 def _launch_ranks(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
-    if cfg.MODEL.WEIGHTS and not (args.resume and last_checkpoint(cfg.OUTPUT_DIR)):
-        local_file(cfg.MODEL.WEIGHTS)  # the ranks then find a download in the cache
+    _fetch_weights(cfg, args)
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
         # Otherwise each process would start as many threads as there are cores.
         threads = max(1, cores() // args.num_gpus)
@@ -159,12 +171,23 @@ def _wait_for(ranks: Sequence[BaseProcess]) -> BaseProcess | None:
 def _rank_process(
     number: int, url: str, main: Main, cfg: CfgNode, args: argparse.Namespace
 ) -> None:
-    """Run one of this machine's processes: join the others, call `main`, set the exit status."""
     begin_child(partial(stop_with_parent, GRACE))
+    world_size = args.num_gpus * args.num_machines
+    rank = args.machine_rank * args.num_gpus + number
+    _run_in_place(Place(rank, world_size, number, args.num_gpus, url), main, cfg, args)
+
+
+def _run_in_place(place: Place, main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Join the other processes, call `main`, and exit if the status is not 0."""
     status: int | str | None = 1
     try:
-        _join_others(number, url, args)
-        _rank_main(main, cfg, args)
+        with _reported_once(place.rank), _naming_output(cfg):
+            if place.starter and place.local_rank == 0:
+                _fetch_weights(cfg, args)  # the other processes wait for this one to join them
+            _join_others(place, cfg)
+            register_custom(cfg)
+            main(cfg, args)
+        dist.destroy_process_group()
         status = 0
     except SystemExit as stop:
         status = stop.code
@@ -177,41 +200,50 @@ def _rank_process(
         os._exit(status if isinstance(status, int) else 1)
 
 
-def _join_others(number: int, url: str, args: argparse.Namespace) -> None:
-    on_gpu = torch.cuda.is_available()
+def _join_others(place: Place, cfg: CfgNode) -> None:
+    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(place.gpu())
+    meeting = dist.rendezvous(place.url, place.rank, place.world_size, timeout=DEFAULT_TIMEOUT)
+    store, _, _ = next(meeting)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
-        init_method=url,
-        world_size=args.num_gpus * args.num_machines,
-        rank=args.machine_rank * args.num_gpus + number,
+        # torchrun keeps the store when it restarts the processes, with the addresses of the old.
+        store=dist.PrefixStore(place.attempt, store),
+        world_size=place.world_size,
+        rank=place.rank,
         timeout=DEFAULT_TIMEOUT,
     )
-    comm.create_local_process_group(args.num_gpus)
-    if on_gpu:
-        torch.cuda.set_device(number)
+    check_spread(place)
+    comm.create_local_process_group(place.local_size)
     comm.synchronize()
 
 
-def _rank_main(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
-    register_custom(cfg)
+def _fetch_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Download MODEL.WEIGHTS, once a machine; the processes then find it in the cache."""
+    if cfg.MODEL.WEIGHTS and not (args.resume and last_checkpoint(cfg.OUTPUT_DIR)):
+        local_file(cfg.MODEL.WEIGHTS)
+
+
+@contextmanager
+def _reported_once(rank: int) -> Iterator[None]:
+    """Report an error that is no bug in one line, of one rank, and exit."""
     try:
-        with _naming_output(cfg):
-            main(cfg, args)
+        yield
     except Exception as error:
         message = explain(error)
         if message is None:
             raise
-        if lost_process(error) or not comm.is_main_process():
+        if lost_process(error) or rank:
             # Let the lost process report first, or else rank 0, which most likely has the same
             # error. When it exits, this process is ended.
-            time.sleep(FIRST_WORD)
+            let_others_report()
         fail(message)
-    dist.destroy_process_group()
 
 
 @contextmanager
 def _signals_to_children() -> Iterator[list[int]]:
-    """Pass SIGTERM and Ctrl-C on to child processes as SIGTERM; yield the signals received.
+    """Pass the signals in STOPPING on to child processes as SIGTERM; yield those received.
 
     A second Ctrl-C kills them.
     """
@@ -225,7 +257,7 @@ def _signals_to_children() -> Iterator[list[int]]:
             else:
                 child.terminate()
 
-    before = {s: signal.signal(s, pass_on) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: signal.signal(s, pass_on) for s in STOPPING}
     try:
         yield received
     finally:

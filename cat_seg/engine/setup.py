@@ -14,12 +14,15 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from cat_seg.checkpoint.checkpointer import TAG, last_checkpoint
+from cat_seg.checkpoint.checkpointer import TAG, agreed_checkpoint, last_checkpoint
+from cat_seg.checkpoint.reading import KEY, local_file
 from cat_seg.configuration.checks import check_values
+from cat_seg.configuration.precision import set_determinism, set_float32_precision
 from cat_seg.data.build import images_per_process
-from cat_seg.engine.precision import set_float32_precision
+from cat_seg.engine.ranks import Place
 from cat_seg.engine.resuming import resumed_config, saved_config
 from cat_seg.errors import UserError
+from cat_seg.utils.agreement import raise_on_every_rank, require_same_file
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.paths import resolve
 
@@ -33,23 +36,31 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def check_machine(cfg: CfgNode, args: argparse.Namespace) -> None:
+def check_machine(cfg: CfgNode, args: argparse.Namespace, place: Place | None = None) -> None:
     """Refuse a run that this machine or this number of processes cannot do.
 
     Args:
         cfg: the complete config, whose values are checked first.
         args: the arguments parsed by `argument_parser`.
+        place: this process's place if torchrun or srun started it. `args` then says nothing of the
+            number of processes.
 
     Raises:
         UserError: the run is refused; the message names the key or argument.
     """
     if args.num_gpus < 1 or args.num_machines < 1:
         raise UserError("--num-gpus and --num-machines must be 1 or more")
-    if args.num_machines > 1 and args.dist_url == "auto":
+    if place is None and args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--num-machines needs --dist-url tcp://ADDRESS-OF-MACHINE-0:PORT")
     check_values(cfg)
-    check_device(cfg, args.num_gpus)
-    processes = args.num_gpus * args.num_machines
+    if place is None:
+        check_device(cfg, args.num_gpus)
+        processes = args.num_gpus * args.num_machines
+    else:
+        check_device(cfg)
+        if torch.device(cfg.MODEL.DEVICE).type == "cuda":
+            place.gpu()
+        processes = place.world_size
     if not args.eval_only:
         images_per_process(cfg, processes)
 
@@ -103,11 +114,14 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
         `cat_seg.engine.resuming`. These keys are also in the saved config.yaml.
 
     Raises:
-        UserError: OUTPUT_DIR cannot be written, or its last checkpoint is missing.
+        UserError: OUTPUT_DIR cannot be written, or its last checkpoint is missing. On every rank,
+            if a rank has another file than rank 0 to resume from or as MODEL.WEIGHTS.
     """
     if args.config_file:
         args.config_file = str(resolve(args.config_file))
-    last = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    last = agreed_checkpoint(cfg.OUTPUT_DIR) if args.resume else None
+    if last is None:
+        _require_same_weights(cfg)
     saved = {} if last is None or args.eval_only else saved_config(last)
     resumed = resumed_config(cfg, saved)
     cfg = resumed.cfg
@@ -119,10 +133,17 @@ def setup(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     for line in filter(None, (resumed.kept, resumed.new)):
         logger.warning("%s", line)
     set_float32_precision(cfg)
+    set_determinism(cfg)  # after default_setup, which sets cuDNN's benchmark
     if last is not None:
         cfg.MODEL.WEIGHTS = str(last)
     cfg.freeze()
     return cfg
+
+
+def _require_same_weights(cfg: CfgNode) -> None:
+    if cfg.MODEL.WEIGHTS and comm.get_world_size() > 1:
+        file = raise_on_every_rank(lambda: local_file(cfg.MODEL.WEIGHTS))
+        require_same_file(KEY, file)
 
 
 @contextmanager

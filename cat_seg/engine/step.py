@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -56,6 +59,12 @@ class StepTrainer(SimpleTrainer):
 
     (detectron2's AMPTrainer needs CUDA.) The optimizer clips gradients in its own step, which
     GradScaler calls after it has unscaled them.
+
+    A step waits for the GPU once, when it reads the losses at its end, and with float16 for the
+    loss scale. Processes exchange the losses and `flag` in one message.
+
+    Attributes:
+        agreed: the largest `flag` of all processes in the last step.
     """
 
     _data_loader_iter_obj: Any
@@ -69,6 +78,7 @@ class StepTrainer(SimpleTrainer):
         device_type: str,
         amp_dtype: torch.dtype | None = None,
         accumulation_steps: int = 1,
+        flag: Callable[[], int] = int,
     ) -> None:
         """Train `model`, which returns a dict of scalar losses, on batches of `data_loader`.
 
@@ -78,8 +88,11 @@ class StepTrainer(SimpleTrainer):
                 scaled because its range is narrow.
             accumulation_steps: number of equal micro-batches that each batch is split into; the
                 gradient of a step is the mean of theirs.
+            flag: called at the end of each step; what this process has to tell the others.
         """
         super().__init__(model, data_loader, optimizer)
+        self._flag = flag
+        self.agreed = 0
         self.autocast = torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None)
         self._amp_dtype = amp_dtype
         self.grad_scaler = torch.amp.GradScaler(device_type, enabled=amp_dtype == torch.float16)
@@ -90,7 +103,8 @@ class StepTrainer(SimpleTrainer):
 
         Raises:
             BatchError: a batch could not be loaded; raised in all processes.
-            UserError: a loss or a gradient is not finite; the weights are unchanged.
+            UserError: a loss or a gradient is not finite, in all processes. The weights may be
+                unusable then.
         """
         start = time.perf_counter()
         batch = self._next_batch()
@@ -99,10 +113,10 @@ class StepTrainer(SimpleTrainer):
         self.optimizer.zero_grad()
         losses = self._back_propagate(batch)
         self.after_backward()
-        self._write_metrics(losses, data_time)
-        self._check_gradients()
+        norm = self._largest_gradient()
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        self._exchange(losses, norm, data_time)
 
     def _next_batch(self) -> Batch:
         try:
@@ -110,28 +124,39 @@ class StepTrainer(SimpleTrainer):
         except UserError as error:
             raise BatchError(str(error)) from error
 
-    def _write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
-        try:
-            self.write_metrics(losses, data_time, self.iter)
-        except FloatingPointError:  # on rank 0, for the means over all processes
-            wrong = [
-                f"{name} is {loss:.3g}" for name, loss in losses.items() if not math.isfinite(loss)
-            ]
-            what = ", ".join(wrong) or "a loss of another process is not finite"
-            raise self._diverged(what) from None
-
-    def _check_gradients(self) -> None:
-        """Refuse gradients that would make the weights NaN; GradScaler skips those steps itself."""
-        if self.grad_scaler.is_enabled():
-            return
+    def _largest_gradient(self) -> Tensor:
+        """Return the largest entry of all gradients; 0 with GradScaler, which skips bad steps."""
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        try:
-            # With an infinite limit, clipping multiplies by 1.
-            nn.utils.clip_grad_norm_(trained, math.inf, math.inf, error_if_nonfinite=True)
-        except RuntimeError as error:
-            if "non-finite" not in str(error):
-                raise
-            raise self._diverged("a gradient is not finite") from None
+        if self.grad_scaler.is_enabled():
+            return trained[0].new_zeros(())
+        gradients = [p.grad for p in trained if p.grad is not None]
+        return nn.utils.get_total_norm(gradients, math.inf)
+
+    def _exchange(self, losses: dict[str, Tensor], norm: Tensor, data_time: float) -> None:
+        """Write the metrics, agree on the flag, and check that losses and gradients are finite.
+
+        The metrics are detectron2's: means over the processes, and the longest wait for data.
+        """
+        *own, largest = torch.stack([*losses.values(), norm]).float().tolist()
+        storage = get_event_storage()
+        storage.put_scalar("rank_data_time", data_time, cur_iter=self.iter)
+        everyone = comm.all_gather((own, data_time, self._flag()))
+        values, waits, flags = zip(*everyone, strict=True)
+        self.agreed = max(flags)
+        means = dict(zip(losses, np.mean(values, axis=0), strict=True))
+        total = sum(means.values())
+        if not math.isfinite(total):
+            first = zip(losses, values[0], strict=True)  # of rank 0, in all processes
+            wrong = [f"{name} is {loss:.3g}" for name, loss in first if not math.isfinite(loss)]
+            what = ", ".join(wrong) or "a loss of another process is not finite"
+            raise self._diverged(what)
+        if not math.isfinite(largest):
+            raise self._diverged("a gradient is not finite")
+        if comm.is_main_process():
+            storage.put_scalar("data_time", max(waits), cur_iter=self.iter)
+            storage.put_scalar("total_loss", total, cur_iter=self.iter)
+            if len(means) > 1:
+                storage.put_scalars(cur_iter=self.iter, **means)
 
     def _diverged(self, what: str) -> UserError:
         rate = max(group["lr"] for group in self.optimizer.param_groups)

@@ -17,9 +17,9 @@ from detectron2.utils.events import EventWriter
 from cat_seg.analysis.diagnostics_hook import diagnostics_loggers
 from cat_seg.analysis.radius_hook import radius_loggers
 from cat_seg.checkpoint.checkpointer import Checkpointer, last_checkpoint
+from cat_seg.configuration.precision import amp_dtype
 from cat_seg.engine.builders import Builders
 from cat_seg.engine.hooks import Evaluation, MetricHistory, MetricWriter, StopOnSignal
-from cat_seg.engine.precision import amp_dtype
 from cat_seg.engine.resuming import resumed_config, run_config
 from cat_seg.engine.step import BatchError, StepTrainer
 from cat_seg.errors import UserError, explain
@@ -88,13 +88,15 @@ class Trainer(Builders):
             model = create_ddp_model(
                 model,
                 broadcast_buffers=False,
-                device_ids=[comm.get_local_rank()] if on_gpu else None,
+                gradient_as_bucket_view=True,
+                device_ids=[torch.cuda.current_device()] if on_gpu else None,
             )
         self._trainer = StepTrainer(
             *(model, data_loader, optimizer),
             device_type=device_type,
             amp_dtype=precision,
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            flag=lambda: self._stop.received,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
@@ -103,7 +105,10 @@ class Trainer(Builders):
             averaged=cfg.MODEL.WEIGHTS_EMA,
             trainer=weakref.proxy(self),
         )
-        self._stop = StopOnSignal(self.checkpointer)
+        alone = comm.get_world_size() == 1
+        self._stop = StopOnSignal(
+            self.checkpointer, None if alone else lambda: self._trainer.agreed
+        )
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:

@@ -11,13 +11,13 @@ from cat_seg.evaluation.record import (
 from cat_seg.evaluation.run import (
     ProcessOnly,
     build_evaluator,
-    raise_on_every_rank,
     run_on_dataset,
     skipped_images,
 )
 from cat_seg.evaluation.sem_seg import SemSegEvaluator
 from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
 from cat_seg.evaluation.vocabulary import check_test_datasets, using_vocabulary, vocabulary_of
+from cat_seg.utils.agreement import raise_on_every_rank
 
 __all__ = [
     "ProcessOnly",

@@ -17,8 +17,10 @@ from detectron2.utils import comm
 
 from cat_seg import __version__
 from cat_seg.checkpoint.reading import local_file
-from cat_seg.data import BENCHMARKS
+from cat_seg.configuration.precision import precision
+from cat_seg.data import LABELS
 from cat_seg.evaluation.vocabulary import vocabulary_of
+from cat_seg.utils.files import sha256_of
 from cat_seg.utils.machine import device_name, versions
 from cat_seg.utils.paths import REPO_ROOT
 
@@ -27,7 +29,7 @@ Json = dict[str, Any]
 # Config sections that determine the metrics -> their keys that do not, apart from rounding.
 DECISIVE = {
     # The weights are compared by hash instead of by path.
-    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING"},
+    "MODEL": {"WEIGHTS", "DEVICE", "COMPILE", "ACTIVATION_CHECKPOINTING", "DETERMINISTIC"},
     "INPUT": set(),
     "TEST": {
         *("IMS_PER_BATCH", "EVAL_PERIOD", "EXPECTED_RESULTS", "SAVE_PREDICTIONS"),
@@ -49,11 +51,7 @@ def weights_record(weights: str) -> dict[str, str] | None:
     """
     if not weights:
         return None
-    digest = hashlib.sha256()
-    with open(local_file(weights), "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return {"file": weights, "sha256": digest.hexdigest()}
+    return {"file": weights, "sha256": sha256_of(local_file(weights))}
 
 
 @cache
@@ -104,14 +102,13 @@ def data_record(images: Sequence[str], classes: Sequence[str]) -> dict[str, str]
 def environment_record(cfg: CfgNode) -> Json:
     """Describe what an evaluation runs with: versions, device, precision, number of processes."""
     device = torch.device(cfg.MODEL.DEVICE)
-    amp = torch.is_autocast_enabled(device.type)
     return {
         "version": __version__,
         **versions(),
         "CUDA": torch.version.cuda if device.type == "cuda" else None,
         "device": device_name(cfg.MODEL.DEVICE),
         "tf32": device.type == "cuda" and torch.get_float32_matmul_precision() != "highest",
-        "amp": str(torch.get_autocast_dtype(device.type)) if amp else None,
+        "precision": precision(cfg),
         "processes": comm.get_world_size(),
     }
 
@@ -132,9 +129,8 @@ def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | Non
     Raises:
         UserError: TEST_CLASS_JSON does not match the dataset.
     """
-    headings = {benchmark.dataset: benchmark.label for benchmark in BENCHMARKS}
     return {
-        "benchmark": headings.get(dataset_name),
+        "benchmark": LABELS.get(dataset_name),
         "dataset": dataset_name,
         "vocabulary": vocabulary_of(cfg, dataset_name),
         "backbone": cfg.MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED,
@@ -201,4 +197,7 @@ def _decisive(record: Json) -> Json:
         name: {key: value for key, value in config[name].items() if key not in without}
         for name, without in DECISIVE.items()
     }
-    return parts | {"CUSTOM": config["DATASETS"]["CUSTOM"].get(record["dataset"])}
+    return parts | {
+        "CUSTOM": config["DATASETS"]["CUSTOM"].get(record["dataset"]),
+        "precision": precision(config),  # TEST.AMP.DTYPE "auto" depends on MODEL.DEVICE
+    }

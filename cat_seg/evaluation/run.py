@@ -1,27 +1,20 @@
-"""Evaluation of a model on a dataset, with errors shared among all processes."""
+"""Evaluation of a model on a dataset."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
-from detectron2.utils import comm
 
-from cat_seg.errors import UserError, explain
 from cat_seg.evaluation.record import results_file, run_record
 from cat_seg.evaluation.sem_seg import NAMED, SemSegEvaluator
 from cat_seg.evaluation.tta import SemanticSegmentorWithTTA
 from cat_seg.evaluation.vocabulary import using_vocabulary, vocabulary_of
 from cat_seg.modeling.reduction import Argmax
 from cat_seg.modeling.segmentor import Segmentor
-
-R = TypeVar("R")
-
-logger = logging.getLogger(__name__)
 
 
 def build_evaluator(cfg: CfgNode, name: str, weights: Mapping[str, Any] | None) -> SemSegEvaluator:
@@ -102,27 +95,3 @@ class ProcessOnly(DatasetEvaluator):
         """Forward `reset` and `process` to `evaluator`."""
         self.reset = evaluator.reset
         self.process = evaluator.process
-
-
-def raise_on_every_rank(work: Callable[[], R]) -> R:
-    """Run `work` and return its result; if it fails in any process, raise in all of them.
-
-    Every process must call this, and `work` must not wait for other processes. The traceback of an
-    unexpected exception is logged.
-
-    Raises:
-        UserError: `work` failed in some process. The message is that of the lowest such rank; see
-            `cat_seg.errors.explain`.
-    """
-    result = error = None
-    try:
-        result = work()
-    except Exception as found:
-        error = explain(found)
-        if error is None:
-            logger.exception("Unexpected error")
-            error = " ".join(f"{type(found).__name__}: {found}".split())
-    error = next(filter(None, comm.all_gather(error)), None)
-    if error is not None:
-        raise UserError(error)
-    return cast(R, result)  # None only if `work` returned it

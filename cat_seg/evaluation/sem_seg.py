@@ -23,6 +23,7 @@ from cat_seg.data.soundness import LEAST_LABELED
 from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
+from cat_seg.evaluation.confusion_file import write_confusion
 from cat_seg.evaluation.image_counts import ImageEntry, counts_of_image, write_image_counts
 from cat_seg.evaluation.predictions import encode_prediction
 from cat_seg.evaluation.record import data_record, incompleteness, names_below_common_folder
@@ -177,6 +178,7 @@ class SemSegEvaluator(DatasetEvaluator):
             try:
                 if self._save_predictions:
                     self._write_predictions(list(itertools.chain(*predictions)))
+                write_confusion(self._results_file, confusion, self._class_names)
                 write_image_counts(self._results_file, entries, self._class_names)
                 self._write(metrics, confusion, len(entries))
             except OSError as error:

@@ -11,7 +11,7 @@ import open_clip
 from detectron2.config import CfgNode
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from cat_seg.data import BENCHMARKS
+from cat_seg.data import LABELS
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import incompleteness
 from cat_seg.hub.portable import CLIP_CONFIG
@@ -149,9 +149,7 @@ def model_card(
 
 
 def _base_model(clip: str, weights: str) -> str | None:
-    """Return the repository of OpenAI's CLIP on the Hub, None for another CLIP."""
-    if weights != "openai":
-        return None
+    """Return the repository that the initial weights were downloaded from, None for a file."""
     config = open_clip.get_pretrained_cfg(Architecture.from_name(clip).open_clip_name, weights)
     return (config or {}).get("hf_hub", "").rstrip("/") or None
 
@@ -180,4 +178,4 @@ def _table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _label(dataset: str) -> str:
-    return {b.dataset: b.label for b in BENCHMARKS}.get(dataset, dataset)
+    return LABELS.get(dataset, dataset)

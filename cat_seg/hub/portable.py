@@ -15,15 +15,18 @@ from cat_seg.utils.paths import resolve
 
 CLIP_CONFIG = "clip_config.json"
 # Keys that describe the machine or the run, not the model.
-_OF_THE_RUN = ("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.COMPILE", "OUTPUT_DIR", "DATASETS.CUSTOM")
+_OF_THE_RUN = (
+    *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.COMPILE", "MODEL.SEM_SEG_HEAD.CLIP_TOKENIZER"),
+    *("OUTPUT_DIR", "DATASETS.CUSTOM"),
+)
 
 
 def portable_config(cfg: CfgNode) -> tuple[CfgNode, bytes | None]:
     """Return a config for a folder with the class list and CLIP's architecture beside it.
 
     TEST_CLASS_JSON becomes "": a dataset is evaluated with its own classes, and other images
-    with the training classes until a vocabulary is given. CLIP_WEIGHTS other than "openai" keeps
-    its file name alone.
+    with the training classes until a vocabulary is given. A file in CLIP_WEIGHTS keeps its
+    name alone.
 
     Args:
         cfg: a full config.

@@ -30,26 +30,32 @@ def chunked(
         dim: dimension to split.
         recompute: save only the input for the backward pass.
     """
-    size = part_size(x.shape[dim], x.numel(), x.device)
+    sizes = part_sizes(x.shape[dim], x.numel(), x.device)
     run = partial(recomputed, step) if recompute else step
-    if size >= x.shape[dim]:
+    if len(sizes) == 1:
         return run(x)
-    parts = x.split(size, dim)
+    parts = x.split(sizes, dim)
     if torch.is_grad_enabled():
         return torch.cat([run(part) for part in parts], dim)
     first = run(parts[0])
     whole = first.new_empty((*first.shape[:dim], x.shape[dim], *first.shape[dim + 1 :]))
-    whole.narrow(dim, 0, size).copy_(first)
-    for start, part in enumerate(parts[1:], 1):
-        whole.narrow(dim, start * size, part.shape[dim]).copy_(run(part))
+    places = whole.split(sizes, dim)
+    places[0].copy_(first)
+    for place, part in zip(places[1:], parts[1:], strict=True):
+        place.copy_(run(part))
     return whole
 
 
-def part_size(count: int, elements: int, device: torch.device) -> int:
-    """Return how many of `count` items with `elements` elements in total to process at once."""
+def part_sizes(count: int, elements: int, device: torch.device) -> list[int]:
+    """Return how many of `count` items with `elements` elements in total to process at a time.
+
+    Parts differ by at most one item.
+    """
     # torch.compile unrolls the loop over parts, so fewer and larger parts compile faster.
     in_cache = device.type == "cpu" and not torch.compiler.is_compiling()
-    return max(1, PART_ELEMENTS["cpu" if in_cache else "cuda"] * count // elements)
+    largest = max(1, PART_ELEMENTS["cpu" if in_cache else "cuda"] * count // elements)
+    parts = -(-count // largest)
+    return [count // parts + (index < count % parts) for index in range(parts)]
 
 
 def recomputed(step: Callable[..., Tensor], *inputs: object) -> Tensor:

@@ -35,6 +35,7 @@ class CATSegHead(nn.Module):
         aggregator: maps the cost volume to logits.
         upsample1, upsample2: upsample the encoder's two middle maps to 2x and 4x the grid.
         max_classes: maximum number of classes passed to the aggregator.
+        most_in_evaluation: the same in evaluation mode, if lower; 0 for no other limit.
         geodesic: use geodesic similarity instead of cosine in the cost volume.
     """
 
@@ -48,6 +49,7 @@ class CATSegHead(nn.Module):
         upsample2: nn.ConvTranspose2d,
         max_classes: int,
         geodesic: bool,
+        most_in_evaluation: int = 0,
     ) -> None:
         super().__init__()
         self.clip = encoder  # named as in checkpoints
@@ -55,6 +57,7 @@ class CATSegHead(nn.Module):
         self.upsample1 = upsample1
         self.upsample2 = upsample2
         self.max_classes = max_classes
+        self.most_in_evaluation = most_in_evaluation
         self.geodesic = geodesic
 
     @property
@@ -82,7 +85,15 @@ class CATSegHead(nn.Module):
             "upsample2": nn.ConvTranspose2d(width, second, kernel_size=4, stride=4),
             "max_classes": head.PAD_LEN,
             "geodesic": cfg.MODEL.HYPERSPHERICAL.GEODESIC_CORRELATION,
+            "most_in_evaluation": cfg.TEST.MOST_CLASSES,
         }
+
+    @property
+    def class_limit(self) -> int:
+        """Maximum number of classes passed to the aggregator in the current mode."""
+        if self.training or not self.most_in_evaluation:
+            return self.max_classes
+        return min(self.most_in_evaluation, self.max_classes)
 
     def guidance(self, features: ImageFeatures) -> Guidance:
         """Return the three levels of appearance guidance."""
@@ -102,9 +113,9 @@ class CATSegHead(nn.Module):
         mean = text[:, 0] if text.shape[1] == 1 else F.normalize(text.mean(dim=1), dim=-1)
         classes = len(mean)
         mean = mean.expand(len(cost), -1, -1)
-        if classes <= self.max_classes:
+        if classes <= self.class_limit:
             return self.aggregator(cost, mean, guidance)
-        selected = select_classes(cost, self.max_classes)
+        selected = select_classes(cost, self.class_limit)
         cost = cost.take_along_dim(selected[:, :, None, None, None], dim=1)
         mean = mean.take_along_dim(selected[:, :, None], dim=1)
         return scatter_logits(self.aggregator(cost, mean, guidance), selected, classes)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+UNLABELED = -1
 COSINE_LIMIT = 1 - 1e-7  # the gradient of arccos is infinite at +-1
 
 
@@ -50,12 +51,14 @@ class AdaptiveFeatureRectification(nn.Module):
     Args:
         channels: channels C of the features.
         reduction: r; the hidden layers have C / r channels.
+        bias_init: initial value of all biases. The published 2.0 makes features uncertain (0.9),
+            so that AFR hardly changes them.
 
     Raises:
         ValueError: the reduction is not from 1 to C.
     """
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(self, channels: int, reduction: int, bias_init: float = 2.0) -> None:
         super().__init__()
         if not 1 <= reduction <= channels:
             raise ValueError(f"reduction must be from 1 to C = {channels}; it is {reduction}")
@@ -78,7 +81,7 @@ class AdaptiveFeatureRectification(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, nn.Linear | nn.Conv2d):
                 assert module.bias is not None
-                nn.init.constant_(module.bias, 2.0)
+                nn.init.constant_(module.bias, bias_init)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Rectify features (B, C, H, W).
@@ -180,7 +183,7 @@ class HypersphericalPrototypeAlignment(nn.Module):
             labels: class indices (B, h, w); values outside 0..T-1 count as unlabeled.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self._sums(*self.labeled(features.float(), labels))
+            return self._sums(*self.aligned(features.float(), labels))
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Update the prototypes and return the losses.
@@ -196,12 +199,13 @@ class HypersphericalPrototypeAlignment(nn.Module):
             over ranks is the loss of the global batch.
         """
         with torch.autocast(features.device.type, enabled=False):
-            aligned, targets = self.labeled(features.float(), labels)
+            aligned, targets = self.aligned(features.float(), labels)
             share = self._share
             if share is None:
                 share = self._update_prototypes(self._sums(aligned.detach(), targets))
-            own = self.prototypes[targets]
-            losses = {"alignment": angle((aligned * own).sum(dim=1)).sum() * share}
+            own = self.prototypes[targets.clamp_min(0)]
+            distances = angle((aligned * own).sum(dim=1)) * (targets >= 0)
+            losses = {"alignment": distances.sum() * share}
             if self.separation_weight > 0:
                 separation = self.separation_weight * self._separation(aligned, targets)
                 losses["separation"] = separation * share
@@ -212,8 +216,10 @@ class HypersphericalPrototypeAlignment(nn.Module):
         unit = F.normalize(features, dim=1)
         return F.normalize(unit + 0.1 * F.normalize(self.alignment_proj(unit), dim=1), dim=1)
 
-    def labeled(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the aligned features (N, C) and classes (N,) of the labeled positions.
+    def aligned(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the aligned features (N, C) and classes (N,), -1 where unlabeled.
+
+        Selecting the labeled positions would wait for a GPU to count them.
 
         Args:
             features: (B, C, H, W) float32.
@@ -223,10 +229,12 @@ class HypersphericalPrototypeAlignment(nn.Module):
         targets = F.interpolate(labels[:, None].float(), size=grid, mode="nearest")
         targets = targets.long().flatten()
         known = (targets >= 0) & (targets < len(self.prototypes))
-        return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)[known]), targets[known]
+        targets = targets.masked_fill(~known, UNLABELED)
+        return self.align(features.permute(0, 2, 3, 1).flatten(0, 2)), targets
 
     def _sums(self, aligned: Tensor, targets: Tensor) -> Tensor:
-        members = F.one_hot(targets, len(self.prototypes)).to(aligned.dtype)
+        classes = torch.arange(len(self.prototypes), device=targets.device)
+        members = (targets[:, None] == classes).to(aligned.dtype)
         return torch.cat([members.T @ aligned, members.sum(dim=0)[:, None]], dim=1)
 
     @torch.no_grad()
@@ -248,7 +256,8 @@ class HypersphericalPrototypeAlignment(nn.Module):
         known = self.prototype_initialized
         similarity = geodesic_similarity(aligned @ self.prototypes.T.clone())
         logits = similarity / (self.temperature * F.softplus(self.log_temperatures))
-        return F.cross_entropy(logits.masked_fill(~known, -math.inf), targets, reduction="sum")
+        logits = logits.masked_fill(~known, -math.inf)
+        return F.cross_entropy(logits, targets, reduction="sum", ignore_index=UNLABELED)
 
 
 def _world_size() -> int:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 16  # number of classes whose full-size logits exist at the same time
+from cat_seg.modeling.chunking import part_sizes
+
+CHUNK = 16  # minimum number of classes whose full-size logits exist at the same time
 
 
 def sem_seg_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -35,8 +37,11 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         elements = labels.numel() * logits.shape[1]
         total = logits.new_zeros((), dtype=torch.float32)
         gradients = []
-        for start in range(0, logits.shape[1], CHUNK):
-            chunk = logits[:, start : start + CHUNK].detach().float().requires_grad_()
+        size = CHUNK
+        if logits.device.type != "cpu":  # larger chunks, for fewer operations
+            size = max(size, part_sizes(logits.shape[1], elements, logits.device)[0])
+        for start in range(0, logits.shape[1], size):
+            chunk = logits[:, start : start + size].detach().float().requires_grad_()
             with torch.enable_grad():
                 loss = _summed_cross_entropy(chunk, labels - start) / elements
             gradients.append(torch.autograd.grad(loss, chunk)[0])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
-from cat_seg.modeling.chunking import part_size
+from cat_seg.modeling.chunking import part_sizes
 from cat_seg.modeling.reduction import Probabilities, Reducer
 
 WINDOW = 384  # pixels; side of a window, and of the whole image once resized for its own pass
@@ -103,6 +103,6 @@ def _reduce(
     classes = logits.shape[dim]
     elements = max(logits.numel(), classes * output[0] * output[1])
     reduction = reducer(classes)
-    for part in logits.split(part_size(classes, elements, logits.device), dim):
+    for part in logits.split(part_sizes(classes, elements, logits.device), dim):
         reduction.add(probabilities(part))
     return reduction.result()

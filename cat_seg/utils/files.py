@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,15 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def drop_unfinished_line(path: Path) -> None:

@@ -22,7 +22,11 @@ else:
     WorkerContext = context.SpawnContext
     WorkerProcess = context.SpawnProcess
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+# Signals that ask a run to save and stop. Schedulers announce the end of the time limit with
+# SIGUSR1, which Windows does not have.
+STOPPING: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+if sys.platform != "win32":
+    STOPPING = (*STOPPING, signal.SIGUSR1)
 
 
 class Stopped(KeyboardInterrupt):
@@ -45,14 +49,14 @@ def status_of(interrupt: KeyboardInterrupt) -> int:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise `Stopped` in the block, so that files are cleaned up.
+    """Make SIGTERM, SIGUSR1 and SIGHUP raise `Stopped` in the block, so that files are cleaned up.
 
     Ignored signals stay ignored (nohup). Outside the main thread, nothing changes.
     """
     before = {}
     signals = [signal.SIGTERM]
     if sys.platform != "win32":
-        signals.append(signal.SIGHUP)
+        signals += [signal.SIGUSR1, signal.SIGHUP]
     if threading.current_thread() is threading.main_thread():
         for signum in signals:
             if signal.getsignal(signum) != signal.SIG_IGN:
@@ -70,7 +74,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Block SIGINT and SIGTERM in this thread and in children started in the block.
+    """Block the signals in STOPPING in this thread and in children started in the block.
 
     A child unblocks them with `begin_child`. Windows cannot block signals.
     """
@@ -90,8 +94,8 @@ def begin_child(
 ) -> None:
     """Set up signals in a process that multiprocessing has just started.
 
-    The terminal sends Ctrl-C to every process. Children ignore it and leave the decision to the
-    parent.
+    The terminal sends Ctrl-C to every process, and a scheduler SIGUSR1. Children ignore both and
+    leave the decision to the parent.
 
     Args:
         wait: runs in a thread; this process exits when it returns. See `wait_for_parent`.
@@ -100,7 +104,21 @@ def begin_child(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_sigterm)
     if sys.platform != "win32":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    threading.Thread(target=_end_after, args=(wait,), daemon=True).start()
+
+
+def begin_rank(wait: Callable[[], None]) -> None:
+    """Set up signals in a process of a run that another program has started.
+
+    Those in STOPPING end it at once, also while it waits for other processes outside of Python.
+
+    Args:
+        wait: as in `begin_child`.
+    """
+    for signum in STOPPING:
+        signal.signal(signum, signal.SIG_DFL)
     threading.Thread(target=_end_after, args=(wait,), daemon=True).start()
 
 
@@ -114,6 +132,18 @@ def wait_for_parent(seconds: float | None = None) -> None:
 def stop_with_parent(grace: float) -> None:
     """When the parent has ended, send this process SIGTERM and give it `grace` seconds to stop."""
     wait_for_parent()
+    _stop_within(grace)
+
+
+def stop_with_starter(grace: float) -> None:
+    """Do as `stop_with_parent` in a process that multiprocessing has not started."""
+    starter = os.getppid()
+    while os.getppid() == starter:
+        time.sleep(1)
+    _stop_within(grace)
+
+
+def _stop_within(grace: float) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from cat_seg.analysis.hyperspherical import (
+    feature_changes,
     measure_alignment,
     measure_geometry,
     measure_rectification,
@@ -51,13 +52,24 @@ def test_gates_over_all_batches():
         ((afr(batch)[0] - batch).norm(dim=1) / batch.norm(dim=1)).flatten() for batch in batches
     ]
     assert found["change/mean"] == pytest.approx(torch.cat(changes).mean().item(), rel=1e-5)
+    cosines = [F.cosine_similarity(afr(batch)[0].double(), batch.double()) for batch in batches]
+    turn = torch.cat([cosine.flatten() for cosine in cosines]).arccos().rad2deg().mean()
+    assert found["turn/mean"] == pytest.approx(turn.item(), rel=1e-3)
     assert found.keys() == {
         *(f"{name}/{what}" for name in gates[0]._fields for what in ("mean", "std")),
-        "change/mean",
+        *("change/mean", "turn/mean"),
     }
     with torch.no_grad():
         afr.mix_weight.fill_(-torch.inf)  # nothing is mixed in
     assert measure_rectification(afr, batches)["change/mean"] == 0
+
+
+def test_changes_of_features():
+    features = torch.tensor([[3.0, 0.0, 2.0], [4.0, 1.0, 0.0]])[None, :, :, None]
+    rectified = torch.tensor([[1.5, 1.0, -2.0], [2.0, 1.0, 0.0]])[None, :, :, None]
+    relative, turn = feature_changes(features, rectified)
+    assert relative[0, :, 0].tolist() == pytest.approx([0.5, 1.0, 2.0])
+    assert turn[0, :, 0].tolist() == pytest.approx([0.0, 45.0, 180.0], abs=1e-3)
 
 
 def test_cosines_to_the_own_prototype(hpa, monkeypatch):

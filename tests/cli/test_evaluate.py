@@ -212,6 +212,7 @@ def test_metrics_are_those_of_the_saved_predictions(first, place, label):
         "skipped": 0,
         "expected": whole,
         "labeled_pixels": len(truth),
+        "ignored_pixels": int((~known).sum()),
         "classes": classes,
         "classes_present": len(present),
     }
@@ -412,7 +413,7 @@ def test_no_weights_are_an_error(place, given):
     [
         (["A-151"], "--benchmarks: unknown dataset 'A-151'; choose from ade20k_150_test_sem_seg, "),
         ([], "no benchmark dataset found in "),
-        (["PAS-20"], "no benchmark dataset found in "),
+        (["PAS-20"], "dataset voc_2012_test_sem_seg not found in "),
     ],
 )
 def test_nothing_to_evaluate_is_an_error(place, monkeypatch, tmp_path, names, problem):

@@ -43,6 +43,14 @@ def test_an_unknown_command_is_one_line(capsys, arguments, problem):
     assert "segment" in line
 
 
+def test_the_american_spelling_is_an_alias(monkeypatch):
+    run = []
+    monkeypatch.setattr(cli, "run_command", lambda name: run.append(name) or 0)
+    monkeypatch.setattr(sys, "argv", ["hps-seg"])
+    assert cli.main(["analyze", "folder"]) == 0
+    assert run == ["analyse"]
+
+
 def test_help_does_not_wait_for_pytorch():
     code = (
         "import sys; from cat_seg.cli import main; main.main(['-h']); print('torch' in sys.modules)"

@@ -22,6 +22,7 @@ from torch.utils.data import get_worker_info
 from cat_seg.data import DatasetSpec, Layout, register
 from cat_seg.data.mapper import InferenceMapper, TrainMapper
 from cat_seg.engine import Trainer, argument_parser, evaluate, launch, load_config, setup
+from cat_seg.engine.ranks import rank_0_reports_first
 from cat_seg.errors import one_line_errors
 from tests.engine import stand_in
 
@@ -38,14 +39,23 @@ def note(event: str) -> None:
     unfinished.replace(event)
 
 
+def once(action: Action) -> Action:
+    """Act in one process of a job, and not again if the job is restarted."""
+
+    def act() -> Any:
+        with suppress(FileExistsError), open("acted", "x"):
+            return action()
+
+    return act
+
+
 def in_worker(action: Action) -> None:
     """Act in the first data worker that comes to the bad image."""
     for mapper in (TrainMapper, InferenceMapper):
 
         def changed(self, record, call=mapper.__call__):
             if record["file_name"].endswith(BAD) and get_worker_info() is not None:
-                with suppress(FileExistsError), open("acted", "x"):
-                    action()
+                once(action)()
             return call(self, record)
 
         mapper.__call__ = changed
@@ -58,13 +68,13 @@ def in_step(rank: int, action: Action) -> None:
     """
     forward, steps = stand_in.StandIn.forward, []
 
-    def changed(self, batch):
+    def changed(self, batch, *given):
         if self.training and comm.get_rank() == rank:
             steps.append(batch)
             if len(steps) == STEP + 1:
                 factor = action()
                 return {name: loss * (factor or 1) for name, loss in forward(self, batch).items()}
-        return forward(self, batch)
+        return forward(self, batch, *given)
 
     stand_in.StandIn.forward = changed
 
@@ -135,13 +145,16 @@ EVENTS: dict[str, Action] = {
     "step lacks memory": lambda: in_step(0, lambda: torch.empty(1 << 60, dtype=torch.uint8)),
     "step has no room": lambda: in_step(0, refuse(NO_ROOM)),
     "step stopped": lambda: in_step(0, send(signal.SIGTERM)),
+    "step waits": lambda: in_step(0, lambda: (note("busy"), time.sleep(1), 1)[-1]),
     "step busy": lambda: in_step(0, stay_busy),
     "step diverges": lambda: in_step(0, lambda: float("nan")),
     "rank 1 diverges": lambda: in_step(1, lambda: float("inf")),
     "rank 1 raises": lambda: in_step(1, defect),
     "rank 1 killed": lambda: in_step(1, send(signal.SIGKILL)),
+    "rank 1 killed once": lambda: in_step(1, once(send(signal.SIGKILL))),
     "rank 1 killed at start": lambda: at_start_of(1, send(signal.SIGKILL)),
     "rank 1 stopped": lambda: in_step(1, send(signal.SIGTERM)),
+    "all told": lambda: in_step(0, lambda: os.killpg(0, signal.SIGUSR1)),
     "answer raises": lambda: in_answer(defect),
     "answer lacks memory": lambda: in_answer(lambda: torch.empty(1 << 60, dtype=torch.uint8)),
     "answer killed": lambda: in_answer(send(signal.SIGKILL)),
@@ -164,6 +177,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 @one_line_errors
+@rank_0_reports_first()
 def main() -> None:
     """Start the processes; arguments are a config file, an event, and those of train_net.py."""
     os.setsid()  # signals to the process group reach this job alone
@@ -178,6 +192,7 @@ def main() -> None:
     launching = importlib.import_module("cat_seg.engine.launch")
     # A fork takes a moment, a fresh interpreter ten seconds.
     launching.START_METHOD = "fork"
-    launching.SETTLING, launching.FIRST_WORD, launching.GRACE = 0.5, 2.0, 1.5
+    launching.SETTLING, launching.GRACE = 0.5, 1.5
+    importlib.import_module("cat_seg.engine.ranks").FIRST_WORD = 2.0
     importlib.import_module("cat_seg.engine.loading").GRACE = 1.0
     launch(run, load_config(config, args.opts), args)

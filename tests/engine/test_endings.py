@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tests.warm_python import warm_python
 # Seconds from an event to the end of all processes, start-up included.
 LIMIT = 60
 SCRIPT = "from tests.engine.endings import main; main()"
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--no-python", "--nproc-per-node", "2")
 TWO, EVALUATE = ("--num-gpus", "2"), ("--eval-only",)
 WORKERS = ("DATALOADER.NUM_WORKERS", "2")
 IMAGE = "stand_in/images/3.png cannot be preprocessed: "
@@ -28,19 +29,28 @@ DIVERGED = "training diverged in iteration 4 at learning rate 0.00957"
 KILLED = "a data worker was killed (signal 9), most likely because memory ran out; lower "
 
 
+Command = Sequence[str]
+
+
 class Job:
     """A process that runs `tests.engine.endings`, and all that it starts."""
 
-    def __init__(self, python: Path, config: Path, folder: Path, event: str, *given: str):
+    def __init__(
+        self, python: Path, config: Path, folder: Path, event: str, *given: str, starter: Command
+    ):
         self._folder = folder
         self._process = subprocess.Popen(
-            [str(python), "-c", SCRIPT, str(config), event, *given],
+            [*starter, str(python), "-c", SCRIPT, str(config), event, *given],
             cwd=folder,
             env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the first process."""
+        self._process.terminate()
 
     def pid(self, event: str = "started") -> int:
         """Wait for an event; returns the process that it came from."""
@@ -82,8 +92,9 @@ def start(python, config_file, tmp_path, cfg) -> Iterator[Callable[..., Job]]:
     keys = ("OUTPUT_DIR", "out", "MODEL.WEIGHTS", "weights.pth", "SOLVER.CHECKPOINT_PERIOD", "2")
     started = []
 
-    def start(event: str, *given: str) -> Job:
-        started.append(Job(python, config_file, tmp_path, event, *given, *keys))
+    def start(event: str, *given: str, torchrun: Command | None = None) -> Job:
+        starter = [] if torchrun is None else [str(python), *TORCHRUN, *torchrun]
+        started.append(Job(python, config_file, tmp_path, event, *given, *keys, starter=starter))
         return started[-1]
 
     yield start
@@ -215,9 +226,74 @@ def test_sigterm_ends_at_once_what_has_nothing_to_save(start, event, given, send
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize(("event", "given"), [("step stopped", WORKERS), ("rank 1 stopped", TWO)])
-def test_a_stop_in_training_saves_the_iteration(start, tmp_path, event, given):
+@pytest.mark.parametrize(
+    ("event", "given", "expected"),
+    [
+        ("step stopped", WORKERS, 143),
+        ("rank 1 stopped", TWO, 143),
+        ("all told", WORKERS, 138),  # as a scheduler does before the time limit
+        ("all told", (*TWO, *WORKERS), 138),
+    ],
+)
+def test_a_stop_in_training_saves_the_iteration(start, tmp_path, event, given, expected):
     status, errors = start(event, *given).end()
-    assert status == 143, errors
+    assert status == expected, errors
+    assert (tmp_path / "out/last_checkpoint").read_text() == f"model_{STEP:07d}.pth"
+    files_are_whole(tmp_path / "out")
+
+
+def trained(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "model_final.pth", weights_only=True)["model"]
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / "inference/stand_in/results.json").read_text())["sem_seg"]
+
+
+def test_under_torchrun_a_run_is_that_of_num_gpus(start, tmp_path):
+    """Bit for bit, also where a process was killed and torchrun has started all of them again."""
+    out = tmp_path / "out"
+    status, errors = start("nothing", *TWO).end()
+    assert status == 0, errors
+    alone = out.rename(tmp_path / "alone")
+    resumed = ("--resume", *WORKERS)
+    status, errors = start("rank 1 killed once", *resumed, torchrun=("--max-restarts", "1")).end()
+    assert status == 0, errors
+    assert (tmp_path / "acted").exists()
+    for name, value in trained(alone).items():
+        assert torch.equal(trained(out)[name], value), name
+    assert results(out) == results(alone)
+    (tmp_path / "weights.pth").write_bytes((out / "model_final.pth").read_bytes())
+    (out / "inference/stand_in/results.json").unlink()
+    status, errors = start("nothing", *EVALUATE, torchrun=()).end()
+    assert status == 0, errors
+    assert results(out) == results(alone)
+
+
+@pytest.mark.parametrize(
+    ("event", "given", "message"),
+    [
+        ("rank 1 killed", WORKERS, "lost the connection to another process"),
+        ("answer killed", EVALUATE, "lost the connection to another process"),
+        ("step diverges", WORKERS, DIVERGED),
+        ("nothing", ("--num-gpus", "3"), "--num-gpus 3 --num-machines 1: torchrun has already"),
+    ],
+)
+def test_under_torchrun_an_error_is_at_most_one_line(start, tmp_path, event, given, message):
+    status, errors = start(event, *given, torchrun=()).end()
+    assert status == 1, errors
+    lines = error_lines(errors)
+    assert len(lines) == 1 or (not lines and "killed" in event), errors
+    assert all(message in line for line in lines)
+    assert errors.count("Traceback") <= 1  # torchrun's own
+    files_are_whole(tmp_path / "out")
+
+
+def test_under_torchrun_a_stop_saves_the_iteration(start, tmp_path):
+    job = start("step waits", *WORKERS, torchrun=())
+    job.pid("busy")
+    job.terminate()
+    status, errors = job.end()
+    assert status != 0, errors
     assert (tmp_path / "out/last_checkpoint").read_text() == f"model_{STEP:07d}.pth"
     files_are_whole(tmp_path / "out")

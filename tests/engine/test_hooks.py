@@ -37,7 +37,7 @@ def stop():
     hook.after_train()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_stops_after_the_iteration_with_a_checkpoint(stop, signum, log):
     stop.before_step()
     os.kill(os.getpid(), signum)

@@ -14,7 +14,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from cat_seg.engine import Trainer, argument_parser, evaluate, launch
-from cat_seg.engine.launch import _rank_main, _signals_to_children
+from cat_seg.engine.launch import _reported_once, _signals_to_children
 from cat_seg.errors import UserError
 from tests.engine import stand_in
 
@@ -86,18 +86,13 @@ def test_two_ranks_stop_together_and_go_on_bit_by_bit(cfg):
     assert evaluate(cfg)["sem_seg"].items() <= results["sem_seg"].items()
 
 
-@pytest.mark.parametrize(("is_first", "waited"), [(True, []), (False, [5.0])])
-def test_the_first_rank_has_the_first_word(cfg, monkeypatch, capsys, is_first, waited):
+@pytest.mark.parametrize(("rank", "waited"), [(0, []), (1, [5.0])])
+def test_the_first_rank_has_the_first_word(monkeypatch, capsys, rank, waited):
     """The launching process ends the others when it is out."""
-
-    def fail_in_every_rank(cfg, args):
-        raise UserError("what all ranks find wrong")
-
     slept = []
-    monkeypatch.setattr(comm, "is_main_process", lambda: is_first)
     monkeypatch.setattr(time, "sleep", slept.append)
-    with pytest.raises(SystemExit) as status:
-        _rank_main(fail_in_every_rank, cfg, arguments())
+    with pytest.raises(SystemExit) as status, _reported_once(rank):
+        raise UserError("what all ranks find wrong")
     assert status.value.code == 2
     assert slept == waited
     assert capsys.readouterr().err == "error: what all ranks find wrong\n"

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cat_seg.engine.loading import SignalProofLoader
 from cat_seg.errors import UserError
+from cat_seg.utils.processes import STOPPING
 
 
 class Pids(Dataset):
@@ -28,8 +29,8 @@ class SignalledStart(DataLoader):
     def __iter__(self):
         workers = super().__iter__()
         for pid in (*(worker.pid for worker in workers._workers), os.getpid()):
-            os.kill(pid, signal.SIGTERM)
-            os.kill(pid, signal.SIGINT)
+            for signum in STOPPING:
+                os.kill(pid, signum)
         yield from workers
 
 
@@ -71,12 +72,11 @@ def test_the_signal_is_named_when_pytorch_does_not_see_it():
 def test_signals_wait_while_workers_start():
     received = set()
     before = {
-        signum: signal.signal(signum, lambda signum, _: received.add(signum))
-        for signum in (signal.SIGTERM, signal.SIGINT)
+        signum: signal.signal(signum, lambda signum, _: received.add(signum)) for signum in STOPPING
     }
     try:
         assert indices(SignalProofLoader(SignalledStart(Pids(), num_workers=2))) == list(range(6))
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    assert received == {signal.SIGTERM, signal.SIGINT}
+    assert received == set(STOPPING)

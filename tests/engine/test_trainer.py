@@ -252,7 +252,8 @@ def test_a_finished_run_is_only_evaluated_again(cfg, tmp_path):
 
 
 def test_processes_do_not_warn_of_what_older_pytorch_needs(cfg, monkeypatch):
-    def wrap(model, broadcast_buffers, device_ids):
+    def wrap(model, broadcast_buffers, gradient_as_bucket_view, device_ids):
+        assert gradient_as_bucket_view  # no second copy of all gradients
         message = "`broadcast_buffers` is deprecated. Use `forward_sync_buffers` instead."
         warnings.warn(message, FutureWarning, stacklevel=2)
         return model

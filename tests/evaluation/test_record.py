@@ -96,7 +96,7 @@ def test_a_record_says_what_was_evaluated(cfg):
     assert found["environment"]["torch"] == torch.__version__
     assert found["environment"]["version"] == cat_seg.__version__
     assert found["environment"]["processes"] == 1
-    assert found["environment"]["amp"] is None
+    assert found["environment"]["precision"] == "float32"
     assert json.loads(json.dumps(found)) == found
     assert run_record(cfg, "coco_2017_test_stuff_all_sem_seg", None)["benchmark"] is None
 
@@ -140,6 +140,8 @@ def test_results_of_the_same_evaluation_are_kept(cfg, weights, tmp_path, done):
         ("TEST.SAVE_PREDICTIONS", True),
         ("MODEL.SEM_SEG_HEAD.POOLING_SIZES", [1, 1]),
         ("INPUT.MIN_SIZE_TEST", 5),
+        ("TEST.AMP.ENABLED", True),
+        ("TEST.MOST_CLASSES", 5),
     ],
     ids=str,
 )
@@ -167,6 +169,17 @@ def test_information_and_files_of_earlier_versions_do_not_force_another_evaluati
     earlier = {k: v for k, v in content.items() if k not in ("environment", "data")}
     file.write_text(json.dumps(earlier))
     assert finished(cfg, weights) == earlier
+
+
+def test_the_automatic_precision_of_another_device_is_another_evaluation(cfg, weights, done):
+    file, content = done
+    content["config"]["TEST"]["AMP"] = {"ENABLED": True, "DTYPE": "auto"}
+    content["config"]["MODEL"]["DEVICE"] = "cuda"
+    file.write_text(json.dumps(content))
+    cfg.TEST.AMP.ENABLED = True
+    for device, kept in (("cuda:1", True), ("cpu", False)):
+        cfg.MODEL.DEVICE = device
+        assert (finished(cfg, weights) is not None) == kept
 
 
 def test_saved_predictions_do_no_harm(cfg, weights, done):

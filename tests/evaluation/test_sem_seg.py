@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, rec
 from cat_seg.data import DatasetSpec, read_label
 from cat_seg.errors import UserError
 from cat_seg.evaluation import SemSegEvaluator, incompleteness, sem_seg, skipped_images
+from cat_seg.evaluation.confusion_file import read_confusion
 from cat_seg.evaluation.image_counts import read_image_counts
 from cat_seg.evaluation.record import data_record
 
@@ -153,8 +154,12 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
     file = tmp_path / "out/results.json"
     record = {"backbone": "tiny", "weights": None}
     before = datetime.now(timezone.utc).replace(microsecond=0)
-    results = evaluate(SemSegEvaluator(name, file, record=record), predictions, 4)
-    assert {path.name for path in file.parent.iterdir()} == {"results.json", "image_counts.npz"}
+    evaluator = SemSegEvaluator(name, file, record=record)
+    results = evaluate(evaluator, predictions, 4)
+    files = {"results.json", "confusion.npz", "image_counts.npz"}
+    assert {path.name for path in file.parent.iterdir()} == files
+    assert np.array_equal(read_confusion(file).counts, evaluator.confusion)
+    assert read_confusion(file).names == ["a", "b", "c, d", "e"]
     written = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert written["dataset"] == name
     assert written["sem_seg"]["mIoU"] == results["mIoU"]

@@ -21,6 +21,13 @@ def make_afr(reduction=4):
     return afr
 
 
+@pytest.mark.parametrize("given", [(), (0.5,)])
+def test_all_biases_start_at_one_value(given):
+    afr = AdaptiveFeatureRectification(CHANNELS, 4, *given)
+    biases = torch.cat([p for name, p in afr.named_parameters() if name.endswith("bias")])
+    assert biases.unique().tolist() == [*(given or (2.0,))]
+
+
 def plain_afr(afr, x):
     """AFR's formulas on the named parameters; returns the output and the regularizer."""
     p = dict(afr.named_parameters())

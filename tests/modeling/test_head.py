@@ -74,6 +74,22 @@ def test_the_cost_volume_takes_the_plain_features_not_the_guidance():
     assert not torch.allclose(logits, other_logits)
 
 
+@pytest.mark.parametrize(("most", "passed"), [(0, PAD_LEN), (3, 3), (PAD_LEN + 1, PAD_LEN)])
+def test_evaluation_may_pass_fewer_classes(most, passed):
+    features, text, guidance = inputs(classes=PAD_LEN + 2)
+    module = head("TEST.MOST_CLASSES", most)
+    (cost, mean, _), logits = aggregator_inputs(module, features, text, guidance)
+    similarity = torch.einsum("bchw,tc->bthw", F.normalize(features, dim=1), text[:, 0]).amax(
+        (2, 3)
+    )
+    best = similarity.topk(passed).indices.sort().values
+    torch.testing.assert_close(mean, text[:, 0][best])
+    assert cost.shape[1] == passed
+    assert torch.equal((logits > -100).any(dim=(2, 3)).nonzero()[:, 1].view(2, -1), best)
+    (cost, _, _), _ = aggregator_inputs(module.train(), features, text, guidance)
+    assert cost.shape[1] == PAD_LEN
+
+
 def test_geodesic_correlation():
     features, text, guidance = inputs()
     module = head("MODEL.HYPERSPHERICAL.GEODESIC_CORRELATION", True)

@@ -164,6 +164,9 @@ def test_eval_enhanced(run, tmp_path):
     assert calls == [evaluate_call(3, config, weights, more=" MODEL.DEVICE cpu")]
     _, calls = run("eval_enhanced.sh", config, weights, *cpu, "OUTPUT_DIR", "elsewhere")
     assert calls == [evaluate_call(1, config, weights, "elsewhere", " MODEL.DEVICE cpu")]
+    _, calls = run("eval_enhanced.sh", config, weights, "BENCHMARKS", "A-150,MESS", *cpu)
+    more = " --benchmarks A-150 MESS MODEL.DEVICE cpu"
+    assert calls == [evaluate_call(1, config, weights, more=more)]
 
 
 @pytest.mark.parametrize(
@@ -307,7 +310,7 @@ def start(python: Path, part: str, script: str, *arguments: str) -> subprocess.P
     return process
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_reach_python(python, tmp_path, signum):
     process = start(python, TRAIN, "train_enhanced.sh", "1", "OUTPUT_DIR", str(tmp_path / "out"))
     process.send_signal(signum)

@@ -117,12 +117,25 @@ def test_quickstart_sets_up_once(repo: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert "Creating .venv" in first.stdout
     assert "detectron2 0.6 in " in first.stdout
-    assert "['--output', 'output/quickstart', '--adapter', 'oft']" in first.stdout
+    assert (
+        "['--output', 'output/quickstart', '--adapter', 'oft', '--encoder', 'clip']" in first.stdout
+    )
 
     second = make(repo, "quickstart")
     assert second.returncode == 0
     assert "Installing" not in second.stdout
-    assert "['--output', 'output/quickstart', '--adapter', 'oft']" in second.stdout
+    assert (
+        "['--output', 'output/quickstart', '--adapter', 'oft', '--encoder', 'clip']"
+        in second.stdout
+    )
+
+
+@pytest.mark.parametrize("encoder", ["eva02", "siglip"])
+def test_each_encoder_has_a_quickstart_of_its_own(repo: Path, encoder: str) -> None:
+    result = make(repo, "quickstart", f"ENCODER={encoder}")
+    assert f"'output/quickstart_{encoder}', '--adapter', 'oft', '--encoder', '{encoder}'" in (
+        result.stdout
+    )
 
 
 def test_demo_has_an_environment_on_top(repo: Path) -> None:

@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sweep",
         action="store_true",
-        help="compare HPS-Seg under other settings of HPA, instead of the methods",
+        help="compare HPS-Seg under other settings of HPA and AFR, instead of the methods",
     )
     add_jobs_option(parser)
     return parser.parse_args(argv)

@@ -16,7 +16,7 @@ METHODS = (
 
 
 def _variant(name: str, title: str, *options: str) -> System:
-    """Return HPS-Seg with other settings of HPA."""
+    """Return HPS-Seg with other settings, given as KEY VALUE pairs below MODEL.HYPERSPHERICAL."""
     settings = [
         f"MODEL.HYPERSPHERICAL.{part}" if index % 2 == 0 else part
         for index, part in enumerate(options)
@@ -32,5 +32,6 @@ SWEEP = (
     _variant("separation_1", "separation 1", "HPA_SEPARATION_WEIGHT", "1.0"),
     _variant("momentum_0.9", "momentum 0.9", "HPA_MOMENTUM", "0.9"),
     _variant("momentum_0.999", "momentum 0.999", "HPA_MOMENTUM", "0.999"),
+    _variant("afr_bias_0", "AFR biases 0", "AFR_BIAS_INIT", "0.0"),
     _variant("geodesic", "geodesic correlation", "GEODESIC_CORRELATION", "True"),
 )

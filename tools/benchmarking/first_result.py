@@ -9,9 +9,9 @@ import time
 import torch
 
 from cat_seg.checkpoint import Checkpointer
+from cat_seg.configuration.precision import set_float32_precision
 from cat_seg.engine import load_config
 from cat_seg.engine.model import build_model
-from cat_seg.engine.precision import set_float32_precision
 from tools.benchmarking.memory import resident
 
 

@@ -24,6 +24,7 @@ MODES = {
     "text": "text tower and adapters only: forward, and backward if they are trained",
     "dataload": "batches of the training loader, from generated 480x640 images",
     "ddp": "training steps in --processes processes, compared with one process",
+    "count": "operations and memory of a training step on a GPU, counted without one",
     "start": "first result of a fresh process: import, build, load, encode classes, one image",
 }
 SWEEPS = {
@@ -31,7 +32,7 @@ SWEEPS = {
     "batch": (1, 2, 4, 8),
     "size": (384, 512, 640, 768, 896, 1024),
 }
-AMP = {"off": None, "bf16": "bfloat16", "fp16": "float16"}  # SOLVER.AMP.DTYPE
+AMP = {"off": None, "bf16": "bfloat16", "fp16": "float16"}  # TEST.AMP.DTYPE or SOLVER.AMP.DTYPE
 IMAGE_SIZES = {"slide": (480, 640)}  # modes whose default image size is not CLIP's input size
 INFERENCE = ("eval", "slide", "start")
 _NOT_SHARED = {"stages", "output", "sweep", "points", "compare", "opts"}
@@ -225,7 +226,7 @@ def _check(options: Options) -> None:
         raise UserError("--sweep needs --output FILE.json to store its points")
     if options.points and not options.sweep:
         raise UserError("--points needs --sweep; add --sweep and the quantity to sweep")
-    if options.sweep and options.mode in ("ddp", "dataload", "start"):
+    if options.sweep and options.mode in ("ddp", "dataload", "start", "count"):
         raise UserError(f"--sweep cannot be combined with --mode {options.mode}")
     if options.sweep and options.mode == "text" and options.sweep != "classes":
         raise UserError("--mode text depends only on the classes; use --sweep classes")
@@ -249,7 +250,8 @@ def build_config(options: Options, folder: Path) -> CfgNode:
     check_device(cfg)
     cfg.SOLVER.IMS_PER_BATCH = options.batch
     if options.amp != "off":
-        cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = True, AMP[options.amp]
+        section = cfg.TEST if options.mode in INFERENCE else cfg.SOLVER
+        section.AMP.ENABLED, section.AMP.DTYPE = True, AMP[options.amp]
     if options.compile:
         cfg.MODEL.COMPILE = True
     if options.tf32 is not None:

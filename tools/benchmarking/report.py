@@ -92,6 +92,7 @@ def _whole(result: Result) -> str:
             rows += [[f"  {p}, s", s["median"], _quartiles(s)] for p, s in value.items()]
         else:
             rows.append([name.replace("_", " "), value["median"], _quartiles(value)])
+    rows += [[name, count, ""] for name, count in result.get("counts", {}).items()]
     if "unit" in result:
         rows += _unit_rows(result)
     rows += _memory_rows(result["memory"])

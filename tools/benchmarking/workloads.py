@@ -10,11 +10,11 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from cat_seg.checkpoint import Checkpointer
+from cat_seg.configuration.precision import amp_dtype, set_float32_precision
 from cat_seg.data.build import images_per_process
 from cat_seg.engine import Trainer
-from cat_seg.engine.precision import amp_dtype, set_float32_precision
 from cat_seg.engine.step import micro_batches
-from tools.benchmarking.options import IMAGE_SIZES, Options
+from tools.benchmarking.options import IMAGE_SIZES, INFERENCE, Options
 from tools.benchmarking.stages import Trace
 from tools.benchmarking.timing import APART
 
@@ -34,7 +34,7 @@ class Workload:
         images_per_process(cfg, processes=1)  # rejects micro-batches that do not fill the batch
         torch.manual_seed(0)
         self.mode = options.mode
-        self._trains = options.mode in ("train", "ddp")
+        self._trains = options.mode in ("train", "ddp", "count")
         self.model: nn.Module = Trainer.build_model(cfg).train(
             self._trains or options.mode == "text"
         )
@@ -47,12 +47,13 @@ class Workload:
         )
         self.described = {
             "classes": classes,
-            "aggregated": min(classes, self.model.sem_seg_head.max_classes),
+            "aggregated": min(classes, self.model.sem_seg_head.class_limit),
             "batch": options.batch,
             "image_size": list(size),
         }
         self._accumulation = cfg.SOLVER.ACCUMULATION_STEPS
-        device, dtype = self.model.device.type, amp_dtype(cfg)
+        section = "TEST" if options.mode in INFERENCE else "SOLVER"
+        device, dtype = self.model.device.type, amp_dtype(cfg, section)
         self.dtype = dtype or torch.float32
         self._autocast = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
         self._scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
@@ -67,7 +68,7 @@ class Workload:
         elif self.mode == "text":
             self._encode_text(trace)
         else:
-            with torch.no_grad(), self._autocast:
+            with torch.no_grad():
                 trace.begin(FORWARD)
                 self.model(self.inputs)
 

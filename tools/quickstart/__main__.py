@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cat_seg.errors import UserError, one_line_errors
@@ -13,6 +14,12 @@ from tools.quickstart.pipeline import Settings, run_quickstart
 from tools.quickstart.training import FULL
 
 INTERRUPTED = 130
+# The options that select the small model which is pre-trained; configs/quickstart.yaml has CLIP's.
+ENCODERS: dict[str, tuple[str, ...]] = {
+    "clip": (),
+    "eva02": ("MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED", "configs/quickstart_eva02.json"),
+    "siglip": ("MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED", "configs/quickstart_siglip.json"),
+}
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -31,6 +38,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default="oft",
         help="how the full model fine-tunes CLIP (default: %(default)s)",
     )
+    parser.add_argument(
+        "--encoder",
+        choices=ENCODERS,
+        default="clip",
+        help="what kind of CLIP is pre-trained (default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
@@ -40,10 +53,12 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
     args = parse_args(argv)
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: give 0 or more")
+    settings = settings or Settings()
+    settings = replace(settings, options=(*ENCODERS[args.encoder], *settings.options))
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(args.output):
-            text = run_quickstart(args.output, args.seed, settings or Settings(), args.adapter)
+            text = run_quickstart(args.output, args.seed, settings, args.adapter)
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to resume", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

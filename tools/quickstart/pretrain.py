@@ -12,9 +12,10 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cat_seg.modeling.clip.prompts import TEMPLATES
+from cat_seg.modeling.clip.start_weights import open_clip_model
 from cat_seg.utils.files import atomic_write
 from cat_seg.utils.progress import bar
 from tools.quickstart.classes import Classes
@@ -74,9 +75,9 @@ def pretrain(
     """
     torch.manual_seed(seed)
     architecture = json.loads(config.read_text(encoding="utf-8"))
-    model = open_clip.CLIP(**architecture)
+    model = open_clip_model(architecture)
     # Random token embeddings are distinct enough; training 49408 rows would take most of the time.
-    model.token_embedding.requires_grad_(False)
+    getattr(model, "text", model).token_embedding.requires_grad_(False)
     size = architecture["vision_cfg"]["image_size"]
     rng = np.random.default_rng([seed, len(classes.names)])
     crops, labels = _draw_crops(rng, classes, settings.crops, size, MARGIN)
@@ -115,9 +116,7 @@ def pretrain(
     }
 
 
-def contrastive_loss(
-    model: open_clip.CLIP, images: Tensor, tokens: Tensor, labels: Tensor
-) -> Tensor:
+def contrastive_loss(model: nn.Module, images: Tensor, tokens: Tensor, labels: Tensor) -> Tensor:
     """Return CLIP's symmetric cross-entropy, with one caption shared by all images of a class.
 
     Args:
@@ -135,7 +134,7 @@ def contrastive_loss(
 
 
 @torch.no_grad()
-def name_crops(model: open_clip.CLIP, images: Tensor, tokens: Tensor) -> Tensor:
+def name_crops(model: nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
     """Return the class (B,) whose caption (T, context length) is nearest each crop (B, 3, S, S)."""
     text = model.encode_text(tokens, normalize=True)
     return torch.cat(
@@ -143,7 +142,7 @@ def name_crops(model: open_clip.CLIP, images: Tensor, tokens: Tensor) -> Tensor:
     )
 
 
-def encode_images(model: open_clip.CLIP, images: Tensor) -> Tensor:
+def encode_images(model: nn.Module, images: Tensor) -> Tensor:
     """Return L2-normalized features (B, C) of uint8 images (B, 3, S, S)."""
     return model.encode_image((images - MEAN) / STD, normalize=True)
 
@@ -177,7 +176,7 @@ def _random_window(crops: Tensor, size: int) -> Tensor:
 
 
 def _optimizer(
-    model: torch.nn.Module, settings: PretrainSettings
+    model: nn.Module, settings: PretrainSettings
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Build AdamW and a cosine schedule to 0 with linear warm-up; only matrices decay."""
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -23,7 +23,9 @@ LEAST_DIFFERENCE = 0.5  # minimum axis range in points, both ways, so that noise
 ROOM = {0: 0.18, 90: 0.3}  # label rotation -> vertical margin for labels, as a fraction of a panel
 
 
-def draw_chart(rows: Sequence[Row], metric: str) -> Figure | None:
+def draw_chart(
+    rows: Sequence[Row], metric: str, headings: Sequence[str] = COLUMNS
+) -> Figure | None:
     """Draw bars grouped by benchmark, with one color per method and one panel per backbone.
 
     Differences to the baseline are too small to see in those bars and get their own panel. There,
@@ -35,7 +37,7 @@ def draw_chart(rows: Sequence[Row], metric: str) -> Figure | None:
     measured = [row for row in rows if row.cells]
     if not measured:
         return None
-    columns = [name for name in COLUMNS if any(name in row.cells for row in measured)]
+    columns = [name for name in headings if any(name in row.cells for row in measured)]
     panels: list[tuple[str, list[Row], str]] = []
     for backbone in dict.fromkeys(row.backbone for row in measured):
         shown = [row for row in measured if row.backbone == backbone]

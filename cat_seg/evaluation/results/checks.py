@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from cat_seg.configuration.loading import leaves
 from cat_seg.evaluation.protocol import PROTOCOL
+from cat_seg.evaluation.results.columns import View
 from cat_seg.evaluation.results.read import Run
 from cat_seg.evaluation.results.table import group
 
 # Config sections in which the runs of one method must agree, and the keys in them that may differ.
 SECTIONS = ("MODEL.", "INPUT.", "SOLVER.", "DATASETS.TRAIN", "TEST.AUG.")
+# The protocol, and what an evaluation by it leaves off.
+PUBLISHED = PROTOCOL | {"TEST.AMP.ENABLED": False, "TEST.MOST_CLASSES": 0}
 FREE = ("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.COMPILE", "SOLVER.CHECKPOINT_PERIOD")
 
 
@@ -24,6 +27,19 @@ def doubts(runs: Sequence[Run]) -> Iterator[str]:
     for (backbone, method), members in group(runs).items():
         for key, values in _differences(members).items():
             yield f"runs of {method} with {backbone} have different {key}: {' and '.join(values)}"
+
+
+def gaps(runs: Sequence[Run], view: View) -> Iterator[str]:
+    """Yield a line for each run that lacks some of the results that the means in a table need."""
+    means = [column for column in view.columns if len(column.sources) > 1]
+    needed = dict.fromkeys(label for column in means for label in column.labels)
+    for run in runs:
+        missing = [label for label in needed if label not in run.results]
+        if missing:
+            yield (
+                f"{run.folder} has no results for {len(missing)} of {len(needed)} datasets, and no "
+                f"mean that they count in: {', '.join(missing)}"
+            )
 
 
 def _mixed(run: Run) -> Iterator[str]:
@@ -43,7 +59,7 @@ def _mixed(run: Run) -> Iterator[str]:
 def _off_protocol(run: Run) -> Iterator[str]:
     for label, result in run.results.items():
         config = dict(leaves(result.config or {}))
-        for key, value in PROTOCOL.items():
+        for key, value in PUBLISHED.items():
             if config.get(key, value) != value:
                 yield (
                     f"{run.folder} has {label} evaluated with {key} {config[key]}, but the "

@@ -14,52 +14,56 @@ MISSING = "-"
 INCOMPLETE = "*"
 
 
-def as_markdown(rows: Sequence[Row], metric: str) -> str:
+def as_markdown(rows: Sequence[Row], metric: str, columns: Sequence[str] = COLUMNS) -> str:
     """Format as a Markdown table, also readable in a terminal, with an explanatory note."""
-    return f"{_tabulate(rows, 'github')}\n\n{_note(rows, metric)}\n"
+    return f"{_tabulate(rows, columns, 'github')}\n\n{_note(rows, metric)}\n"
 
 
-def as_latex(rows: Sequence[Row], metric: str) -> str:
+def as_latex(rows: Sequence[Row], metric: str, columns: Sequence[str] = COLUMNS) -> str:
     """Format as a LaTeX booktabs table, with an explanatory comment above it."""
-    table = _tabulate(rows, "latex_booktabs")
+    table = _tabulate(rows, columns, "latex_booktabs")
     return f"% {_note(rows, metric)}\n{table}\n".replace("±", r"$\pm$").replace("(-", "($-$")
 
 
-def as_csv(rows: Sequence[Row], metric: str) -> str:
+def as_csv(rows: Sequence[Row], metric: str, columns: Sequence[str] = COLUMNS) -> str:
     """Format as CSV: the means of all columns, then std, count and difference of each."""
-    extra = [f"{column} {name}" for column in COLUMNS for name in ("std", "n", "difference")]
+    extra = [f"{column} {name}" for column in columns for name in ("std", "n", "difference")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "backbone", "runs", *COLUMNS, *extra])
+    writer.writerow(["method", "backbone", "runs", *columns, *extra])
     for row in rows:
-        cells = [row.cells.get(column) for column in COLUMNS]
+        cells = [row.cells.get(column) for column in columns]
         means = [_number(cell.mean if cell else None) for cell in cells]
         rest = [
             _number(value)
             for cell in cells
             for value in ((cell.std, cell.count, cell.difference) if cell else (None, None, None))
         ]
-        writer.writerow([row.method, row.backbone, row.runs, *means, *rest])
+        writer.writerow([row.method, row.backbone, _runs(row), *means, *rest])
     return text.getvalue()
 
 
 FORMATS = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}
 
 
-def _tabulate(rows: Sequence[Row], style: str) -> str:
+def _tabulate(rows: Sequence[Row], columns: Sequence[str], style: str) -> str:
     several = any(row.runs > 1 for row in rows)
     lines = [
         [
             row.method,
             row.backbone,
-            *([str(row.runs)] if several else []),
-            *(_text(row.cells.get(column), row.runs) for column in COLUMNS),
+            *([_runs(row)] if several else []),
+            *(_text(row.cells.get(column), row.runs) for column in columns),
         ]
         for row in rows
     ]
-    headers = ["method", "backbone", *(["runs"] if several else []), *COLUMNS]
+    headers = ["method", "backbone", *(["runs"] if several else []), *columns]
     align = ["left", "left", *["right"] * (len(headers) - 2)]
     return tabulate(lines, headers, tablefmt=style, disable_numparse=True, colalign=align)
+
+
+def _runs(row: Row) -> str:
+    return MISSING if row.source else str(row.runs)
 
 
 def _text(cell: Cell | None, runs: int) -> str:
@@ -98,4 +102,6 @@ def _note(rows: Sequence[Row], metric: str) -> str:
         text += "; n is the number of runs with a result"
     if any(cell.incomplete for _, cell in cells):
         text += f"; {INCOMPLETE} marks results on only part of a dataset"
+    for source in dict.fromkeys(row.source for row in rows if row.source):
+        text += f"; published: {source}"
     return f"{text}."

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cat_seg.data import BENCHMARKS
+from cat_seg.data import LABELS
 from cat_seg.errors import UserError
 from cat_seg.evaluation import incompleteness
 from cat_seg.evaluation.results.methods import Method, backbone_of, method_of
@@ -20,7 +20,6 @@ from cat_seg.utils.paths import resolve
 PLACES = ("inference", "eval/inference")
 FILE = "results.json"
 CONFIGS = ("config.yaml", "eval/config.yaml")
-LABELS = {dataset: label for label, dataset in BENCHMARKS}
 
 Config = Mapping[str, Any]
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import cast
 
-from cat_seg.data import BENCHMARKS
 from cat_seg.errors import UserError
+from cat_seg.evaluation.results.columns import VIEWS, Column
 from cat_seg.evaluation.results.methods import BASELINE
 from cat_seg.evaluation.results.read import Run
 
-COLUMNS = tuple(benchmark.label for benchmark in BENCHMARKS)
+COLUMNS = VIEWS["benchmarks"].headings
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric on one benchmark, in percent.
+    """A metric in one column, in percent.
 
     std: sample standard deviation over the runs; None for a single run.
     count: number of runs that were measured.
@@ -38,7 +37,8 @@ class Row:
     """All runs of one method with one backbone.
 
     baseline: the method that differences are relative to.
-    cells: by benchmark; only those that were measured.
+    cells: by the heading of the column; only those that were measured.
+    source: where the figures were published; "" for runs.
     """
 
     method: str
@@ -46,6 +46,7 @@ class Row:
     runs: int
     baseline: str
     cells: Mapping[str, Cell]
+    source: str = ""
 
 
 def group(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -57,7 +58,12 @@ def group(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
     return groups
 
 
-def summarize(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = None) -> list[Row]:
+def summarize(
+    runs: Sequence[Run],
+    metric: str = "mIoU",
+    baseline: str | None = None,
+    columns: Sequence[Column] = VIEWS["benchmarks"].columns,
+) -> list[Row]:
     """Make one row for the runs of each method and backbone.
 
     Args:
@@ -65,6 +71,7 @@ def summarize(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = 
         metric: the name of a metric in the results.
         baseline: the method to compare with, for the same backbone; defaults to H-CLIP, or to the
             backbone's first method if H-CLIP is missing.
+        columns: a column that is a mean is left out for a run without all of its benchmarks.
 
     Raises:
         UserError: no run has that metric, or no run is of that baseline.
@@ -78,7 +85,7 @@ def summarize(runs: Sequence[Run], metric: str = "mIoU", baseline: str | None = 
     for (backbone, method), members in groups.items():
         rivals = [name for other, name in groups if other == backbone]
         chosen = baseline or (BASELINE if BASELINE in rivals else rivals[0])
-        rows.append(Row(method, backbone, len(members), chosen, _cells(members, metric)))
+        rows.append(Row(method, backbone, len(members), chosen, _cells(members, metric, columns)))
     return [_compared(row, rows) for row in rows]
 
 
@@ -92,16 +99,25 @@ def _check_metric(runs: Sequence[Run], metric: str) -> None:
         )
 
 
-def _cells(runs: Sequence[Run], metric: str) -> dict[str, Cell]:
+def _cells(runs: Sequence[Run], metric: str, columns: Sequence[Column]) -> dict[str, Cell]:
     cells = {}
-    for column in COLUMNS:
-        results = [run.results[column] for run in runs if column in run.results]
-        results = [result for result in results if result.metrics.get(metric) is not None]
-        if results:
-            known = [cast(float, result.metrics[metric]) for result in results]
+    for column in columns:
+        known: list[float] = []
+        short = False
+        for run in runs:
+            values = {
+                label: value
+                for label in column.labels
+                if label in run.results
+                and (value := run.results[label].metrics.get(metric)) is not None
+            }
+            mean = column.value(values)
+            if mean is not None:
+                known.append(mean)
+                short |= any(run.results[label].incomplete for label in values)
+        if known:
             std = stdev(known) if len(known) > 1 else None
-            short = any(result.incomplete for result in results)
-            cells[column] = Cell(fmean(known), std, len(known), incomplete=short)
+            cells[column.heading] = Cell(fmean(known), std, len(known), incomplete=short)
     return cells
 
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cat_seg.modeling.aggregator.class_aggregation import ClassAggregation
+from cat_seg.modeling.aggregator.convolutions import EmbeddingConv2d, OutputConv2d
 from cat_seg.modeling.aggregator.decoder import DecoderStage
 from cat_seg.modeling.aggregator.spatial_aggregation import SpatialAggregation
-from cat_seg.modeling.chunking import chunked
+from cat_seg.modeling.chunking import chunked, part_sizes
 
 
 class Guidance(NamedTuple):
@@ -83,7 +84,7 @@ class Aggregator(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute = recompute
-        self.cost_embedding = nn.Conv2d(templates, channels, kernel_size=7, padding=3)
+        self.cost_embedding = EmbeddingConv2d(templates, channels, kernel_size=7)
         self.image_guidance = nn.Conv2d(clip_channels, image_channels, 3, padding=1)
         self.text_guidance = nn.Linear(clip_channels, text_channels)
         self.decoder_guidance = nn.ModuleList(
@@ -95,7 +96,7 @@ class Aggregator(nn.Module):
         self.decoder2 = DecoderStage(
             decoder_channels[0], projected_channels[1], decoder_channels[1]
         )
-        self.head = nn.Conv2d(decoder_channels[1], 1, 3, padding=1)
+        self.head = OutputConv2d(decoder_channels[1], kernel_size=3)
         if output_bias is not None:
             assert self.head.bias is not None
             nn.init.constant_(self.head.bias, output_bias)
@@ -113,15 +114,16 @@ class Aggregator(nn.Module):
         """
         if torch.is_grad_enabled():
             return self._aggregate(cost, text, guidance)
-        # Images are independent, and one at a time takes the least memory.
-        images = zip(cost.split(1), text.split(1), *(g.split(1) for g in guidance), strict=True)
+        # Images are independent. No more at a time than fill a part take the least memory.
+        elements = cost[:, :, 0].numel() * self.cost_embedding.out_channels
+        sizes = part_sizes(len(cost), elements, cost.device)
+        images = zip(*(each.split(sizes) for each in (cost, text, *guidance)), strict=True)
         return torch.cat([self._aggregate(c, t, Guidance(*levels)) for c, t, *levels in images])
 
     def _aggregate(self, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
         image_guidance = F.relu(self.image_guidance(guidance.res3)).permute(0, 2, 3, 1)
         text_guidance = F.relu(self.text_guidance(text))
-        x = self.cost_embedding(cost.flatten(0, 1)).permute(0, 2, 3, 1)
-        x = x.contiguous().unflatten(0, cost.shape[:2])
+        x = self.cost_embedding(cost.flatten(0, 1)).unflatten(0, cost.shape[:2])
         for layer in self.layers:
             x = layer(x, image_guidance, text_guidance)
         return self._decode(x, guidance.res4, guidance.res5)
@@ -134,6 +136,6 @@ class Aggregator(nn.Module):
         def decode(part: Tensor) -> Tensor:
             maps = part.flatten(0, 1).permute(0, 3, 1, 2)
             maps = self.decoder2(self.decoder1(maps, *prepared1), *prepared2)
-            return self.head(maps).squeeze(1).unflatten(0, part.shape[:2])
+            return self.head(maps).unflatten(0, part.shape[:2])
 
         return chunked(decode, x, dim=1, recompute=self.recompute)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cat_seg.modeling.aggregator.guided import GuidedAttention
 from cat_seg.modeling.chunking import chunked
+from cat_seg.modeling.norms import LayerNorm
 
 EPSILON = 1e-6  # added to the denominator of the attention
 
@@ -89,9 +90,9 @@ class ClassAggregation(nn.Module):
         self.recompute = recompute
         self.pooling = pooling
         self.padded_length = padded_length
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.attn = LinearAttention(channels, guidance_channels, heads)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
         self.mlp = Mlp(
             channels,
             4 * channels,

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cat_seg.modeling.norms import GroupNorm
+
 CHANNELS_PER_GROUP = 16
 
 
@@ -23,9 +25,9 @@ class DecoderStage(nn.Module):
         upsampled = channels - guidance_channels
         self.up = nn.ConvTranspose2d(channels, upsampled, kernel_size=2, stride=2)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
+        self.norm1 = GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
+        self.norm2 = GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels)
 
     def prepare(self, guidance: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what all class maps of an image share, from guidance (B, C', 2H, 2W).

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise, product
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 from cat_seg.modeling.aggregator.guided import GuidedAttention
 from cat_seg.modeling.chunking import chunked, recomputed
-
-MASKED = -100.0  # added to the logits of token pairs from different image regions
+from cat_seg.modeling.norms import LayerNorm
 
 
 class WindowAttention(GuidedAttention):
@@ -24,23 +23,30 @@ class WindowAttention(GuidedAttention):
         super().__init__(channels, guidance_channels, heads)
         self.proj = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor, guide: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, guide: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
         """Attend within each window.
 
         Args:
-            x: (B, T, windows, tokens, C).
-            guide: (B, 1, windows, tokens, 3 C), the result of `guide`.
-            mask: (windows, 1, tokens, tokens), added to the attention logits, or None.
+            x: (B, T, HW, C), ordered by windows.
+            guide: (B, 1, HW, 3 C), the result of `guide`, in the same order.
+            windows: the number of windows of each size, and their tokens, in that order.
 
         Returns:
-            (B, T, windows, tokens, C).
+            (B, T, HW, C), in the same order.
         """
-        projections = self.project(x, guide).flatten(0, 2)
-        q, k, v = projections.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if mask is not None:
-            mask = mask.to(q.dtype).repeat(len(q) // len(mask), 1, 1, 1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(mixed.transpose(1, 2).flatten(2)).unflatten(0, x.shape[:3])
+        sizes = [count * tokens for count, tokens in windows]
+        parts = self.project(x, guide).split(sizes, dim=2)
+        mixed = [self._mix(part, *shape) for part, shape in zip(parts, windows, strict=True)]
+        return self.proj(torch.cat(mixed, dim=2) if len(mixed) > 1 else mixed[0])
+
+    def _mix(self, projections: Tensor, windows: int, tokens: int) -> Tensor:
+        """Attend within windows of one size, (B, T, windows * tokens, 3 C) to (..., C)."""
+        q, k, v = (
+            x.unflatten(2, (windows, tokens)).unflatten(-1, (self.heads, -1)).flatten(0, 2)
+            for x in projections.chunk(3, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
+        return mixed.transpose(1, 2).reshape(*projections.shape[:3], -1)
 
 
 class SwinBlock(nn.Module):
@@ -52,13 +58,12 @@ class SwinBlock(nn.Module):
         heads: number of attention heads.
         grid: (H, W) of the maps.
         window: side of the windows in tokens; must divide H and W.
-        shift: cyclic shift of the windows in tokens, 0 for none.
+        shift: shift of the windows in tokens, 0 for none.
         recompute_mlp: save only the MLP's input for the backward pass and recompute the rest.
     """
 
     order: Tensor
     inverse: Tensor
-    mask: Tensor | None
 
     def __init__(
         self,
@@ -72,37 +77,36 @@ class SwinBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute_mlp = recompute_mlp
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.attn = WindowAttention(channels, guidance_channels, heads)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
         self.mlp = Mlp(channels, 4 * channels)
-        order = window_order(grid, window, shift)
-        self.windows = order.shape
-        mask = region_mask(grid, window, shift) if shift else None
-        self.register_buffer("order", order.flatten(), persistent=False)
-        self.register_buffer("inverse", order.flatten().argsort(), persistent=False)
-        self.register_buffer("mask", mask, persistent=False)
+        windows = cut_windows(grid, window, shift)
+        self.windows = [(len(same), same.shape[1]) for same in windows]
+        order = torch.cat([same.flatten() for same in windows])
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("inverse", order.argsort(), persistent=False)
 
     def guide(self, guidance: Tensor) -> Tensor:
-        """Return what guidance (B, 1, HW, C') adds to the projections, cut into windows.
+        """Return what guidance (B, 1, HW, C') adds to the projections of the ordered tokens.
 
         Returns:
-            (B, 1, windows, tokens, 3 C).
+            (B, 1, HW, 3 C).
         """
-        return self.attn.guide(self._cut(guidance))
+        return self.attn.guide(self._to_windows(guidance))
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         """Map x (B, T, HW, C) to the same shape; `guide` is the result of this block's `guide`."""
-        mixed = self.attn(self._cut(self.norm1(x)), guide, self.mask)
-        x = x + _Reorder.apply(mixed.flatten(2, 3), self.inverse, self.order)
+        mixed = self.attn(self._to_windows(self.norm1(x)), guide, self.windows)
+        x = x + _Reorder.apply(mixed, self.inverse, self.order)
         return x + (recomputed(self._mlp, x) if self.recompute_mlp else self._mlp(x))
 
     def _mlp(self, x: Tensor) -> Tensor:
         return self.mlp(self.norm2(x))
 
-    def _cut(self, x: Tensor) -> Tensor:
-        """Cut maps (B, T, HW, C) into windows (B, T, windows, tokens, C)."""
-        return _Reorder.apply(x, self.order, self.inverse).unflatten(2, self.windows)
+    def _to_windows(self, x: Tensor) -> Tensor:
+        """Order the tokens of maps (B, T, HW, C) by windows."""
+        return _Reorder.apply(x, self.order, self.inverse)
 
 
 class SpatialAggregation(nn.Module):
@@ -134,7 +138,7 @@ class SpatialAggregation(nn.Module):
         self.recompute = recompute
         shift = window // 2 if min(grid) > window else 0
         window = min(window, *grid)
-        self.guidance_norm = nn.LayerNorm(guidance_channels)
+        self.guidance_norm = LayerNorm(guidance_channels)
         blocks = nn.ModuleList(
             SwinBlock(channels, guidance_channels, heads, grid, window, s, not recompute)
             for s in (0, shift)
@@ -169,28 +173,24 @@ class _Reorder(torch.autograd.Function):
         return gradient.index_select(2, inverse), None, None
 
 
-def window_order(grid: tuple[int, int], window: int, shift: int) -> Tensor:
-    """Return the flat grid index of every token of every shifted window, (windows, tokens)."""
-    index = torch.arange(grid[0] * grid[1]).view(grid).roll((-shift, -shift), dims=(0, 1))
-    return cut_windows(index, window)
+def cut_windows(grid: tuple[int, int], window: int, shift: int) -> list[Tensor]:
+    """Cut a grid into windows, which the grid's border cuts where they are shifted across it.
 
-
-def cut_windows(x: Tensor, window: int) -> Tensor:
-    """Cut a map (H, W) into windows (windows, tokens), both in row-major order."""
-    return rearrange(x, "(rows h) (columns w) -> (rows columns) (h w)", h=window, w=window)
-
-
-def region_mask(grid: tuple[int, int], window: int, shift: int) -> Tensor:
-    """Return the mask that separates tokens which are neighbors only through the cyclic shift.
+    Swin Transformer (arXiv 2103.14030) shifts cyclically, joins the pieces from opposite borders
+    in one window, and masks the attention between them. The pieces by themselves give the same
+    result with less arithmetic, and need no mask.
 
     Returns:
-        (windows, 1, tokens, tokens): 0 within an image region, -100 between regions.
+        For each size, the flat grid index of every token of the windows, (windows, tokens).
     """
+    rows, columns = (_bands(size, window, shift) for size in grid)
+    by_size: dict[int, list[Tensor]] = {}
+    for row, column in product(rows, columns):
+        tokens = (row[:, None] * grid[1] + column).flatten()
+        by_size.setdefault(len(tokens), []).append(tokens)
+    return [torch.stack(windows) for windows in by_size.values()]
 
-    def bands(size: int) -> Tensor:
-        index = torch.arange(size)
-        return (index >= size - window).long() + (index >= size - shift).long()
 
-    regions = cut_windows(3 * bands(grid[0])[:, None] + bands(grid[1]), window)
-    apart = regions[:, :, None] != regions[:, None, :]
-    return torch.where(apart, MASKED, 0.0)[:, None]
+def _bands(size: int, window: int, shift: int) -> list[Tensor]:
+    cuts = [0, *range(shift or window, size, window), size]
+    return [torch.arange(start, stop) for start, stop in pairwise(cuts)]

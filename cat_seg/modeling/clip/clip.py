@@ -1,4 +1,4 @@
-"""CLIP as the segmentation models use it: two towers and one adapter."""
+"""CLIP, EVA02-CLIP and SigLIP as the segmentation models use them: two towers and one adapter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from cat_seg.modeling.clip.adapters import Adapter, TowerWeights
 from cat_seg.modeling.clip.cache import ParameterCache
-from cat_seg.modeling.clip.image_tower import ImageTower
+from cat_seg.modeling.clip.image_tower import DenseImageTower
 from cat_seg.modeling.clip.prompts import Prompts
 from cat_seg.modeling.clip.shared import SharedTensor
+from cat_seg.modeling.clip.siglip import SigLIPTextTower
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.modeling.encoder import ImageFeatures
 from cat_seg.modeling.wording import DEFAULT, Wording, all_synonyms
@@ -23,16 +24,20 @@ MOST_VOCABULARIES = 4
 
 
 class CLIP(nn.Module):
-    """CLIP's image and text encoders; implements `cat_seg.modeling.encoder.Encoder`.
+    """Image and text encoders of a CLIP; implements `cat_seg.modeling.encoder.Encoder`.
 
     Args:
-        text, image: the towers.
+        text, image: the towers, of any kind.
         adapter: maps the towers' own attention weights to the effective ones.
         prompts: turns class names into prompts.
     """
 
     def __init__(
-        self, text: TextTower, image: ImageTower, adapter: Adapter, prompts: Prompts
+        self,
+        text: TextTower | SigLIPTextTower,
+        image: DenseImageTower,
+        adapter: Adapter,
+        prompts: Prompts,
     ) -> None:
         super().__init__()
         self.text = text
@@ -165,7 +170,7 @@ class CLIP(nn.Module):
         is_average, prompts = wording.synonyms == "average", self._prompts(wording)
         synonyms = [all_synonyms(name) if is_average else [name] for name in names]
         words = [word for group in synonyms for word in group]
-        features = self.text(prompts.tree(words), weights.text)
+        features = self.text(prompts.arranged(words, self.text.device), weights.text)
         features = F.normalize(features.unflatten(0, (len(words), len(prompts))), dim=-1)
         if wording.prompts:
             features = F.normalize(features.mean(dim=1, keepdim=True), dim=-1)
@@ -175,5 +180,5 @@ class CLIP(nn.Module):
         return features
 
     def _embed(self, names: Sequence[str], weights: TowerWeights) -> Tensor:
-        features = self.text(self.prompts.tree(names), weights.text)
+        features = self.text(self.prompts.arranged(names, self.text.device), weights.text)
         return features.unflatten(0, (len(names), len(self.prompts)))

@@ -1,14 +1,10 @@
-"""Build CLIP and load its initial weights."""
+"""Build a CLIP of any kind and load its initial weights."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TypeVar
 
-import open_clip
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -16,39 +12,42 @@ from torch import Tensor, nn
 from cat_seg.checkpoint.clip_formats import convert_clip, is_clip
 from cat_seg.checkpoint.fitting import check_finite
 from cat_seg.checkpoint.formats import format_of
-from cat_seg.checkpoint.reading import read_tensors
 from cat_seg.errors import UserError, user_errors
 from cat_seg.modeling.clip.adapters import FineTuning
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.clip import CLIP
-from cat_seg.modeling.clip.image_tower import ImageTower
+from cat_seg.modeling.clip.eva import EVAImageTower
+from cat_seg.modeling.clip.hub_tokenizer import HubTokenizer, hub_tokenizer
+from cat_seg.modeling.clip.image_tower import DenseImageTower, ImageTower
+from cat_seg.modeling.clip.pixels import check_pixels
 from cat_seg.modeling.clip.prompts import Prompts
+from cat_seg.modeling.clip.siglip import SigLIPImageTower, SigLIPTextTower
+from cat_seg.modeling.clip.start_weights import KEY, start_weights
 from cat_seg.modeling.clip.text_tower import TextTower
 from cat_seg.modeling.encoder import ENCODER_REGISTRY
-from cat_seg.utils.paths import resolve
 
-KEY = "MODEL.SEM_SEG_HEAD.CLIP_WEIGHTS"
-HUB_FILE = "open_clip_model.safetensors"
-_WANTED = "use a ViT CLIP from open_clip, OpenAI or transformers"
-
-logger = logging.getLogger(__name__)
+DENSE = ("value", "csa")
+_WANTED = "use a CLIP of a supported kind from open_clip, OpenAI or transformers"
 
 T = TypeVar("T", bound=nn.Module)
 
 
 @ENCODER_REGISTRY.register()
 def clip(cfg: CfgNode) -> CLIP:
-    """Build CLIP from a whole config; see `build_clip`.
+    """Build a CLIP of any kind from a whole config; see `build_clip`.
 
     Raises:
-        UserError: as in `build_clip`, naming the config key.
+        UserError: as in `build_clip`, naming the config key, or the config has the pixel statistics
+            of another model.
     """
     head = cfg.MODEL.SEM_SEG_HEAD
     with user_errors(
         name="MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED",
         fine_tuning="MODEL.SEM_SEG_HEAD.CLIP_FINETUNE",
         ensemble="MODEL.PROMPT_ENSEMBLE_TYPE",
+        dense="MODEL.SEM_SEG_HEAD.CLIP_DENSE",
     ):
+        check_pixels(Architecture.from_name(head.CLIP_PRETRAINED), head.CLIP_WEIGHTS, cfg.MODEL)
         return build_clip(
             head.CLIP_PRETRAINED,
             head.CLIP_WEIGHTS,
@@ -56,6 +55,9 @@ def clip(cfg: CfgNode) -> CLIP:
             cfg.MODEL.PROMPT_ENSEMBLE_TYPE,
             tuple(head.FEATURE_RESOLUTION),
             cfg.MODEL,
+            head.CLIP_DENSE,
+            head.CLIP_TOKENIZER,
+            cfg.MODEL.ACTIVATION_CHECKPOINTING,
         )
 
 
@@ -66,34 +68,77 @@ def build_clip(
     ensemble: str,
     grid: tuple[int, int],
     model: CfgNode | None = None,
+    dense: str = "value",
+    tokenizer: str = "",
+    recompute: bool = False,
 ) -> CLIP:
-    """Build CLIP for a segmentation model.
+    """Build a CLIP of any kind for a segmentation model.
 
     Args:
         name: see `Architecture.from_name`.
-        weights: "openai", "random", a local file, or None if a checkpoint with all of CLIP will
-            be loaded later (until then the towers' parameters are zero).
+        weights: see `start_weights`, or None if a checkpoint with all of CLIP will be loaded later
+            (until then the towers' parameters are zero).
         fine_tuning: a key of FINE_TUNINGS.
         ensemble: a key of TEMPLATES.
         grid: (H, W), number of patches of an input image.
         model: MODEL section of the config, read by adapters; None for the defaults.
+        dense: how the dense features are computed, "value" or "csa"; see `EVAImageTower`. Other
+            kinds than EVA02-CLIP have "value" alone.
+        tokenizer: folder of SigLIP's tokenizer; "" downloads it.
+        recompute: activation checkpointing in SigLIP's text tower.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or the model does not have this kind of dense features.
         UserError: the weights are missing or do not fit, or as in `FineTuning.build_adapter`.
     """
     architecture = Architecture.from_name(name)
     tuning = FineTuning.from_name(fine_tuning)
     own = () if model is None else model.PROMPT_TEMPLATES
-    prompts = Prompts(ensemble, architecture.context_length, own)
     with torch.device("meta"):  # skips the default initialization, which is never used
-        text, image = TextTower(architecture), ImageTower(architecture, grid)
+        text = text_tower(architecture, recompute)
+        image = image_tower(architecture, grid, dense)
+    own_tokenizer = _tokenizer(architecture, tokenizer)
+    prompts = Prompts(ensemble, architecture.context_length, own, own_tokenizer, text.arrange)
     clip = CLIP(_zeros(text), _zeros(image), tuning.build_adapter(architecture, model), prompts)
     tuning.mark_trainable(clip.text, clip.image)
     if weights is not None:
-        tensors = _start_weights(architecture, weights)
-        _load(clip, tensors, weights, architecture.open_clip_name)
+        tensors = start_weights(architecture, weights)
+        _load(clip, tensors, weights, architecture)
     return clip
+
+
+def text_tower(architecture: Architecture, recompute: bool) -> TextTower | SigLIPTextTower:
+    """Return the text tower of an architecture, with parameters to be loaded."""
+    if architecture.causal:
+        return TextTower(architecture)
+    return SigLIPTextTower(architecture, recompute)
+
+
+def image_tower(architecture: Architecture, grid: tuple[int, int], dense: str) -> DenseImageTower:
+    """Return the image tower of an architecture, with parameters to be loaded.
+
+    Raises:
+        ValueError: it does not have this kind of dense features.
+    """
+    if dense not in DENSE:
+        raise ValueError(f"dense must be one of {', '.join(DENSE)}; it is {dense!r}")
+    if architecture.kind == "eva02":
+        return EVAImageTower(architecture, grid, dense)
+    if dense != "value":
+        raise ValueError(
+            f"dense must be 'value' for {architecture.open_clip_name}, since only EVA02-CLIP has"
+            f" {dense!r}"
+        )
+    return {"clip": ImageTower, "siglip": SigLIPImageTower}[architecture.kind](architecture, grid)
+
+
+def _tokenizer(architecture: Architecture, folder: str) -> HubTokenizer | None:
+    """Return the tokenizer of an architecture, None for CLIP's own."""
+    if not architecture.tokenizer:
+        return None
+    settings = architecture.open_clip_config["text_cfg"].get("tokenizer_kwargs", {})
+    clean = settings.get("clean", "whitespace")  # open_clip's default
+    return hub_tokenizer(folder or None, architecture.tokenizer, architecture.context_length, clean)
 
 
 def _zeros(tower: T) -> T:
@@ -104,49 +149,11 @@ def _zeros(tower: T) -> T:
     return tower
 
 
-def _start_weights(architecture: Architecture, weights: str) -> dict[str, Tensor]:
-    if weights == "random":
-        return open_clip.CLIP(**architecture.open_clip_config).state_dict()
-    path = _download(architecture) if weights == "openai" else resolve(weights)
-    if not os.path.isfile(path):
-        raise UserError(f"{KEY}: no file {weights}; give 'openai', 'random' or a file that exists")
-    return read_tensors(path, KEY)
-
-
-def _download(architecture: Architecture) -> Path:
-    """Fetch OpenAI's weights through open_clip's cache."""
-    name = architecture.open_clip_name
-    if not architecture.quick_gelu:
-        raise UserError(
-            f"{KEY}: OpenAI's weights need QuickGELU, which {name} does not use; set"
-            f" MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED to '{name}-quickgelu'"
-        )
-    logger.info("Loading OpenAI's CLIP weights for %s (downloaded if not cached)", name)
-    config = open_clip.get_pretrained_cfg(name, "openai")
-    if not config:
-        raise UserError(
-            f"{KEY}: OpenAI published no weights for {name}; give a local file or 'random'"
-        )
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)  # it logs a warning for each of many retries
-    try:
-        return Path(open_clip.download_pretrained(config))
-    except Exception as error:  # the exception type depends on the hub client
-        raise UserError(
-            f"{KEY}: cannot download OpenAI's weights for {name} ({type(error).__name__});"
-            f" download {HUB_FILE} from https://huggingface.co/{config['hf_hub'].rstrip('/')} on a"
-            f" machine with network access, copy it here, and set {KEY} to its path"
-        ) from error
-    finally:
-        hub.setLevel(level)
-
-
-def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, model: str) -> None:
+def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, architecture: Architecture) -> None:
     """Copy the entries of a CLIP in any supported format into the towers."""
     if not is_clip(tensors):
         raise UserError(f"{KEY}: {weights} {_what_else(tensors)}")
-    complaint = f"{KEY}: {weights} does not fit {model}"
+    complaint = f"{KEY}: {weights} does not fit {architecture.open_clip_name}"
     loaded = convert_clip(tensors)
     own = {
         f"{part}.{name}": value
@@ -158,7 +165,7 @@ def _load(clip: CLIP, tensors: dict[str, Tensor], weights: str, model: str) -> N
     for name, parameter in own.items():
         found = loaded.tensors.get(name)
         if found is None:
-            raise UserError(f"{complaint}: it has no {_open_clip_name(name)}")
+            raise UserError(f"{complaint}: it has no {_open_clip_name(name, architecture.kind)}")
         if found.shape != parameter.shape:
             raise UserError(
                 f"{complaint}: {loaded.sources[name]} has shape {tuple(found.shape)},"
@@ -184,12 +191,16 @@ def _what_else(names: Iterable[str]) -> str:
         return f"is a transformers model, but not a CLIP with both towers ({example}); {_WANTED}"
     if any(name.startswith(("visual.attnpool.", "visual.trunk.")) for name in names):
         return f"is a CLIP whose image tower is not a plain ViT ({example}); {_WANTED}"
+    if "pos_embed" in names:
+        return f"is an image tower of timm without a text tower ({example}); {_WANTED}"
     segmenters = ("backbone.", "decode_head.", "sem_seg_head.", "pixel_decoder.")
     if any(name.startswith(segmenters) for name in names):
         return f"is another segmentation model's checkpoint, not a CLIP ({example}); {_WANTED}"
     return f"is not a CLIP ({example}); {_WANTED}"
 
 
-def _open_clip_name(name: str) -> str:
+def _open_clip_name(name: str, kind: str) -> str:
     tower, rest = name.split(".", 1)
+    if kind != "clip":  # whose entries have several names
+        return f"{rest} of the {tower} tower"
     return rest if tower == "text" else f"visual.{rest}"

@@ -38,8 +38,8 @@ class PromptReport:
             groups[tuple(prompts.encode(word))].append(index)
         self.same = [group for group in groups.values() if len(group) > 1]
         longest = max(prompts.templates, key=lambda template: len(prompts.encode(template("x"))))
-        room = prompts.context_length - 2  # the start and end tokens take two places
-        self.cut = [i for i, word in enumerate(words) if len(prompts.encode(longest(word))) > room]
+        cut = (len(prompts.encode(longest(word))) > prompts.room for word in words)
+        self.cut = [index for index, is_cut in enumerate(cut) if is_cut]
         distinct = {group[0] for group in groups.values()}
         self._refuse_same_after_cut(prompts, [index for index in self.cut if index in distinct])
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any, Protocol
 
 import open_clip
+import torch
 from detectron2.utils import comm
 from open_clip.tokenizer import get_clean_fn
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from cat_seg.data.class_names import first_synonym
-from cat_seg.modeling.clip.prefix_tree import PrefixTree, prefix_tree
+from cat_seg.modeling.clip.prefix_tree import prefix_tree
 from cat_seg.modeling.clip.prompt_check import PromptReport
 
 # Maximum number of name lists in each cache.
@@ -28,6 +30,18 @@ TEMPLATES = {
 }
 
 
+class Tokenizer(Protocol):
+    """A tokenizer with a context length."""
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Return token ids (N, context length) of N texts, truncated and padded."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text of any length, without start and end tokens."""
+        ...
+
+
 class Prompts:
     """Tokenized prompts of every class name in every template.
 
@@ -35,18 +49,31 @@ class Prompts:
         ensemble: a key of TEMPLATES.
         context_length: tokens per prompt, including padding.
         own: templates that replace the ensemble's, such as "a photo of a {}".
+        tokenizer: a tokenizer with this context length; None for CLIP's.
+        arrange: turns token ids (N, context length) into what the text tower takes.
 
     Raises:
         ValueError: there is no such ensemble.
     """
 
-    def __init__(self, ensemble: str, context_length: int, own: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        ensemble: str,
+        context_length: int,
+        own: Sequence[str] = (),
+        tokenizer: Tokenizer | None = None,
+        arrange: Callable[[Tensor], Any] = prefix_tree,
+    ) -> None:
         if ensemble not in TEMPLATES:
             raise ValueError(f"ensemble must be one of {', '.join(TEMPLATES)}; it is {ensemble!r}")
         self.templates = tuple(text.format for text in own) or TEMPLATES[ensemble]
-        self._tokenizer = _tokenizer(context_length)
+        self._given = tokenizer
+        self._tokenizer: Tokenizer = tokenizer or _tokenizer(context_length)
+        # CLIP has a start and an end token, SigLIP an end token alone.
+        self.room = context_length - (1 if tokenizer else 2)
         self.context_length = context_length
-        self._trees: dict[tuple[str, ...], PrefixTree] = {}
+        self._arrange = arrange
+        self._arranged: dict[tuple[tuple[str, ...], torch.device | None], Any] = {}
         self._checked: set[tuple[str, ...]] = set()
         self._others: dict[tuple[str, ...], Prompts] = {}
 
@@ -55,7 +82,9 @@ class Prompts:
         if templates not in self._others:
             if len(self._others) >= MOST_LISTS:
                 self._others.clear()
-            self._others[templates] = Prompts("single", self.context_length, templates)
+            self._others[templates] = Prompts(
+                "single", self.context_length, templates, self._given, self._arrange
+            )
         return self._others[templates]
 
     def __len__(self) -> int:
@@ -93,14 +122,25 @@ class Prompts:
         if comm.is_main_process():
             report.warn()
 
-    def tree(self, names: Sequence[str]) -> PrefixTree:
-        """Return the cached prefix tree of the T * P prompts, ordered by class, then template."""
+    def arranged(self, names: Sequence[str], device: torch.device | None = None) -> Any:
+        """Return the T * P prompts for the text tower, ordered by class, then template; cached.
+
+        Args:
+            names: T class names.
+            device: where they are to be, and are kept; the CPU by default.
+        """
         names = tuple(names)
-        if names not in self._trees:
-            if len(self._trees) >= MOST_LISTS:
-                self._trees.clear()
-            self._trees[names] = prefix_tree(self.tokenize(names).flatten(0, 1))
-        return self._trees[names]
+        key = names, None if device is None or device.type == "cpu" else device
+        if key not in self._arranged:
+            with torch.inference_mode(False):  # training may use them later
+                if key[1] is None:
+                    prompts = self._arrange(self.tokenize(names).flatten(0, 1))
+                else:
+                    prompts = self.arranged(names).to(key[1])
+            if len(self._arranged) >= MOST_LISTS:
+                self._arranged.clear()
+            self._arranged[key] = prompts
+        return self._arranged[key]
 
 
 @cache

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.prefix_tree import PrefixTree, prefix_tree
 from cat_seg.modeling.clip.transformer import AttentionWeights, Transformer
+from cat_seg.modeling.norms import LayerNorm
 
 
 class TextTower(nn.Module):
@@ -21,9 +22,19 @@ class TextTower(nn.Module):
         self.context_length = architecture.context_length
         self.token_embedding = nn.Embedding(architecture.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.zeros(self.context_length, width))
-        self.transformer = Transformer(architecture.text, architecture.quick_gelu)
-        self.ln_final = nn.LayerNorm(width)
+        self.transformer = Transformer(architecture.text)
+        self.ln_final = LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, architecture.embed_dim))
+
+    @staticmethod
+    def arrange(tokens: Tensor) -> PrefixTree:
+        """Return the prefix tree of prompts, given their token ids (N, context length)."""
+        return prefix_tree(tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tower."""
+        return self.positional_embedding.device
 
     def forward(self, prompts: PrefixTree | Tensor, weights: Sequence[AttentionWeights]) -> Tensor:
         """Encode prompts.
@@ -36,8 +47,8 @@ class TextTower(nn.Module):
         Returns:
             Features (N, C) in the joint image-text space, not normalized.
         """
-        tree = prompts if isinstance(prompts, PrefixTree) else prefix_tree(prompts)
-        tree = tree.to(self.positional_embedding.device)
+        tree = prompts if isinstance(prompts, PrefixTree) else self.arrange(prompts)
+        tree = tree.to(self.device)
         x = self.token_embedding(tree.tokens) + self.positional_embedding[tree.positions]
         x = self.transformer.forward_tree(x, weights, tree)
         return self.ln_final(x) @ self.text_projection

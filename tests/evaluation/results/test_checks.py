@@ -54,10 +54,14 @@ def test_runs_of_one_method_that_were_trained_differently(tmp_path, said):
     ]
 
 
-def test_results_that_are_not_by_the_protocol(tmp_path, said):
-    write_run(tmp_path / "a", results={"A-150": 1.0}, overrides=("TEST.SLIDING_WINDOW", "False"))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("TEST.SLIDING_WINDOW", "False"), ("TEST.AMP.ENABLED", "True"), ("TEST.MOST_CLASSES", "9")],
+)
+def test_results_that_are_not_by_the_protocol(tmp_path, said, key, value):
+    write_run(tmp_path / "a", results={"A-150": 1.0}, overrides=(key, value))
     (line,) = said()
-    assert "A-150 evaluated with TEST.SLIDING_WINDOW False" in line
+    assert f"A-150 evaluated with {key} {value}, but the published protocol uses" in line
 
 
 def test_results_of_a_part_of_the_dataset(tmp_path, said):

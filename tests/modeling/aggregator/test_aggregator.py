@@ -137,3 +137,19 @@ def test_parts_change_neither_logits_nor_gradients(monkeypatch):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
     with torch.no_grad():
         torch.testing.assert_close(module(*given), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("classes_in_a_part", "calls"), [(12, 1), (6, 2), (3, 4), (1, 4)])
+def test_images_with_few_classes_go_together_without_gradients(
+    monkeypatch, classes_in_a_part, calls
+):
+    module, given = make(), inputs(images=4)
+    expected = module(*given)
+    seen = []
+    module.image_guidance.register_forward_hook(lambda *call: seen.append(len(call[-1])))
+    one_class = GRID[0] * GRID[1] * CHANNELS
+    monkeypatch.setitem(chunking.PART_ELEMENTS, "cpu", classes_in_a_part * one_class)
+    with torch.no_grad():
+        found = module(*given)
+    assert seen == [4 // calls] * calls
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cat_seg.modeling.aggregator import SpatialAggregation
+from cat_seg.modeling.aggregator.spatial_aggregation import SwinBlock, cut_windows
 from tests.tiny import shake
 
 CHANNELS, GUIDANCE, HEADS = 8, 6, 4
@@ -106,5 +107,59 @@ def test_windows_reach_each_other_only_through_the_shift():
     assert difference[6:].max() < 1e-5 and difference[:, 6:].max() < 1e-5
 
 
-def test_masks_are_no_checkpoint_entries():
-    assert not [name for name in make((8, 8), 4).state_dict() if "mask" in name]
+def masked_attention(attention, x, guidance, grid, window, shift):
+    """Attention in cyclically shifted windows with a mask, as in the Swin Transformer.
+
+    x is (B, T, HW, C), guidance (B, 1, HW, C').
+    """
+
+    def to_windows(maps):
+        maps = maps.unflatten(2, grid).roll((-shift, -shift), dims=(2, 3))
+        maps = maps.unflatten(3, (-1, window)).unflatten(2, (-1, window))
+        return maps.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+
+    def from_windows(windows):
+        rows, columns = grid[0] // window, grid[1] // window
+        maps = windows.unflatten(3, (window, window)).unflatten(2, (rows, columns))
+        maps = maps.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+        return maps.roll((shift, shift), dims=(2, 3)).flatten(2, 3)
+
+    bands = [torch.arange(size).ge(shift).long() for size in grid]
+    regions = (2 * bands[0][:, None] + bands[1]).flatten()[None, None, :, None]
+    regions = to_windows(regions)[0, 0, :, :, 0]
+    apart = (regions[:, :, None] != regions[:, None, :])[:, None]
+    joint = torch.cat([x, guidance.expand(-1, x.shape[1], -1, -1)], dim=-1)
+    projections = attention.q(joint), attention.k(joint), attention.v(x)
+    q, k, v = (to_windows(y).unflatten(-1, (HEADS, -1)).transpose(3, 4) for y in projections)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 - 100.0 * apart
+    return attention.proj(from_windows((scores.softmax(-1) @ v).transpose(3, 4).flatten(4)))
+
+
+@pytest.mark.parametrize(
+    ("grid", "window", "shift"), [((8, 8), 4, 2), ((8, 12), 4, 2), ((6, 9), 3, 1), ((5, 10), 5, 0)]
+)
+def test_cut_windows_equal_masked_ones_with_gradients(grid, window, shift):
+    torch.manual_seed(0)
+    block = SwinBlock(CHANNELS, GUIDANCE, HEADS, grid, window, shift).double()
+    tokens = grid[0] * grid[1]
+    x = torch.randn(2, 3, tokens, CHANNELS, dtype=torch.float64, requires_grad=True)
+    guidance = torch.randn(2, 1, tokens, GUIDANCE, dtype=torch.float64, requires_grad=True)
+
+    ordered = block.attn(x[:, :, block.order], block.guide(guidance), block.windows)
+    found = ordered[:, :, block.inverse]
+    expected = masked_attention(block.attn, x, guidance, grid, window, shift)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    inputs = (x, guidance, *block.attn.parameters())
+    gradients, wanted = (torch.autograd.grad(y.sin().sum(), inputs) for y in (found, expected))
+    for one, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-11, rtol=0)
+
+
+def test_windows_cover_the_grid_once_and_are_grouped_by_size():
+    windows = cut_windows((8, 12), 4, 2)
+    assert [same.shape for same in windows] == [(4, 4), (6, 8), (2, 16)]
+    assert torch.equal(torch.cat([same.flatten() for same in windows]).sort()[0], torch.arange(96))
+
+
+def test_windows_are_no_checkpoint_entries():
+    assert not [name for name in make((8, 8), 4).state_dict() if "order" in name]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from cat_seg.checkpoint.clip_formats import convert_clip
-from cat_seg.modeling.clip.architecture import Architecture, TowerSpec
+from cat_seg.modeling.clip.architecture import Architecture
 from cat_seg.modeling.clip.image_tower import ImageTower
+from cat_seg.modeling.clip.spec import TowerSpec
 from cat_seg.modeling.clip.text_tower import TextTower
 from tests.tiny import write_clip
 
@@ -31,8 +32,8 @@ def taps(name: str) -> tuple[int, ...]:
 
 def test_vit_b_16():
     found = Architecture.from_name("ViT-B/16")
-    assert found.image == TowerSpec(768, 12, 12, 3072)
-    assert found.text == TowerSpec(512, 12, 8, 2048)
+    assert found.image == TowerSpec(768, 12, 12, 3072, "quick_gelu")
+    assert found.text == TowerSpec(512, 12, 8, 2048, "quick_gelu")
     assert (found.embed_dim, found.patch_size, found.pretrained_grid) == (512, 16, 14)
     assert (found.context_length, found.vocab_size) == (77, 49408)
     assert found.quick_gelu
@@ -41,8 +42,8 @@ def test_vit_b_16():
 
 def test_vit_l_14_336():
     found = Architecture.from_name("ViT-L/14@336px")
-    assert found.image == TowerSpec(1024, 24, 16, 4096)
-    assert found.text == TowerSpec(768, 12, 12, 3072)
+    assert found.image == TowerSpec(1024, 24, 16, 4096, "quick_gelu")
+    assert found.text == TowerSpec(768, 12, 12, 3072, "quick_gelu")
     assert (found.embed_dim, found.patch_size, found.pretrained_grid) == (768, 14, 24)
     assert found.quick_gelu
     assert taps("ViT-L/14@336px") == (7, 15)
@@ -93,10 +94,12 @@ def test_every_open_clip_name_builds_or_is_one_line():
         "RN50x4-quickgelu",
         "convnext_base",  # timm
         "vit_medium_patch16_gap_256",
-        "ViT-B-16-SigLIP",
+        "PE-Core-B-16",
+        "nllb-clip-base-siglip",  # SigLIP's image tower
         "roberta-ViT-B-32",  # another text tower
         "coca_ViT-B-32",
-        "EVA02-B-16",
+        "ViT-L-14-CLIPA",
+        "EVA02-E-14",  # a block of another order
     ],
 )
 def test_other_kinds_of_towers_are_refused(name):
@@ -121,8 +124,8 @@ def test_names_of_other_places_are_refused_without_a_look(name, monkeypatch):
 
 def test_a_model_config_file(tmp_path):
     found = Architecture.from_name(str(write_clip(tmp_path)))
-    assert found.image == TowerSpec(256, 3, 4, 1024)
-    assert found.text == TowerSpec(128, 2, 2, 512)
+    assert found.image == TowerSpec(256, 3, 4, 1024, "quick_gelu")
+    assert found.text == TowerSpec(128, 2, 2, 512, "quick_gelu")
     assert (found.patch_size, found.pretrained_grid, found.context_length) == (16, 4, 20)
     assert found.quick_gelu
     path = write_clip(tmp_path, "gelu", quick_gelu=False, vision_cfg__mlp_ratio=2.5)

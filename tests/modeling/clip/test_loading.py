@@ -44,7 +44,6 @@ def forbid_downloads(monkeypatch):
         raise AssertionError("downloaded, though MODEL.WEIGHTS holds CLIP")
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
-    monkeypatch.setattr(open_clip, "get_pretrained_cfg", fail)
 
 
 def build(config, weights):
@@ -332,3 +331,38 @@ def test_openai_takes_what_open_clip_fetched(config, folder, theirs, monkeypatch
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: {"url": tag})
     monkeypatch.setattr(open_clip, "download_pretrained", lambda cfg: str(path))
     assert_same(build(config, "openai"), theirs, tolerance=2e-3)
+
+
+def test_a_tag_of_open_clip_is_downloaded(monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(settings):
+        asked.append(settings["hf_hub"])
+        raise OSError
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fetch)
+    with pytest.raises(UserError, match="cannot download the weights 'merged2b_s8b_b131k'"):
+        build_clip("EVA02-B-16", "merged2b_s8b_b131k", "frozen", "single", (4, 4))
+    assert asked == ["timm/eva02_base_patch16_clip_224.merged2b_s8b_b131k/"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "expected"),
+    [
+        ("ViT-B-16", "metaclip_400m", "need QuickGELU.* set .*CLIP_PRETRAINED to .*-16-quickgelu"),
+        ("ViT-B-32-quickgelu", "laion400m_e31", None),
+        ("ViT-B-16", "laion2b_s34b_b88k", None),
+    ],
+)
+def test_weights_of_another_activation_are_refused(name, tag, expected, monkeypatch):
+    def fetch(settings):
+        raise OSError
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fetch)
+    with pytest.raises(UserError, match=expected or "cannot download the weights"):
+        build_clip(name, tag, "frozen", "single", (4, 4))
+
+
+def test_a_name_that_is_no_tag_lists_them():
+    with pytest.raises(UserError, match="no file webly; give merged2b_s8b_b131k, 'random' or"):
+        build_clip("EVA02-B-16", "webly", "frozen", "single", (4, 4))

@@ -67,6 +67,6 @@ def test_features_and_gradients_are_those_of_padded_prompts(fine_tuning):
 
 def test_the_tree_of_a_vocabulary_is_built_once():
     prompts = Prompts("imagenet_select", 77)
-    assert prompts.tree(["cat", "dog"]) is prompts.tree(("cat", "dog"))
-    assert prompts.tree(["cat", "dog"]) is not prompts.tree(["dog", "cat"])
-    assert prompts.tree(["cat", "dog"]).paths.shape[0] == 2 * 8
+    assert prompts.arranged(["cat", "dog"]) is prompts.arranged(("cat", "dog"))
+    assert prompts.arranged(["cat", "dog"]) is not prompts.arranged(["dog", "cat"])
+    assert prompts.arranged(["cat", "dog"]).paths.shape[0] == 2 * 8

@@ -102,9 +102,9 @@ def test_few_lists_are_remembered():
     prompts = Prompts("single", LENGTH)
     for index in range(3 * MOST_LISTS):
         prompts.check([f"red {index}"], "list")
-        prompts.tree([f"red {index}"])
+        prompts.arranged([f"red {index}"])
     assert len(prompts._checked) <= MOST_LISTS
-    assert len(prompts._trees) <= MOST_LISTS
+    assert len(prompts._arranged) <= MOST_LISTS
 
 
 @pytest.mark.parametrize(

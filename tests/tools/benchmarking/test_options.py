@@ -103,6 +103,9 @@ def test_precision_and_compilation_are_set_in_the_config(tmp_path):
     cfg = build_config(parse(["--device", "cpu", "--compile", "--amp"]), tmp_path)
     assert cfg.MODEL.COMPILE
     assert (cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE) == (True, "bfloat16")
+    cfg = build_config(parse(["--device", "cpu", "--mode", "eval", "--amp", "fp16"]), tmp_path)
+    assert (cfg.TEST.AMP.ENABLED, cfg.TEST.AMP.DTYPE) == (True, "float16")
+    assert not cfg.SOLVER.AMP.ENABLED
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detectron2.config import CfgNode, get_cfg
+from torch import nn
 
 from cat_seg.config import add_cat_seg_config
 from cat_seg.errors import user_errors
@@ -22,8 +23,10 @@ from cat_seg.modeling.clip.adapters.oft import OrthogonalAdapter
 from cat_seg.modeling.clip.architecture import Architecture
 
 if TYPE_CHECKING:
-    from cat_seg.modeling.clip.image_tower import ImageTower
+    from cat_seg.modeling.clip.image_tower import DenseImageTower
+    from cat_seg.modeling.clip.siglip import SigLIPTextTower
     from cat_seg.modeling.clip.text_tower import TextTower
+    from cat_seg.modeling.clip.transformer import Transformer
 
 __all__ = [
     "FINE_TUNINGS",
@@ -95,18 +98,19 @@ class FineTuning:
         with user_errors(architecture=KEY):
             return self.adapter(architecture, model)
 
-    def mark_trainable(self, text: TextTower, image: ImageTower) -> None:
+    def mark_trainable(self, text: TextTower | SigLIPTextTower, image: DenseImageTower) -> None:
         """Freeze both towers, except for the parameters that train and receive gradients."""
-        towers = ((text, text.transformer, self.text), (image, image.transformer, self.image))
+        towers: tuple[tuple[nn.Module, Transformer, tuple[str, ...]], ...] = (
+            (text, text.transformer, self.text),
+            (image, image.transformer, self.image),
+        )
         for tower, transformer, prefixes in towers:
             tower.requires_grad_(False)
             for block in transformer.resblocks:
                 for name, parameter in block.named_parameters():
                     parameter.requires_grad_(name.startswith(prefixes))
-        # The last image block, in its dense form, uses no queries and keys.
-        last = image.transformer.resblocks[-1].attn
-        last.q_proj.requires_grad_(False)
-        last.k_proj.requires_grad_(False)
+        for module in image.unused():
+            module.requires_grad_(False)
 
 
 FINE_TUNINGS: dict[str, FineTuning] = {}

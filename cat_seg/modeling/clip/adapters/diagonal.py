@@ -57,21 +57,24 @@ def identities(
     return torch.eye(side).repeat(spec.layers, 3, spec.width // side, 1, 1)
 
 
-def adapt_qkv(
+def adapt_rows(
     frozen: list[AttentionWeights], matrices: Tensor, c: float, rotations: Tensor | None = None
 ) -> list[AttentionWeights]:
-    """Transform the query, key and value weights of a tower; see `poincare.transform`.
+    """Transform the first weights of every block of a tower; see `poincare.transform`.
 
     Args:
         frozen: the weights of each block.
-        matrices: (layers, 3, width / side, side, side), diagonal blocks.
+        matrices: (layers, 3, width / side, side, side), diagonal blocks for query, key and value;
+            (layers, 4, ...) to transform the output weights too.
         c: curvature of the ball.
         rotations: orthogonal diagonal blocks, with a side of their own; None for no rotation.
     """
-    adapted = []
+    count = matrices.shape[1]
+    rows = [weight for weights in frozen for weight in weights[:count]]
+    turns = None if rotations is None else rotations.flatten(0, 1)
     with torch.autocast(matrices.device.type, enabled=False):
-        turns = [None] * len(frozen) if rotations is None else rotations
-        for weights, blocks, q in zip(frozen, matrices, turns, strict=True):
-            query, key, value = poincare.transform(torch.stack(weights[:3]), blocks, c, q)
-            adapted.append(AttentionWeights(query, key, value, weights.out))
-    return adapted
+        adapted = poincare.transform_each(rows, matrices.flatten(0, 1), c, turns).unbind()
+    return [
+        AttentionWeights(*adapted[count * layer : count * (layer + 1)], *weights[count:])
+        for layer, weights in enumerate(frozen)
+    ]

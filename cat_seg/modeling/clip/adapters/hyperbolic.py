@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
-from cat_seg.modeling.clip.adapters.diagonal import adapt_qkv, check_positive, identities
+from cat_seg.modeling.clip.adapters.diagonal import adapt_rows, check_positive, identities
 from cat_seg.modeling.clip.architecture import Architecture
 
 
@@ -53,6 +53,6 @@ class HyperbolicAdapter(Adapter):
 
     def forward(self, frozen: TowerWeights) -> TowerWeights:
         """Return both towers' weights with query, key and value adapted."""
-        text = adapt_qkv(frozen.text, self.text, self.settings.text_curvature)
-        image = adapt_qkv(frozen.image, self.image, self.settings.image_curvature)
+        text = adapt_rows(frozen.text, self.text, self.settings.text_curvature)
+        image = adapt_rows(frozen.image, self.image, self.settings.image_curvature)
         return TowerWeights(text, image)

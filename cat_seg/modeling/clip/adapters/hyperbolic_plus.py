@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cat_seg.modeling import poincare
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
-from cat_seg.modeling.clip.adapters.diagonal import check_positive
+from cat_seg.modeling.clip.adapters.diagonal import adapt_rows, check_positive
 from cat_seg.modeling.clip.adapters.slots import SLOT, SlotCounts, mix_rows, mix_slots
 from cat_seg.modeling.clip.architecture import Architecture
-from cat_seg.modeling.clip.transformer import AttentionWeights
 
 EXPANSION = 4  # width of a mixer's middle, relative to its ends
 
@@ -71,8 +69,8 @@ class HyperbolicPlusAdapter(Adapter):
             text = mix_slots(rows, mixers[:, : self.text_slots], len(frozen.text))
             image = mix_slots(rows, mixers[:, self.text_slots :], len(frozen.image))
             return TowerWeights(
-                _adapt(frozen.text, text, self.settings.text_curvature),
-                _adapt(frozen.image, image, self.settings.image_curvature),
+                adapt_rows(frozen.text, text, self.settings.text_curvature),
+                adapt_rows(frozen.image, image, self.settings.image_curvature),
             )
 
 
@@ -80,10 +78,3 @@ def _mixer(*shape: int) -> nn.Parameter:
     """Return a mixer with the start values of nn.Linear, rounded to float16 as published."""
     bound = shape[-1] ** -0.5
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound).half().float())
-
-
-def _adapt(frozen: list[AttentionWeights], matrices: Tensor, c: float) -> list[AttentionWeights]:
-    return [
-        AttentionWeights(*poincare.transform(torch.stack(weights), blocks, c))
-        for weights, blocks in zip(frozen, matrices, strict=True)
-    ]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
-from cat_seg.modeling.clip.adapters.diagonal import adapt_qkv, check_positive, identities
+from cat_seg.modeling.clip.adapters.diagonal import adapt_rows, check_positive, identities
 from cat_seg.modeling.clip.adapters.oft import cayley
 from cat_seg.modeling.clip.architecture import Architecture
 
@@ -62,6 +62,6 @@ class HyRoAdapter(Adapter):
         curvatures = self.settings.text_curvature, self.settings.image_curvature
         with torch.autocast(self.rotation_text.device.type, enabled=False):
             q_text, q_image = cayley(-2 * self.rotation_text), cayley(-2 * self.rotation_image)
-        text = adapt_qkv(frozen.text, self.scaling_text, curvatures[0], q_text)
-        image = adapt_qkv(frozen.image, self.scaling_image, curvatures[1], q_image)
+        text = adapt_rows(frozen.text, self.scaling_text, curvatures[0], q_text)
+        image = adapt_rows(frozen.image, self.scaling_image, curvatures[1], q_image)
         return TowerWeights(text, image)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cat_seg.modeling.clip.adapters.base import Adapter, TowerWeights
 from cat_seg.modeling.clip.adapters.slots import SLOT, SlotCounts, mix_rows, mix_slots
@@ -46,28 +49,44 @@ class OrthogonalAdapter(Adapter):
             image_mixers = self.slot_mixers[:, self.text_slots :]
             text = cayley(mix_slots(rows, text_mixers, len(frozen.text)))
             image = mix_slots(rows, image_mixers, len(frozen.image))
-            return TowerWeights(
-                [_multiply(*pair) for pair in zip(frozen.text, text, strict=True)],
-                [_multiply(*pair) for pair in zip(frozen.image, image, strict=True)],
-            )
+            return TowerWeights(_multiply(frozen.text, text), _multiply(frozen.image, image))
 
 
 def cayley(matrices: Tensor) -> Tensor:
     """Return orthogonal matrices (I - S)(I + S)^-1, S = (M - M^T) / 2, for M (..., n, n)."""
     skew = (matrices - matrices.transpose(-1, -2)) / 2
     identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    return torch.linalg.solve(identity + skew, identity - skew)  # the two factors commute
+    # The two factors commute. I + S is never singular, and a check of that would wait for a GPU.
+    return torch.linalg.solve_ex(identity + skew, identity - skew).result
 
 
-def _multiply(frozen: AttentionWeights, blocks: Tensor) -> AttentionWeights:
-    """Multiply q, k, v on the input side, out on the output side, by (4, slots, 128, 128)."""
-    inputs = zip(frozen[:3], blocks[:3], strict=True)
-    query, key, value = (_times_block_diagonal(w, b) for w, b in inputs)
-    out = _times_block_diagonal(frozen.out.T, blocks[3].transpose(1, 2)).T
-    return AttentionWeights(query, key, value, out)
+def _multiply(frozen: list[AttentionWeights], slots: Tensor) -> list[AttentionWeights]:
+    """Multiply q, k, v on the input side, out on the output side, by (layers, 4, slots, n, n)."""
+    qkv = _times_block_diagonal([w for weights in frozen for w in weights[:3]], slots[:, :3])
+    out = _times_block_diagonal([weights.out.T for weights in frozen], slots[:, 3:].mT)
+    return [AttentionWeights(*(*qkv[3 * i : 3 * i + 3], own.T)) for i, own in enumerate(out)]
 
 
-def _times_block_diagonal(weight: Tensor, blocks: Tensor) -> Tensor:
-    """Return weight (out, in) @ diag(blocks), with blocks (slots, n, n)."""
-    columns = weight.unflatten(1, blocks.shape[:2]).transpose(0, 1)
-    return (columns @ blocks).transpose(0, 1).flatten(1)
+def _times_block_diagonal(weights: list[Tensor], blocks: Tensor) -> tuple[Tensor, ...]:
+    """Return weight (out, in) @ diag(blocks) of each weight; its blocks are (slots, n, n)."""
+    columns = [w.unflatten(1, blocks.shape[-3:-1]).transpose(0, 1) for w in weights]
+    products = _Products.apply(blocks.flatten(0, 1), *columns)
+    return products.transpose(1, 2).flatten(2).unbind()
+
+
+class _Products(torch.autograd.Function):
+    """torch.stack(left) @ right, without keeping the stack, a copy of CLIP's weights."""
+
+    @staticmethod
+    def forward(ctx: Any, right: Tensor, *left: Tensor) -> Tensor:
+        ctx.save_for_backward(right, *left)
+        return torch.stack(left) @ right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        right, *left = ctx.saved_tensors
+        own = torch.stack(left).mT @ gradient
+        if any(ctx.needs_input_grad[1:]):
+            return own, *(gradient @ right.mT).unbind()
+        return own, *(None for _ in left)

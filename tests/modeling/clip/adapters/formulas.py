@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cat_seg.modeling.clip.adapters import TowerWeights
-from cat_seg.modeling.clip.architecture import Architecture, TowerSpec
+from cat_seg.modeling.clip.architecture import Architecture
+from cat_seg.modeling.clip.spec import TowerSpec
 from cat_seg.modeling.clip.transformer import AttentionWeights
 
 

@@ -43,8 +43,10 @@ def test_every_row(system, c):
     expected = torch.from_numpy(GOLDEN[f"{system}/c{c}/out"])
     found = adapted(system, c, ROWS, **parameters(system)).detach()
     error = (found - expected).double().norm(dim=1)
-    # Another order of the operations would be off by up to 2e-5 near the cap.
-    assert (error <= 2e-6 * expected.double().norm(dim=1)).all()
+    # Another order of the operations would be off by up to 2e-5 near the cap. HyRo's last norm
+    # follows a product of 256 channels, which CPUs round differently.
+    bound = 2e-5 if system == "hyro" else 2e-6
+    assert (error <= bound * expected.double().norm(dim=1)).all()
 
 
 @cases
@@ -58,7 +60,44 @@ def test_gradients(system, c, part):
     for name, parameter in own.items():
         expected = torch.from_numpy(GOLDEN[f"{system}/c{c}/grad_{part}/{name}"])
         error = (parameter.grad[:, ::8] - expected).norm()
-        assert error <= 5e-6 * expected.norm(), name
+        # The recorded gradients of capped rows are 8e-6 away from those of float64.
+        bound = 5e-6 if part == "inside" else 1e-5
+        assert error <= bound * expected.norm(), name
+
+
+def composed(rows, c, matrix, rotation=None):
+    """The maps one after the other, with autograd's gradient."""
+    y = poincare.mobius_matvec(matrix, poincare.exp0(rows, c), c)
+    return poincare.log0(y if rotation is None else rotated(rotation, y), c)
+
+
+def rotated(rotation, y):
+    return poincare.block_diagonal(cayley(-2 * rotation), y)
+
+
+@cases
+def test_the_closed_gradient_is_that_of_the_maps(system, c):
+    """In float64 to its rounding, for rows as well; in float32 to that of artanh near the cap."""
+    own = {name: value.detach() for name, value in parameters(system).items()}
+    cotangent = recipe("gradient", 20, 256)
+
+    def gradients(transform, dtype):
+        inputs = [ROWS[1:], *own.values()]
+        inputs = [value.to(dtype).requires_grad_() for value in inputs]
+        found = transform(inputs[0], c, *inputs[1:])
+        return torch.autograd.grad(found, inputs, cotangent.to(dtype))
+
+    def closed(rows, c, *parameters):
+        return adapted(system, c, rows, *parameters)
+
+    expected = gradients(composed, torch.float64)
+    for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        found = gradients(closed, dtype)
+        for one, other in zip(found[1:], expected[1:], strict=True):
+            assert (one - other).norm() <= bound * other.norm()
+        if dtype == torch.float64:
+            error = (found[0] - expected[0]).norm(dim=1)
+            assert (error <= bound * expected[0].norm(dim=1)).all()
 
 
 @cases
