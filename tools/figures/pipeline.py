@@ -15,7 +15,11 @@ from tools.quickstart.scripts import Scripts
 from tools.quickstart.stages import Stage, StageRunner
 
 # What the outputs depend on, apart from the installed libraries.
-SOURCES = tuple(REPO_ROOT / name for name in ("cat_seg", "tools", "tests/parity", "tests/golden"))
+SOURCES = (
+    *(REPO_ROOT / name for name in ("cat_seg", "tools", "tests/parity", "tests/golden")),
+    *sorted((REPO_ROOT / "configs").glob("*.yaml")),
+    *sorted((REPO_ROOT / "datasets").glob("*.json")),
+)
 MINUTE = 60
 
 
