@@ -2,7 +2,8 @@
 # PYTHON=... selects the interpreter (3.10 to 3.14) for a new .venv,
 # ADAPTER=hyperbolic fine-tunes the quickstart's CLIP in hyperbolic space,
 # ENCODER=eva02 or siglip gives it a CLIP of another kind,
-# SEEDS=3 compares the methods of the ablation over three seeds, HARD=1 on harder data.
+# SEEDS=3 compares the methods of the ablation over three seeds, HARD=1 on harder data,
+# FIGURES=all or FIGURES="parity quickstart" chooses the figures to print again.
 
 ADAPTER := oft
 ENCODER := clip
@@ -24,7 +25,7 @@ WITH_PILLOW := tests/app tests/visualization tests/data/test_decoding.py tests/d
 PARALLEL := -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 
-.PHONY: help setup quickstart ablation demo test test-demo test-fast lint fuzz clean
+.PHONY: help setup quickstart ablation figures demo test test-demo test-fast lint fuzz clean
 
 help: ## list these targets
 	@echo "usage: make TARGET [PYTHON=python3.14] [ADAPTER=oft|hyperbolic] [ENCODER=clip|eva02|siglip] [SEEDS=5] [HARD=1]"
@@ -37,6 +38,9 @@ quickstart: $(READY) ## train, evaluate and draw a small model on generated data
 
 ablation: $(READY) ## compare H-CLIP, HPA, AFR, HPS-Seg and others on generated data (hours)
 	$(RUN) -m tools.ablation --seeds $(SEEDS) $(if $(HARD),--hard)
+
+figures: $(READY_DEV) ## print the figures of the documents again and compare (FIGURES=all: hours)
+	$(RUN) -m tools.figures $(if $(filter all,$(FIGURES)),--all,$(FIGURES))
 
 demo: $(READY_DEMO) ## open the page on http://127.0.0.1:7860, with the quickstart's model
 	$(DEMO_RUN) -m cat_seg.cli.main demo

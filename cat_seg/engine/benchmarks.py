@@ -126,7 +126,7 @@ def reasons(outcomes: Mapping[str, Outcome]) -> list[str]:
 def survey(cfg: CfgNode, dataset: str, weights: Mapping[str, Any] | None) -> Outcome | None:
     """Return the outcome of a dataset if it is known without evaluating, else None."""
     try:
-        images = len(DatasetCatalog.get(dataset))
+        images = [record["file_name"] for record in DatasetCatalog.get(dataset)]
         record = run_record(cfg, dataset, weights)
     except (UserError, OSError) as error:
         return Outcome(word="failed" if is_on_disk(dataset) else "missing", reason=str(error))

@@ -25,7 +25,8 @@ def semantic_metrics(confusion: np.ndarray, names: Sequence[str]) -> dict[str, f
         The metrics by name. Those of a class without labeled pixels are NaN; the means are NaN if
         no pixel is labeled.
     """
-    right, labeled, union = _pixels(confusion)
+    right, labeled, predicted = pixel_counts(confusion)
+    union = labeled + predicted - right
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN, as it should be
         iou = np.where(labeled > 0, right / union, np.nan)
         accuracy = right / labeled
@@ -52,16 +53,23 @@ def miou_present_or_predicted(confusion: np.ndarray) -> float:
     Returns:
         The mean, NaN if no pixel is labeled.
     """
-    right, _, union = _pixels(confusion)
+    right, labeled, predicted = pixel_counts(confusion)
+    union = labeled + predicted - right
     counted = union > 0
     return 100 * _mean(right[counted] / union[counted])
 
 
-def _pixels(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, for each class, the pixels that are correct, labeled, and labeled or predicted."""
+def pixel_counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, for each class, the pixels that are correct, labeled and predicted.
+
+    Args:
+        confusion: as in `semantic_metrics`. Ignored pixels do not count.
+
+    Returns:
+        Three arrays (T,).
+    """
     known = confusion[:, :-1]
-    right, labeled, predicted = np.diagonal(known), known.sum(axis=0), known.sum(axis=1)
-    return right, labeled, labeled + predicted - right
+    return np.diagonal(known), known.sum(axis=0), known.sum(axis=1)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
+from cat_seg import __version__
 from cat_seg.checkpoint.reading import local_file
 from cat_seg.configuration.precision import precision
 from cat_seg.data import LABELS
 from cat_seg.evaluation.vocabulary import vocabulary_of
 from cat_seg.utils.files import sha256_of
+from cat_seg.utils.machine import device_name, versions
 from cat_seg.utils.paths import REPO_ROOT
 
 Json = dict[str, Any]
@@ -64,6 +69,50 @@ def source_commit() -> str | None:
     return done.stdout.strip()
 
 
+def names_below_common_folder(files: Sequence[str]) -> list[str]:
+    """Return paths relative to the deepest folder that holds all of them, with "/" in between.
+
+    The names of a dataset's images are thus the same wherever it lies.
+    """
+    folder = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
+    return [os.path.relpath(file, folder or os.curdir).replace(os.sep, "/") for file in files]
+
+
+def hash_of_names(names: Iterable[str]) -> str:
+    """Return the SHA-256 of a list of names, in their order."""
+    return hashlib.sha256(json.dumps([*names]).encode()).hexdigest()
+
+
+def data_record(images: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+    """Describe the data of an evaluation, to be compared with that of another one.
+
+    Args:
+        images: paths of all images of the dataset.
+        classes: the dataset's class names.
+
+    Returns:
+        images_sha256, of `names_below_common_folder`, and classes_sha256.
+    """
+    return {
+        "images_sha256": hash_of_names(names_below_common_folder(images)),
+        "classes_sha256": hash_of_names(classes),
+    }
+
+
+def environment_record(cfg: CfgNode) -> Json:
+    """Describe what an evaluation runs with: versions, device, precision, number of processes."""
+    device = torch.device(cfg.MODEL.DEVICE)
+    return {
+        "version": __version__,
+        **versions(),
+        "CUDA": torch.version.cuda if device.type == "cuda" else None,
+        "device": device_name(cfg.MODEL.DEVICE),
+        "tf32": device.type == "cuda" and torch.get_float32_matmul_precision() != "highest",
+        "precision": precision(cfg),
+        "processes": comm.get_world_size(),
+    }
+
+
 def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | None) -> Json:
     """Describe an evaluation before it runs.
 
@@ -75,7 +124,7 @@ def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | Non
 
     Returns:
         benchmark (its heading in tables, None for other datasets), dataset, vocabulary (the class
-        names), backbone, config, weights and commit.
+        names), backbone, config, weights, commit and environment (from `environment_record`).
 
     Raises:
         UserError: TEST_CLASS_JSON does not match the dataset.
@@ -88,6 +137,7 @@ def run_record(cfg: CfgNode, dataset_name: str, weights: Mapping[str, Any] | Non
         "config": json.loads(json.dumps(cfg)),  # lists instead of tuples, as when read back
         "weights": weights,
         "commit": source_commit(),
+        "environment": environment_record(cfg),
     }
 
 
@@ -108,24 +158,27 @@ def incompleteness(results: Json) -> str | None:
     return f"{images} of {total} images" + (f", {skipped} skipped" if skipped else "")
 
 
-def finished_results(file: Path, record: Json, images: int) -> Json | None:
+def finished_results(file: Path, record: Json, images: Sequence[str]) -> Json | None:
     """Return the content of a results file if it can replace the given evaluation, else None.
 
-    Weights (by hash), vocabulary, number of images and every decisive part of the config must be
-    the same. If predictions are requested, they must have been saved.
+    Weights (by hash), vocabulary, the list of images and every decisive part of the config must be
+    the same. If predictions are requested, they must have been saved. Commit, versions, device and
+    number of processes are information. Files of earlier versions have only the number of images.
 
     Args:
         file: results.json; may be missing or damaged.
         record: the evaluation, from `run_record`.
-        images: the number of images in the dataset.
+        images: paths of all images of the dataset.
     """
+    data = data_record(images, record["vocabulary"])
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         same = (
             record["weights"] is not None
             and found["weights"]["sha256"] == record["weights"]["sha256"]
             and found["vocabulary"] == record["vocabulary"]
-            and found["counts"]["images"] == images
+            and found["counts"]["images"] == len(images)
+            and found.get("data", data) == data
             and _decisive(found) == _decisive(record)
             and _predictions_wanted(found) >= _predictions_wanted(record)
         )

@@ -24,8 +24,9 @@ from cat_seg.data.specs import DatasetSpec
 from cat_seg.errors import UserError
 from cat_seg.evaluation.confusion import miou_present_or_predicted, semantic_metrics
 from cat_seg.evaluation.confusion_file import write_confusion
+from cat_seg.evaluation.image_counts import ImageEntry, counts_of_image, write_image_counts
 from cat_seg.evaluation.predictions import encode_prediction
-from cat_seg.evaluation.record import incompleteness
+from cat_seg.evaluation.record import data_record, incompleteness, names_below_common_folder
 from cat_seg.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class SemSegEvaluator(DatasetEvaluator):
             record["file_name"]: record["sem_seg_file_name"]
             for record in DatasetCatalog.get(dataset_name)
         }
+        images = [*self._label_files]
+        self._names = dict(zip(images, names_below_common_folder(images), strict=True))
         metadata = MetadataCatalog.get(dataset_name)
         self._expected = _expected_images(metadata.get("spec"), len(self._label_files))
         self._ignore_label = metadata.ignore_label
@@ -80,6 +83,8 @@ class SemSegEvaluator(DatasetEvaluator):
         self._category_ids = {index: category for category, index in indices.items()}
         self._results_file = results_file
         self._record = dict(record or {})
+        vocabulary = self._record.get("vocabulary", metadata.stuff_classes)
+        self._data = data_record(images, vocabulary)
         self._save_predictions = save_predictions and results_file is not None
         self._ignore_orientation = ignore_orientation
         self.reset()
@@ -89,7 +94,7 @@ class SemSegEvaluator(DatasetEvaluator):
         classes = len(self._class_names)
         self._confusion = np.zeros((classes, classes + 1), dtype=np.int64)
         self._predictions: list[dict[str, Any]] = []
-        self._images = 0
+        self._image_counts: list[ImageEntry] = []
         self._skipped: list[str] = []
         self._start = time.perf_counter()
 
@@ -134,7 +139,6 @@ class SemSegEvaluator(DatasetEvaluator):
         self._count(predicted, image_file)
         if self._save_predictions:
             self._predictions += encode_prediction(predicted, image_file, self._category_ids)
-        self._images += 1
 
     def _count(self, predicted: np.ndarray, image_file: str) -> None:
         classes = len(self._class_names)
@@ -145,13 +149,16 @@ class SemSegEvaluator(DatasetEvaluator):
         cells = predicted * (classes + 1)
         cells += np.where(label == self._ignore_label, classes, label)
         counts = np.bincount(cells.ravel(), minlength=self._confusion.size)
-        self._confusion += counts.reshape(self._confusion.shape)
+        confusion = counts.reshape(self._confusion.shape)
+        self._confusion += confusion
+        self._image_counts.append((self._names[image_file], counts_of_image(confusion)))
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Compute the metrics of `semantic_metrics`, write them, and return them.
 
         The results file also has mIoU_present_or_predicted, the number of skipped images, and the
-        reasons for the first few. NaN is written as null.
+        reasons for the first few. NaN is written as null. The pixel counts of every image are
+        written beside it; see `cat_seg.evaluation.image_counts`.
 
         Returns:
             {"sem_seg": {metric: value}} on rank 0, None on the others.
@@ -159,10 +166,11 @@ class SemSegEvaluator(DatasetEvaluator):
         Raises:
             UserError: the results cannot be written.
         """
-        parts = comm.gather((self._confusion, self._predictions, self._images, self._skipped))
+        parts = comm.gather((self._confusion, self._predictions, self._image_counts, self._skipped))
         if not parts:  # only rank 0 gets them
             return None
-        confusions, predictions, images, skipped = zip(*parts, strict=True)
+        confusions, predictions, counted, skipped = zip(*parts, strict=True)
+        entries = list(itertools.chain(*counted))
         self._skipped = list(itertools.chain(*skipped))
         confusion = np.sum(confusions, axis=0)
         metrics = semantic_metrics(confusion, self._class_names)
@@ -171,7 +179,8 @@ class SemSegEvaluator(DatasetEvaluator):
                 if self._save_predictions:
                     self._write_predictions(list(itertools.chain(*predictions)))
                 write_confusion(self._results_file, confusion, self._class_names)
-                self._write(metrics, confusion, sum(images))
+                write_image_counts(self._results_file, entries, self._class_names)
+                self._write(metrics, confusion, len(entries))
             except OSError as error:
                 raise UserError(f"cannot write {self._results_file}: {error.strerror}") from error
         return {"sem_seg": metrics}
@@ -201,10 +210,12 @@ class SemSegEvaluator(DatasetEvaluator):
                 "skipped": len(self._skipped),
                 "expected": self._expected,
                 "labeled_pixels": int(labeled.sum()),
+                "ignored_pixels": int(confusion[:, -1].sum()),
                 "classes": len(self._class_names),
                 "classes_present": int((labeled > 0).sum()),
             },
             "skipped": self._skipped[:NAMED],
+            "data": self._data,
             **self._record,
             "seconds": round(time.perf_counter() - self._start, 3),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

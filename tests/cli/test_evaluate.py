@@ -212,6 +212,7 @@ def test_metrics_are_those_of_the_saved_predictions(first, place, label):
         "skipped": 0,
         "expected": whole,
         "labeled_pixels": len(truth),
+        "ignored_pixels": int((~known).sum()),
         "classes": classes,
         "classes_present": len(present),
     }

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.projects.deeplab.lr_scheduler import WarmupPolyLR
 
+from cat_seg.engine import load_config
 from cat_seg.engine.schedule import build_lr_scheduler
 from cat_seg.errors import UserError
 
@@ -76,3 +77,12 @@ def test_an_unknown_name_is_refused(cfg, key):
     cfg.SOLVER[key] = "Foo"
     with pytest.raises(UserError, match=f"SOLVER.{key} is 'Foo'; set it to one of"):
         build_lr_scheduler(cfg, optimizer())
+
+
+def test_the_learning_rates_are_those_of_the_published_log():
+    """HyperCLIP's metrics.json; it counts iterations from 0."""
+    cfg = load_config("configs/vitb_384_hyperbolic.yaml", [])
+    base = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
+    found = rates(build_lr_scheduler(cfg, base), 30)
+    assert found[19] == pytest.approx([0.00019999997216463264], rel=1e-12)
+    assert found[30] == pytest.approx([0.0001999999306043521], rel=1e-12)

@@ -6,8 +6,10 @@ import re
 import subprocess
 
 import pytest
+import torch
 from detectron2.config import get_cfg
 
+import cat_seg
 from cat_seg.config import add_cat_seg_config
 from cat_seg.data import load_vocabulary
 from cat_seg.errors import UserError
@@ -19,9 +21,10 @@ from cat_seg.evaluation import (
     source_commit,
     weights_record,
 )
+from cat_seg.evaluation.record import data_record, names_below_common_folder
 
 PAS_20B = "voc_2012_test_background_sem_seg"
-IMAGES = 7
+IMAGES = tuple(f"/data/images/{index}.jpg" for index in range(7))
 
 
 @pytest.fixture
@@ -81,6 +84,7 @@ def test_the_commit_says_where_the_code_differs_from_it(tmp_path, monkeypatch):
 
 
 def test_a_record_says_what_was_evaluated(cfg):
+    cfg.MODEL.DEVICE = "cpu"
     found = run_record(cfg, PAS_20B, None)
     assert found["benchmark"] == "PAS-20b"
     assert found["dataset"] == PAS_20B
@@ -89,6 +93,10 @@ def test_a_record_says_what_was_evaluated(cfg):
     assert found["config"]["MODEL"]["CLIP_PIXEL_MEAN"] == cfg.MODEL.CLIP_PIXEL_MEAN
     assert found["config"]["OUTPUT_DIR"] == cfg.OUTPUT_DIR
     assert found["weights"] is None
+    assert found["environment"]["torch"] == torch.__version__
+    assert found["environment"]["version"] == cat_seg.__version__
+    assert found["environment"]["processes"] == 1
+    assert found["environment"]["precision"] == "float32"
     assert json.loads(json.dumps(found)) == found
     assert run_record(cfg, "coco_2017_test_stuff_all_sem_seg", None)["benchmark"] is None
 
@@ -107,8 +115,9 @@ def done(cfg, weights, tmp_path):
     file.parent.mkdir(parents=True)
     content = run_record(cfg, PAS_20B, weights_record(str(weights))) | {
         "sem_seg": {"mIoU": 1.0},
-        "counts": {"images": IMAGES},
+        "counts": {"images": len(IMAGES)},
     }
+    content["data"] = data_record(IMAGES, content["vocabulary"])
     file.write_text(json.dumps(content))
     return file, content
 
@@ -141,6 +150,27 @@ def test_another_config_is_another_evaluation(cfg, weights, done, change):
     assert finished(cfg, weights) is None
 
 
+def test_images_are_known_by_their_names_wherever_they_lie(cfg, weights, done):
+    moved = [image.replace("/data/", "/elsewhere/deep/") for image in IMAGES]
+    assert finished(cfg, weights, images=moved) == done[1]
+    assert names_below_common_folder(["/d/a/0.jpg", "/d/b/0.jpg"]) == ["a/0.jpg", "b/0.jpg"]
+    assert names_below_common_folder(["0.jpg", "1.jpg"]) == ["0.jpg", "1.jpg"]
+    assert names_below_common_folder([]) == []
+
+
+def test_information_and_files_of_earlier_versions_do_not_force_another_evaluation(
+    cfg, weights, done
+):
+    file, content = done
+    other = content["environment"] | {"torch": "2.0", "device": "another", "processes": 8}
+    for changed in ({"environment": other}, {"commit": "another"}):
+        file.write_text(json.dumps(content | changed))
+        assert finished(cfg, weights) is not None
+    earlier = {k: v for k, v in content.items() if k not in ("environment", "data")}
+    file.write_text(json.dumps(earlier))
+    assert finished(cfg, weights) == earlier
+
+
 def test_the_automatic_precision_of_another_device_is_another_evaluation(cfg, weights, done):
     file, content = done
     content["config"]["TEST"]["AMP"] = {"ENABLED": True, "DTYPE": "auto"}
@@ -160,7 +190,8 @@ def test_saved_predictions_do_no_harm(cfg, weights, done):
 
 
 def test_other_weights_images_or_names_are_another_evaluation(cfg, weights, tmp_path, done):
-    assert finished(cfg, weights, images=IMAGES + 1) is None
+    assert finished(cfg, weights, images=(*IMAGES, "/data/images/7.jpg")) is None
+    assert finished(cfg, weights, images=(*IMAGES[:-1], "/data/images/x.jpg")) is None
     names = load_vocabulary("datasets/voc20b.json")
     classes = tmp_path / "names.json"
     file, content = done

@@ -17,7 +17,14 @@ from PIL import Image, ImageColor
 from cat_seg.data import DatasetSpec, Layout, build_test_loader, register
 from cat_seg.engine import load_config
 from cat_seg.errors import UserError
-from cat_seg.evaluation import ProcessOnly, build_evaluator, raise_on_every_rank, run_on_dataset
+from cat_seg.evaluation import (
+    ProcessOnly,
+    build_evaluator,
+    raise_on_every_rank,
+    results_file,
+    run_on_dataset,
+)
+from cat_seg.evaluation.image_counts import ImageCounts, read_image_counts
 from tests.color_model import NearestColor, write_config
 
 RANKS, IMAGES = 2, 5
@@ -75,6 +82,11 @@ def results(cfg: CfgNode, name: str) -> tuple[dict, dict]:
     """Metrics and counts that were written."""
     content = json.loads(Path(cfg.OUTPUT_DIR, "inference", name, "results.json").read_text())
     return content["sem_seg"], content["counts"]
+
+
+def image_counts(cfg: CfgNode, name: str) -> ImageCounts:
+    """Counts of every image that were written."""
+    return read_image_counts(results_file(cfg.OUTPUT_DIR, name))
 
 
 def run_rank(rank: int, root: Path) -> None:
@@ -138,6 +150,11 @@ def test_batches_and_processes_give_the_same_counts(root, told, name):
     assert results(batched, name) == (metrics, counts)
     assert [rank[name] for rank in told] == [["0", "1", "2"], ["3", "4"]]
     assert results(config(root, "ranks"), name) == (metrics, counts)
+    each = image_counts(alone, name)
+    assert each.images == [f"{index}.png" for index in range(IMAGES)]
+    for other in (batched, config(root, "ranks")):
+        for value, expected in zip(image_counts(other, name), each, strict=True):
+            assert np.array_equal(value, expected)
 
 
 def test_the_predictions_of_all_processes_are_saved(root, told):

@@ -19,6 +19,8 @@ from cat_seg.data import DatasetSpec, read_label
 from cat_seg.errors import UserError
 from cat_seg.evaluation import SemSegEvaluator, incompleteness, sem_seg, skipped_images
 from cat_seg.evaluation.confusion_file import read_confusion
+from cat_seg.evaluation.image_counts import read_image_counts
+from cat_seg.evaluation.record import data_record
 
 SIZE = (5, 7)
 
@@ -154,7 +156,8 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
     before = datetime.now(timezone.utc).replace(microsecond=0)
     evaluator = SemSegEvaluator(name, file, record=record)
     results = evaluate(evaluator, predictions, 4)
-    assert {path.name for path in file.parent.iterdir()} == {"results.json", "confusion.npz"}
+    files = {"results.json", "confusion.npz", "image_counts.npz"}
+    assert {path.name for path in file.parent.iterdir()} == files
     assert np.array_equal(read_confusion(file).counts, evaluator.confusion)
     assert read_confusion(file).names == ["a", "b", "c, d", "e"]
     written = json.loads(file.read_text(), parse_constant=pytest.fail)
@@ -172,13 +175,39 @@ def test_results_are_written_with_null_for_classes_without_a_label(dataset, tmp_
         "skipped": 0,
         "expected": None,
         "labeled_pixels": labeled,
+        "ignored_pixels": 4 * SIZE[0] * SIZE[1] - labeled,
         "classes": 4,
         "classes_present": 3,
     }
     assert {key: written[key] for key in record} == record
+    images = [f"{index}.jpg" for index in range(4)]
+    assert written["data"] == data_record(images, ["a", "b", "c, d", "e"])
     assert 0 <= written["seconds"] < 60
     assert before <= datetime.fromisoformat(written["finished"]) <= datetime.now(timezone.utc)
     assert caplog.messages == [f"Per-class metrics are in {file}"]
+
+
+def test_the_counts_of_every_image_are_written(dataset, tmp_path):
+    labels, predictions = random_case(6, 255, np.uint8, absent=(3,))
+    predictions[1][:] = 2
+    file = tmp_path / "results.json"
+    background = [np.minimum(label, 4) for label in predictions]
+    for label in labels:
+        label[(label > 4) & (label < 255)] = 4
+    name = dataset(labels, list("abcdef"), background_from=4)
+    evaluate(SemSegEvaluator(name, file), predictions, 6, batch=3)
+    counts = read_image_counts(file)
+    assert counts.images == [f"{index}.jpg" for index in range(4)]
+    assert counts.classes == [*"abcd", "background"]
+    expected = []
+    for row, (label, predicted) in enumerate(zip(labels, background, strict=True)):
+        known = label != 255
+        for index in range(5):
+            labeled, answered = (label == index) & known, (predicted == index) & known
+            if labeled.any() or answered.any():
+                numbers = ((labeled & answered).sum(), labeled.sum(), answered.sum())
+                expected.append((row, index, *numbers))
+    assert expected == list(zip(*counts[2:], strict=True))
 
 
 def test_predictions_are_written_on_request_in_the_format_of_detectron2(dataset, tmp_path):

@@ -15,6 +15,7 @@ from tabulate import tabulate
 from cat_seg.errors import UserError
 from cat_seg.evaluation.record import source_commit
 from cat_seg.utils.files import atomic_write
+from cat_seg.utils.machine import cpu_name
 from tools.benchmarking.options import Options, uses_tf32
 from tools.benchmarking.stages import OTHER
 from tools.benchmarking.workloads import BACKWARD, FORWARD
@@ -38,14 +39,6 @@ def environment(options: Options) -> dict[str, Any]:
         "tf32": uses_tf32(options),
         "commit": source_commit(),
     }
-
-
-def cpu_name() -> str:
-    """Return the processor's name, or its architecture if it has none."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def described(options: Options) -> dict[str, Any]:

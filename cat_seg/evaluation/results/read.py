@@ -18,6 +18,7 @@ from cat_seg.utils.paths import resolve
 
 # Where a run has results. Later places win: "eval" follows the full protocol.
 PLACES = ("inference", "eval/inference")
+FILE = "results.json"
 CONFIGS = ("config.yaml", "eval/config.yaml")
 
 Config = Mapping[str, Any]
@@ -80,7 +81,7 @@ def _is_run(folder: Path) -> bool:
 def _read_run(folder: Path) -> Run:
     results = {}
     for place in PLACES:
-        for file in sorted((folder / place).glob("*/results.json")):
+        for file in sorted((folder / place).glob(f"*/{FILE}")):
             label, result = _read_result(file)
             if label is not None:
                 results[label] = result
@@ -91,21 +92,60 @@ def _read_run(folder: Path) -> Run:
         raise UserError(f"{source} does not contain a complete config of this project") from error
 
 
-def _read_result(file: Path) -> tuple[str | None, Result]:
+def results_files(place: str) -> list[Path]:
+    """Return the results files of a run, of the folder of an evaluation, or the file itself.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = resolve(place)
+    if path.is_file():
+        return [path]
+    if (path / FILE).is_file():
+        return [path / FILE]
+    found: dict[str, Path] = {}
+    for folder in (path, *(path / name for name in PLACES)):
+        found |= {file.parent.name: file for file in sorted(folder.glob(f"*/{FILE}"))}
+    if not found:
+        raise UserError(
+            f"{place} has no results; give a {FILE}, its folder, or the output folder of a run"
+        )
+    return [*found.values()]
+
+
+def read_content(file: Path) -> dict[str, Any]:
+    """Return the content of a results.json of any version.
+
+    Raises:
+        UserError: it cannot be read, or is not a results file.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        label = content.get("benchmark") or LABELS.get(content.get("dataset"))
-        weights = (content.get("weights") or {}).get("sha256")
-        metrics = {
-            name: None if value is None else float(value)
-            for name, value in content["sem_seg"].items()
-        }
-        short = incompleteness(content)
+        for value in content["sem_seg"].values():
+            if value is not None:
+                float(value)
+        (content.get("weights") or {}).get("sha256")
+        incompleteness(content)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file} is not a results file; evaluate that benchmark again") from error
-    return label, Result(
+    return content
+
+
+def label_of(content: Mapping[str, Any]) -> str | None:
+    """Return the heading of the benchmark of a results file, or None for other datasets."""
+    return content.get("benchmark") or LABELS.get(content.get("dataset", ""))
+
+
+def _read_result(file: Path) -> tuple[str | None, Result]:
+    content = read_content(file)
+    metrics = {
+        name: None if value is None else float(value) for name, value in content["sem_seg"].items()
+    }
+    weights = (content.get("weights") or {}).get("sha256")
+    short = incompleteness(content)
+    return label_of(content), Result(
         file, metrics, content.get("config"), weights, content.get("commit"), short
     )
 
