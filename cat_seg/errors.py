@@ -47,6 +47,10 @@ class UserError(ValueError):
         super().__init__(printable(message))
 
 
+class WorkerDied(UserError):
+    """A data worker died; the message is that of `worker_death`."""
+
+
 @contextmanager
 def user_errors(**keys: str) -> Iterator[None]:
     """Turn a ValueError about an argument into a UserError about what the user set it with.
@@ -83,7 +87,9 @@ def printable(text: object) -> str:
 
 def explain(error: BaseException) -> str | None:
     """Return one line saying what happened and what to do, or None if the error is a bug."""
-    message = worker_death(error)  # first, because a dead worker also causes other errors
+    # First, because a dead worker also causes other errors.
+    died = next((link for link in _chain(error) if isinstance(link, WorkerDied)), None)
+    message = worker_death(error) if died is None else str(died)
     if message is not None:
         return message
     if isinstance(error, UserError):

@@ -10,6 +10,7 @@ import pytest
 
 from cat_seg.errors import (
     UserError,
+    WorkerDied,
     explain,
     fail,
     one_line_errors,
@@ -102,6 +103,13 @@ LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection cl
         (
             chained(UserError("cannot write x"), RuntimeError(f"{WORKER}Terminated. ")),
             "a data worker was killed (signal 15); ",
+        ),
+        (
+            chained(
+                WorkerDied("a data worker was killed (signal 9)"),
+                RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+            ),
+            "a data worker was killed (signal 9)",
         ),
         (MemoryError(), "out of memory (MemoryError); in training, lower SOLVER.IMS_PER_BATCH, "),
         (

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from cat_seg.errors import UserError, worker_death
+from cat_seg.errors import WorkerDied, worker_death
 from cat_seg.utils.processes import (
     WorkerContext,
     WorkerProcess,
@@ -53,7 +53,7 @@ class SignalProofLoader:
         """Yield the batches.
 
         Raises:
-            UserError: a worker was killed.
+            WorkerDied: a worker was killed.
         """
         ended, held = multiprocessing.Pipe(duplex=False)
         # At exit, multiprocessing calls this before it waits for the workers.
@@ -70,7 +70,7 @@ class SignalProofLoader:
             message = worker_death(error, workers.exit_codes())
             if message is None:
                 raise
-            raise UserError(message) from error
+            raise WorkerDied(message) from error
         finally:
             end()
             ended.close()

@@ -39,7 +39,7 @@ def test_an_adapter_is_taken_off(tmp_path):
         with before_training(tiny_cfg(tmp_path, FINE_TUNE, "oft_both"), model) as source:
             plain = model.sem_seg_head.encoder.encode_text(CLASSES)
             frozen = trained.text.transformer.attention_weights()
-            expected = trained.text(trained.prompts.tree(CLASSES), frozen)
+            expected = trained.text(trained.prompts.arranged(CLASSES), frozen)
     assert "without its adapter" in source
     torch.testing.assert_close(plain[:, 0], F.normalize(expected, dim=-1))
     assert not torch.allclose(plain, before, atol=1e-3)

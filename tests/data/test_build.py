@@ -66,6 +66,7 @@ def draw(cfg: CfgNode, batches: int, seed: int = 7, start: int = 0) -> list[list
 def as_rank(monkeypatch, rank: int, world_size: int) -> None:
     monkeypatch.setattr(comm, "get_rank", lambda: rank)
     monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
+    monkeypatch.setattr(comm, "all_gather", lambda found: [found] * world_size)
 
 
 def assert_same(left: list[list[dict]], right: list[list[dict]]) -> None:

@@ -217,7 +217,7 @@ def test_off_without_a_period(tiny, period):
 
 def test_an_unreadable_image_is_named_before_training(tiny, tmp_path, monkeypatch):
     bad = {"file_name": str(tmp_path / "bad.png"), "sem_seg_file_name": str(tmp_path / "bad.png")}
-    monkeypatch.setattr("cat_seg.data.build.load_records", lambda names: [bad])
+    monkeypatch.setattr("cat_seg.data.build.agreed_records", lambda names: [bad])
     (hook,) = hooks_of(tiny, nn.Identity())
     with pytest.raises(UserError, match=r"bad\.png"):
         hook.before_train()
