@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cat_seg.modeling import chunking
-from cat_seg.modeling.chunking import chunked, recomputed
+from cat_seg.modeling.chunking import chunked, part_sizes, recomputed
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,12 @@ def test_parts_are_even():
         with torch.set_grad_enabled(grad):
             torch.testing.assert_close(chunked(step, x, 0), step.linear(x).sin())
         assert step.sizes == [4, 3, 3]
+
+
+def test_parts_on_a_gpu_are_larger_where_activations_are_kept():
+    device, elements = torch.device("cuda"), 171 * 2**20
+    assert part_sizes(171, elements, device) == [16] * 6 + [15] * 5
+    assert part_sizes(171, elements, device, kept=True) == [57] * 3
 
 
 def test_what_fits_is_one_part():
