@@ -20,7 +20,7 @@ PART_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 
 # Where a GPU keeps the activations of all parts for the backward pass, smaller parts save little
 # memory. Larger ones need fewer kernels.
-KEPT_PARTS = 4
+KEPT_PARTS = 2
 
 
 def chunked(
