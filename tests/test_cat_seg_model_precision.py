@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 
-from tests.tiny import batch, image, tiny_model
+import cat_seg
+from cat_seg.evaluation import SemanticSegmentorWithTTA
+from tests.tiny import batch, image, tiny_cfg, tiny_model
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,3 +52,26 @@ def test_it_is_off_by_default_and_leaves_the_precision_to_the_context():
 def test_training_stays_in_full_precision():
     losses = [m.train()(batch()) for m in (tiny_model(), model_in("bfloat16"))]
     assert losses[0] == losses[1]
+
+
+def test_augmented_copies_are_averaged_in_float32():
+    cfg = cat_seg.add_cat_seg_config(get_cfg())
+    cfg.TEST.AUG.MIN_SIZES = [0, 80]
+    augmented = SemanticSegmentorWithTTA(cfg, model_in("bfloat16"))
+    with torch.no_grad():
+        [found] = augmented.segment([{"image": image(70, 50), "height": 70, "width": 50}])
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, found.bfloat16().float())
+
+
+def test_a_model_is_loaded_with_the_precision_of_its_config(tmp_path):
+    cfg = tiny_cfg(tmp_path, "TEST.AMP.ENABLED", True)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    torch.save({"model": tiny_model().state_dict()}, tmp_path / "model_final.pth")
+    model = cat_seg.from_pretrained(tmp_path, device="cpu")
+    assert model._predictor.model.inference_dtype == torch.bfloat16
+    found = model.segment(image(40, 30))
+    assert found.confidence.dtype == "float32"
+    plain = cat_seg.from_pretrained(tmp_path, device="cpu", opts=["TEST.AMP.ENABLED", "False"])
+    difference = abs(plain.segment(image(40, 30)).confidence - found.confidence).max()
+    assert 0 < difference < 0.02

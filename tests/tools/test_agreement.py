@@ -20,10 +20,10 @@ def config(tmp_path):
         (tmp_path / folder).mkdir()
         Image.fromarray(pixels).save(tmp_path / folder / "one.png")
     file = write_config(tmp_path)
-    parts = {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes.json"}
-    own = ", ".join(f"{key}: {tmp_path}/{name}" for key, name in parts.items())
+    places = {"IMAGES": "images", "LABELS": "labels", "CLASSES": "classes.json"}
+    own = {key: str(tmp_path / name) for key, name in places.items()}
     with open(file, "a") as stream:
-        stream.write(f"DATASETS:\n  TEST: [agreement]\n  CUSTOM: {{agreement: {{{own}}}}}\n")
+        stream.write(f"DATASETS: {{TEST: [agreement], CUSTOM: {{agreement: {own}}}}}\n")
     return file
 
 
