@@ -125,7 +125,7 @@ def run_quickstart(folder: Path, seed: int, settings: Settings, adapter: str = "
     runner.run_all(
         [
             system_stage(place, system, partial(_train, place, system, cfg.SOLVER.MAX_ITER, row))
-            for row, system in enumerate(systems)
+            for row, system in reversed([*enumerate(systems)])  # the longest first
         ],
         jobs,
         place.scripts.stop,
