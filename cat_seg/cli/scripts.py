@@ -6,24 +6,18 @@ are reported immediately.
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
+from cat_seg.cli.child import FIRST_SIGNAL, run
 from cat_seg.errors import UserError
 from cat_seg.utils.paths import WORK_ROOT, resolve
-from cat_seg.utils.processes import STOPPING
 
 VARIANTS = ("oft", "hpa_only", "afr_only", "enhanced")
-FIRST_SIGNAL = 128  # exit statuses from here on mean that a command was interrupted
-TERMINATED = FIRST_SIGNAL + signal.SIGTERM
 KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|BENCHMARKS")
 
 
@@ -197,48 +191,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = sys.argv[1:] if argv is None else argv
     script = SCRIPTS[name]
     return script.run(script, rest)
-
-
-def run(command: str, *arguments: str) -> int:
-    """Run a subcommand of hps-seg in a child process and return its exit status.
-
-    SIGTERM, SIGUSR1 and Ctrl-C are forwarded as SIGTERM, so that the command saves its work. The
-    returned status then is that of an interrupted command even if it had just finished, so that no
-    further step starts.
-    """
-    python = os.environ.get("PYTHON") or sys.executable
-    child: subprocess.Popen[bytes] | None = None
-    interrupted = 0
-
-    def forward(signum: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = TERMINATED
-        if child is not None:
-            child.terminate()
-
-    before = {s: signal.signal(s, forward) for s in STOPPING}
-    try:
-        # The terminal sends Ctrl-C to the child as well, which already gets a SIGTERM from us.
-        child = subprocess.Popen(
-            [python, "-m", "cat_seg.cli.main", command, *arguments],
-            env=os.environ | {"PYTHONPATH": _python_path()},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        )
-        if interrupted:  # the signal arrived before the child existed
-            child.terminate()
-        status = child.wait()
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-    if status < 0:
-        return FIRST_SIGNAL - status
-    return status or interrupted
-
-
-def _python_path() -> str:
-    """Return PYTHONPATH with this package first, so that a checkout need not be installed."""
-    package = str(Path(__file__).resolve().parents[2])
-    return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
 
 
 def _training(script: Script, arguments: Arguments, default: str) -> tuple[str, str, Path]:
