@@ -64,6 +64,7 @@ def _draw_panel(
             textcoords="offset points",
             va="center",
             fontsize="x-small",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     axes.axhline(means[0], color="gray", linestyle="--", linewidth=1, zorder=0)
     axes.set_xticks(range(len(methods)), [title for title, _ in methods], rotation=30, ha="right")

@@ -11,6 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from cat_seg.evaluation.results.formats import signed
 from cat_seg.utils.files import atomic_write
 from tools.ablation.pipeline import Scores
 from tools.ablation.statistics import compare
@@ -67,11 +68,11 @@ def _row(title: str, values: tuple[float, ...], baseline: tuple[float, ...]) -> 
     found = compare(values, baseline)
     interval = ""
     if found.low is not None and found.high is not None:
-        interval = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        interval = f"{signed(100 * found.low)} to {signed(100 * found.high)}"
     return [
         title,
         mean,
-        f"{100 * found.mean:+.1f}",
+        signed(100 * found.mean),
         interval,
         f"{found.better} / {found.worse}",
         f"{found.p:.2f}",
