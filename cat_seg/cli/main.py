@@ -27,7 +27,9 @@ COMMANDS = {
     "prepare": Command("cat_seg.cli.prepare", "convert a downloaded dataset"),
     "check-data": Command("cat_seg.data.check", "check prepared datasets and draw samples"),
     "results": Command("cat_seg.cli.results", "print the results table of runs"),
-    "compare": Command("cat_seg.cli.compare", "compare two results: settings, and mIoU by chance"),
+    "compare": Command(
+        "cat_seg.cli.compare", "say how two results differ, and whether by more than chance"
+    ),
     "analyse": Command("cat_seg.cli.analyse", "draw what a finished training has learned, and how"),
     "radius": Command("cat_seg.cli.radius", "draw the hyperbolic radius of CLIP's embeddings"),
     "models": Command("cat_seg.cli.models", "list the models that can be given by name"),
