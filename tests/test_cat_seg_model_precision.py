@@ -28,7 +28,7 @@ def test_the_network_is_mixed_and_the_probabilities_are_float32(name, sliding):
     expected = answer(tiny_model("TEST.SLIDING_WINDOW", sliding).eval())
     model = model_in(name, "TEST.SLIDING_WINDOW", sliding)
     seen = []
-    for module in (model.sem_seg_head.clip.image, model.sem_seg_head.aggregator):
+    for module in (model.sem_seg_head.clip.image, model.sem_seg_head.aggregator.decoder2):
         module.register_forward_hook(lambda m, x, out: seen.append(getattr(out, "dense", out)))
     found = answer(model)
     assert [out.dtype for out in seen] == 2 * [DTYPES[name]]
