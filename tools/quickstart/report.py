@@ -87,8 +87,8 @@ def write_report(
     text = (
         f"{markdown_table(rows)}\n\n{calibration}\n"
         f"Seed {seed}. CLIP alone classifies {clip['seen']:.1%} of the crops of seen and "
-        f"{clip['unseen']:.1%} of unseen classes correctly. Computed in "
-        f"{_minutes(sum(seconds.values()))}.\n"
+        f"{clip['unseen']:.1%} of unseen classes correctly. The stages took "
+        f"{_minutes(sum(seconds.values()))} in all; trainings run side by side.\n"
     )
     content = {
         "seed": seed,
