@@ -48,7 +48,8 @@ class PeakMemory:
                 "peak": torch.cuda.max_memory_allocated(self._device),
                 "reserved": torch.cuda.max_memory_reserved(self._device),
             }
-        peak = resident("VmHWM")
+        # The kernel adds up its counters per core, so both values are off by some pages.
+        peak = max(resident("VmHWM"), self._before)
         return {"kind": "resident", "since": self._since, "before": self._before, "peak": peak}
 
 

@@ -52,3 +52,10 @@ def test_fields_of_the_status_file(tmp_path):
     with pytest.raises(ValueError, match="VmSwap"):
         resident("VmSwap", status)
     assert resident("VmRSS", tmp_path / "missing") > MIB
+
+
+def test_a_peak_is_never_below_the_memory_at_the_start(monkeypatch):
+    monkeypatch.setattr(memory, "resident", {"VmRSS": 100 * MIB, "VmHWM": 99 * MIB}.get)
+    peak = PeakMemory(CPU)
+    peak.start()
+    assert peak.read()["peak"] == 100 * MIB
